@@ -1,0 +1,71 @@
+package errs
+
+// Code is a stable word for one kind of failure. Clients branch on it; it never
+// changes its meaning. Codes are grouped by what the caller can do.
+type Code string
+
+// The caller's input is wrong; the same request never succeeds.
+const (
+	InvalidJSON      Code = "invalid_json"
+	TooLarge         Code = "too_large"
+	UnknownField     Code = "unknown_field"
+	FieldNotWritable Code = "field_not_writable"
+	InvalidField     Code = "invalid_field"
+	InvalidName      Code = "invalid_name"
+	InvalidID        Code = "invalid_id"
+	InvalidSize      Code = "invalid_size"
+	InvalidCursor    Code = "invalid_cursor"
+	InvalidFilter    Code = "invalid_filter"
+	InvalidImage     Code = "invalid_image"
+	OutOfRange       Code = "out_of_range"
+	Unsupported      Code = "unsupported"
+	UnsupportedMedia Code = "unsupported_media_type"
+)
+
+// The caller may not.
+const (
+	Unauthenticated Code = "unauthenticated"
+	Forbidden       Code = "forbidden"
+)
+
+// The state of the world stands against it; another state, another answer.
+const (
+	NotFound         Code = "not_found"
+	AlreadyExists    Code = "already_exists"
+	Conflict         Code = "conflict"
+	VMBusy           Code = "vm_busy"
+	InvalidState     Code = "invalid_state"
+	InUse            Code = "in_use"
+	RevisionMismatch Code = "revision_mismatch"
+	IdempotencyReuse Code = "idempotency_key_reused"
+	StaleEpoch       Code = "stale_epoch"
+	StaleAttempt     Code = "stale_attempt"
+	NoNodeFits       Code = "no_node_fits"
+	NotCancellable   Code = "not_cancellable"
+	ImageMismatch    Code = "image_mismatch"
+)
+
+// Something is broken or away; trying again may help.
+const (
+	NodeUnreachable Code = "node_unreachable"
+	HostFailure     Code = "host_failure"
+	GuestFailure    Code = "guest_failure"
+	NoSpace         Code = "no_space"
+	Timeout         Code = "timeout"
+	Cancelled       Code = "cancelled"
+	DBUnavailable   Code = "db_unavailable"
+	RateLimited     Code = "rate_limited"
+	NeedsAttention  Code = "needs_attention"
+	Internal        Code = "internal"
+)
+
+// Retryable tells whether the same request may succeed later without the
+// caller changing it.
+func (c Code) Retryable() bool {
+	switch c {
+	case NodeUnreachable, Timeout, DBUnavailable, RateLimited, VMBusy, NoNodeFits, NoSpace:
+		return true
+	default:
+		return false
+	}
+}
