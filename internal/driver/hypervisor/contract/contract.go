@@ -1,0 +1,165 @@
+package contract
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// Driver runs virtual machines on one host. Implementations are safe for
+// concurrent use; calls about one VM are serialized by the driver.
+type Driver interface {
+	// Capabilities tells what this driver can do, as data.
+	Capabilities() Capabilities
+	// Describe looks at the host: hypervisor version and proved acceleration. The
+	// first call may take seconds (a proof boots a tiny guest); the answer is
+	// cached per kernel and hypervisor build.
+	Describe(ctx context.Context) (Description, error)
+	// Launch starts the machine and returns once the guest executes. On error no
+	// process of this epoch is left.
+	Launch(ctx context.Context, m Machine) (Status, error)
+	// Shutdown asks the guest to power off (ACPI) and returns at once; the guest
+	// may ignore it. Asking again is harmless.
+	Shutdown(ctx context.Context, r Ref) error
+	// Kill ends the process without asking the guest and returns once it is
+	// proven gone. Killing what is already gone succeeds.
+	Kill(ctx context.Context, r Ref) (Status, error)
+	// Pause halts the vCPUs; pausing a paused machine succeeds.
+	Pause(ctx context.Context, r Ref) (Status, error)
+	// Resume continues halted vCPUs; resuming a running machine succeeds.
+	Resume(ctx context.Context, r Ref) (Status, error)
+	// Inspect reports a VM's last incarnation, alive or ended, read from the host
+	// now. errs.NotFound when the driver holds nothing of the VM.
+	Inspect(ctx context.Context, vm id.ID) (Status, error)
+	// Adopt finds every VM the driver holds on this host, takes up watching the
+	// live ones, and returns all. It is called once, before any other call that
+	// names a VM, when the agent starts.
+	Adopt(ctx context.Context) ([]Status, error)
+	// Release removes everything the driver holds of a VM whose process is gone:
+	// run folder, RAM file, cgroup, sockets, logs. Refused with errs.InvalidState
+	// while a process lives. Releasing nothing succeeds.
+	Release(ctx context.Context, vm id.ID) error
+	// Console attaches to the serial console of a live machine. One writer at a
+	// time: a further one is refused with errs.Conflict; closing frees it. Output
+	// is live, preceded by nothing (history comes from Log).
+	Console(ctx context.Context, r Ref) (io.ReadWriteCloser, error)
+	// Log reads the bounded serial log of the last incarnation from its oldest
+	// kept byte; follow makes it wait for more until the machine ends or ctx does.
+	Log(ctx context.Context, vm id.ID, follow bool) (io.ReadCloser, error)
+	// Close stops watching and frees the driver's own resources. Guests go on.
+	Close() error
+}
+
+// Sink receives every change of a status the driver observes, in order per VM,
+// including those its own calls caused. It must not block. A driver is
+// constructed with one.
+type Sink func(Status)
+
+// Capabilities answers questions about a driver; callers ask these, never the
+// driver's name.
+type Capabilities struct {
+	// Pause: can vCPUs be halted with memory kept?
+	Pause bool
+	// Shutdown: can the guest be asked to power off?
+	Shutdown bool
+	// Console: is there a serial console to attach to?
+	Console bool
+	// UserNetwork: is there user-mode networking with port forwards?
+	UserNetwork bool
+	// Confinement lists what isolates a guest's process here, such as "uid",
+	// "cgroup" and "seccomp"; a page shows what is missing.
+	Confinement []string
+}
+
+// Description is what a host's hypervisor is.
+type Description struct {
+	// Hypervisor is its name, such as "qemu".
+	Hypervisor string
+	// Version is the hypervisor's own version, such as "7.2.22".
+	Version string
+	// Acceleration is how guest code executes.
+	Acceleration Acceleration
+}
+
+// Acceleration is proved by booting a guest, never guessed from a device file.
+type Acceleration struct {
+	// Kind is "kvm", "tcg" or "simulated".
+	Kind string
+	// Reason says why it is not kvm, for people; empty for kvm.
+	Reason string
+}
+
+// Ref names one incarnation of a VM.
+type Ref struct {
+	VM    id.ID
+	Epoch gen.OwnerEpoch
+}
+
+// Machine is everything needed to launch one incarnation. No field holds text
+// that a user typed, except Boot.Cmdline, which reaches the guest alone.
+type Machine struct {
+	Ref
+	// CPUs is the number of vCPUs, at least 1.
+	CPUs int
+	// MemoryBytes is guest RAM, a multiple of 1 MiB.
+	MemoryBytes int64
+	Boot        Boot
+	// Disks in slot order: the guest sees /dev/vda, /dev/vdb, …
+	Disks []Disk
+	NICs  []NIC
+}
+
+// Boot says what the guest starts from: its first disk by firmware when Kernel
+// is empty, otherwise a kernel given directly.
+type Boot struct {
+	Kernel, Initrd string
+	Cmdline        string
+}
+
+// Disk is an image file of ours on this host.
+type Disk struct {
+	ID       id.ID
+	File     File
+	Backing  *File // read-only base of our own overlay; nil means no backing, enforced
+	ReadOnly bool
+}
+
+// File is a path and its explicit format, never probed.
+type File struct {
+	Path   string
+	Format string // "qcow2" or "raw"
+}
+
+// NIC is one network interface.
+type NIC struct {
+	ID  id.ID
+	MAC string // lower case, colons
+	// Forwards are host ports led to the guest (user-mode network).
+	Forwards []Forward
+}
+
+// Forward leads a TCP or UDP port of the host to the guest.
+type Forward struct {
+	Protocol  string // "tcp" or "udp"
+	HostIP    string // an IP address of the host; "127.0.0.1" when empty
+	HostPort  int
+	GuestPort int
+}
+
+// Status is what a driver observed of the last incarnation of a VM.
+type Status struct {
+	Ref
+	Phase vm.Phase
+	// Reason says why, where the phase alone does not: "i/o error on disk vda",
+	// "guest powered off", "killed by signal 9".
+	Reason string
+	// Since is wall time of the last change of phase, for display.
+	Since time.Time
+	// PID of the hypervisor process while Phase.OnNode(); 0 otherwise, and for
+	// drivers without processes.
+	PID int
+}

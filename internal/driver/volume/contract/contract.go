@@ -1,0 +1,71 @@
+// Package contract says what a volume driver promises its agent: disks of VMs,
+// as files or devices on one node, named by id.
+//
+// Every method may be repeated with the same arguments and ends in the same
+// world. Create is all or nothing: after an error or a crash no volume of that
+// id is visible (leftovers of an interrupted Create are swept when the driver
+// is opened). Delete of what is not there succeeds. A volume in use by a
+// hypervisor is the caller's business: the driver knows no VMs.
+package contract
+
+import (
+	"context"
+
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// Driver keeps volumes on one node. Implementations are safe for concurrent use.
+type Driver interface {
+	Capabilities() Capabilities
+	// Create makes a volume, copy-on-write from its base where it has one. The
+	// same id with the same size and base is answered with the volume there is;
+	// with others it is refused with errs.AlreadyExists. errs.NoSpace when full.
+	Create(ctx context.Context, s Spec) (Volume, error)
+	// Delete removes a volume.
+	Delete(ctx context.Context, volume id.ID) error
+	// Inspect gives one volume, or errs.NotFound.
+	Inspect(ctx context.Context, volume id.ID) (Volume, error)
+	// List gives all volumes, in order of their ids.
+	List(ctx context.Context) ([]Volume, error)
+	// Usage gives the capacity of the place where volumes live.
+	Usage(ctx context.Context) (Usage, error)
+}
+
+// Capabilities answers questions about a volume driver.
+type Capabilities struct {
+	// CopyOnWrite: does a volume with a base cost only what the guest changed?
+	CopyOnWrite bool
+	// Thin: does an empty volume cost next to nothing?
+	Thin bool
+}
+
+// Spec is the volume wanted.
+type Spec struct {
+	ID id.ID
+	// SizeBytes is what the guest sees: a multiple of 512, at least the base's.
+	SizeBytes int64
+	// Base is the read-only image below; nil for an empty volume.
+	Base *Base
+}
+
+// Base is an image's file on this host, whose format was stored at import.
+type Base struct {
+	File        hypervisor.File
+	VirtualSize int64 // bytes
+}
+
+// Volume is a volume that exists.
+type Volume struct {
+	ID        id.ID
+	SizeBytes int64
+	File      hypervisor.File
+	Backing   *hypervisor.File
+	// AllocatedBytes is what it occupies now.
+	AllocatedBytes int64
+}
+
+// Usage is the capacity of a place, in bytes.
+type Usage struct {
+	TotalBytes, FreeBytes int64
+}
