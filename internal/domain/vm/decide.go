@@ -1,0 +1,88 @@
+package vm
+
+import (
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// Action is what a granted request becomes.
+type Action string
+
+// The actions.
+const (
+	// DoNothing: the VM is already as asked.
+	DoNothing Action = "already_done"
+	// DoJob: start the job of this request.
+	DoJob Action = "job"
+	// DoCancel: the job that holds the VM is its creation; deleting means cancelling it.
+	DoCancel Action = "cancel"
+)
+
+// Decide answers a request about a VM as it appears now. The answer holds for
+// this View alone: the control plane decides inside the transaction that writes.
+func Decide(v View, r Request) (Action, error) {
+	if v.Job != nil {
+		if r == Delete && v.Job.Kind == JobCreate && v.Job.Cancellable {
+			return DoCancel, nil
+		}
+		return "", busy(v, r)
+	}
+	state := Appear(v).State
+	switch verdicts[state][r] {
+	case yes:
+		return DoJob, nil
+	case done:
+		return DoNothing, nil
+	default:
+		return "", refuse(v, state, r)
+	}
+}
+
+type verdict int
+
+const (
+	no verdict = iota
+	yes
+	done
+)
+
+// verdicts says for each state at rest what each request means; what is absent
+// is refused. Transient states are held by a job, so Decide never reaches them
+// but when a guest shuts itself down (stopping) or boots by its node's own
+// record (starting).
+var verdicts = map[State]map[Request]verdict{
+	Pending:      {Delete: yes},
+	Provisioning: {},
+	Starting:     {Start: done, Stop: yes, Delete: yes},
+	Running:      {Start: done, Stop: yes, Restart: yes, Pause: yes, Resume: done, Suspend: yes, Migrate: yes, Snapshot: yes, Delete: yes},
+	Paused:       {Stop: yes, Restart: yes, Pause: done, Resume: yes, Suspend: yes, Migrate: yes, Snapshot: yes, Delete: yes},
+	Suspended:    {Start: yes, Resume: yes, Suspend: done, Migrate: yes, Delete: yes},
+	Stopping:     {Stop: yes, Delete: yes},
+	Stopped:      {Start: yes, Stop: done, Restart: yes, Migrate: yes, Snapshot: yes, Restore: yes, Delete: yes},
+	Migrating:    {},
+	Restoring:    {},
+	Deleting:     {Delete: yes},
+	Failed:       {Start: yes, Stop: yes, Restart: yes, Restore: yes, Delete: yes},
+	Unknown:      {},
+}
+
+func busy(v View, r Request) error {
+	what := "job " + v.Job.ID.String() + " (" + v.Job.Kind + ")"
+	hint := "wait for it"
+	if v.Job.Cancellable {
+		hint = "wait for it or cancel it"
+	}
+	if v.Job.Attention {
+		hint = "it stopped half-way: retry it"
+	}
+	return errs.New(errs.VMBusy, "cannot %s VM %q: %s holds it; %s", r, v.Intent.Name, what, hint).
+		HeldBy(v.Job.ID.String())
+}
+
+func refuse(v View, s State, r Request) error {
+	if s == Unknown {
+		return errs.New(errs.NodeUnreachable,
+			"cannot %s VM %q: its node %s does not report, so nobody can tell what runs there; bring the node back first",
+			r, v.Intent.Name, v.Node.Name)
+	}
+	return errs.New(errs.InvalidState, "cannot %s VM %q: it is %s", r, v.Intent.Name, s)
+}

@@ -1,0 +1,34 @@
+// Package vm holds the rules of virtual machines.
+//
+// # Three kinds of truth
+//
+// Intent is what the user wants; the control plane alone writes it. Observation
+// is one incarnation of a VM on one node; that node's agent alone reports it.
+// Appearance is what users see; nobody writes it: Appear computes it from a
+// View, which one database query fills.
+//
+// # States and requests
+//
+// A State is a condition, one of 13; a Request is a verb. Decide answers what a
+// request means for a VM as it appears: already done, an action, or a refusal
+// that names both sides.
+//
+//	           create                 start
+//	(nothing) ────────> pending ─> provisioning ─> starting ─> running <─┐
+//	                                                  ^   pause │ ^resume│
+//	          delete                       start      │         v │      │
+//	(nothing) <──────── deleting <── stopped ─────────┘       paused     │
+//	                       ^           ^                        │        │
+//	                       │           └──── stopping <─────────┴────────┘
+//	                     failed                stop
+//
+// unknown covers any state of a VM whose node does not report: the last
+// observation stands beneath it, untouched, until the node reports again or
+// fencing proves it gone.
+//
+// # Epochs
+//
+// The owner epoch rises when a new incarnation is launched or the owner
+// changes, in the transaction that decides so, before any command goes out.
+// Reports and commands under a lower one are refused on every side.
+package vm

@@ -1,0 +1,140 @@
+package vm
+
+import (
+	"time"
+
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// View is everything known of one VM at one moment, from one query: the input
+// of Appear and Decide.
+type View struct {
+	Intent Intent
+	// Observed is the last report about the current owner epoch, or the newest
+	// earlier one; nil when no incarnation was ever reported.
+	Observed *Observation
+	// Node is the VM's node; nil while none is chosen.
+	Node *NodeView
+	// Job is the job that holds the VM; nil when none does.
+	Job *JobView
+	// Volumes and NICs are in slot order.
+	Volumes []Volume
+	NICs    []NIC
+}
+
+// Intent is what the user wants, and what the control plane decided of it.
+type Intent struct {
+	ID          id.ID
+	ProjectID   id.ID
+	Name        string
+	Labels      map[string]string
+	CPUs        int
+	MemoryBytes int64
+	ImageID     *id.ID
+	ImageName   string
+	// PowerOn: does the user want it to run?
+	PowerOn bool
+	NodeID  *id.ID
+	Epoch   gen.OwnerEpoch
+	OpSeq   int64
+	// Reserved: are CPU and memory counted on its node?
+	Reserved bool
+	Deleting bool
+	// Placement explains, per node and per rule, why no node fits; nil otherwise.
+	Placement *Unplaced
+	// Failure is why the last operation failed; nil when it did not.
+	Failure   *Failure
+	Revision  gen.Revision
+	CreatedAt time.Time
+	UpdatedAt time.Time
+}
+
+// Failure is why an operation on a VM failed and since when.
+type Failure struct {
+	Code    string
+	Message string
+	At      time.Time
+}
+
+// Unplaced is the scheduler's refusal, kept with the VM.
+type Unplaced struct {
+	Summary string
+	Nodes   []UnplacedNode
+	At      time.Time
+}
+
+// UnplacedNode says why one node does not fit, rule by rule.
+type UnplacedNode struct {
+	Node    string
+	Reasons []string
+}
+
+// Observation is what an agent reported of one incarnation.
+type Observation struct {
+	Epoch     gen.OwnerEpoch
+	NodeID    id.ID
+	NodeEpoch gen.NodeEpoch
+	Seq       gen.ReportSeq
+	Phase     Phase
+	Reason    string
+	Since     time.Time
+}
+
+// NodeView is what Appear needs of the node.
+type NodeView struct {
+	ID   id.ID
+	Name string
+	// Reporting: is its lease good, as this server's own clock tells?
+	Reporting bool
+	// SeenAt is when it last reported, for display.
+	SeenAt time.Time
+}
+
+// JobView is what Appear needs of the job that holds a VM.
+type JobView struct {
+	ID   id.ID
+	Kind string // "vm.start"
+	// Cancellable: may it be cancelled now?
+	Cancellable bool
+	// Attention: it stopped half-way and waits for an operator.
+	Attention  bool
+	WaitReason string
+	CreatedAt  time.Time
+}
+
+// Volume is a disk of a VM.
+type Volume struct {
+	ID        id.ID
+	Slot      int
+	SizeBytes int64
+	ImageID   *id.ID
+}
+
+// NIC is a network interface of a VM.
+type NIC struct {
+	ID       id.ID
+	Slot     int
+	MAC      string
+	Forwards []Forward
+}
+
+// Job kinds that hold a VM.
+const (
+	JobCreate  = "vm.create"
+	JobStart   = "vm.start"
+	JobStop    = "vm.stop"
+	JobRestart = "vm.restart"
+	JobPause   = "vm.pause"
+	JobResume  = "vm.resume"
+	JobDelete  = "vm.delete"
+)
+
+// DiskBytes is the size of all its disks: what it can come to occupy.
+func (v View) DiskBytes() int64 {
+	var sum int64
+	for _, d := range v.Volumes {
+		sum += d.SizeBytes
+	}
+	return sum
+}
