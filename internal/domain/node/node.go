@@ -1,0 +1,111 @@
+// Package node holds the rules of nodes: what a node is, when it takes new VMs,
+// and what it tells about itself.
+package node
+
+import (
+	"time"
+
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// State is what the operator decided about a node.
+type State string
+
+// The states of a node.
+const (
+	Active   State = "active"
+	Cordoned State = "cordoned" // keeps its VMs, takes no new ones
+	Removed  State = "removed"  // its certificate is worth nothing any more
+)
+
+// Node is a host as the control plane knows it.
+type Node struct {
+	ID        id.ID
+	Name      string
+	State     State
+	Simulated bool
+	Epoch     gen.NodeEpoch
+	// Reporting is this server's own judgement of the node's lease.
+	Reporting    bool
+	LeaseSeq     int64
+	SeenAt       time.Time // zero before the first contact
+	AgentVersion string
+	KeyHash      []byte
+	Inventory    Inventory
+	Capacity     Resources
+	Used         Resources
+	VMs          int
+	Revision     gen.Revision
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
+}
+
+// Resources are what VMs take of a node.
+type Resources struct {
+	CPUs        int
+	MemoryBytes int64
+	DiskBytes   int64
+}
+
+// Inventory is what an agent found on its host.
+type Inventory struct {
+	Hostname    string
+	Kernel      string
+	OS          string
+	CPUModel    string
+	CPUs        int
+	MemoryBytes int64
+	NUMA        []NUMANode
+	Disks       []Disk
+	// Hypervisor and its version, and how guest code executes: proved, not guessed.
+	Hypervisor         string
+	HypervisorVersion  string
+	Acceleration       string
+	AccelerationReason string
+	// Confinement lists what isolates a guest's process on this host.
+	Confinement []string
+	// StorageBytes is the capacity of the place where volumes live.
+	StorageBytes int64
+}
+
+// NUMANode is one memory node of a host.
+type NUMANode struct {
+	ID          int
+	CPUs        string // list format of Linux, such as "0-7,16-23"
+	MemoryBytes int64
+}
+
+// Disk is a block device of a host.
+type Disk struct {
+	Name       string
+	Model      string
+	SizeBytes  int64
+	Rotational bool
+}
+
+// Takes tells whether the node may be given new VMs, and why not.
+func (n Node) Takes() (ok bool, why string) {
+	switch {
+	case n.State == Removed:
+		return false, "is removed"
+	case n.State == Cordoned:
+		return false, "is cordoned"
+	case !n.Reporting:
+		return false, "does not report"
+	default:
+		return true, ""
+	}
+}
+
+// Change tells whether the operator may put the node into the state.
+func (n Node) Change(to State) error {
+	if n.State == Removed {
+		return errs.New(errs.InvalidState, "node %q is removed", n.Name)
+	}
+	if to == Removed && n.VMs > 0 {
+		return errs.New(errs.InUse, "node %q still has %d VMs: delete or move them first", n.Name, n.VMs)
+	}
+	return nil
+}

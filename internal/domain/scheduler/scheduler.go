@@ -1,0 +1,184 @@
+// Package scheduler decides where a VM goes: a pure function from a snapshot of
+// the nodes to a plan that can be printed, or to a reason per node.
+//
+// Filters say no with a reason; scores prefer among those that remain. The
+// executor re-checks at commit, under the node's row lock, and may refuse: a
+// plan is a proposal. Constraints (affinity, zones, devices) become further
+// filters and scores in the tables below.
+package scheduler
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/novacron/novacron/internal/domain/node"
+	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/unit"
+)
+
+// Request is what needs a place.
+type Request struct {
+	CPUs        int
+	MemoryBytes int64
+	DiskBytes   int64
+	// NodeName restricts the choice to one node when it is not empty.
+	NodeName string
+	// Simulated: VMs of simulated nodes and real ones never mix; a nil pointer
+	// takes either.
+	Simulated *bool
+}
+
+// Plan is the choice and its reasons, best first.
+type Plan struct {
+	Node   id.ID
+	Ranked []Ranked
+}
+
+// Ranked is a node that fits, with what it was preferred by.
+type Ranked struct {
+	Node   id.ID
+	Name   string
+	Score  float64 // 0 to 1, higher is better
+	Scores []Score
+}
+
+// Score is one preference's opinion, 0 to 1.
+type Score struct {
+	Rule  string
+	Value float64
+}
+
+// Rejected is a node that does not fit and every rule that says so.
+type Rejected struct {
+	Node    id.ID
+	Name    string
+	Reasons []string
+}
+
+type filter struct {
+	rule string
+	// no gives the reason why the node does not fit; empty when it does.
+	no func(node.Node, Request) string
+}
+
+var filters = []filter{
+	{"chosen", func(n node.Node, r Request) string {
+		if r.NodeName != "" && r.NodeName != n.Name {
+			return "is not the node asked for, " + r.NodeName
+		}
+		return ""
+	}},
+	{"takes", func(n node.Node, _ Request) string {
+		_, why := n.Takes()
+		return why
+	}},
+	{"simulated", func(n node.Node, r Request) string {
+		if r.Simulated == nil || *r.Simulated == n.Simulated {
+			return ""
+		}
+		return "is " + map[bool]string{true: "simulated", false: "real"}[n.Simulated]
+	}},
+	{"cpu", func(n node.Node, r Request) string {
+		return lacks("CPUs", int64(r.CPUs), int64(n.Capacity.CPUs), int64(n.Used.CPUs), plain)
+	}},
+	{"memory", func(n node.Node, r Request) string {
+		return lacks("memory", r.MemoryBytes, n.Capacity.MemoryBytes, n.Used.MemoryBytes, unit.FormatBytes)
+	}},
+	{"disk", func(n node.Node, r Request) string {
+		return lacks("disk", r.DiskBytes, n.Capacity.DiskBytes, n.Used.DiskBytes, unit.FormatBytes)
+	}},
+}
+
+func plain(n int64) string { return fmt.Sprint(n) }
+
+func lacks(what string, want, capacity, used int64, show func(int64) string) string {
+	free := capacity - used
+	if want <= free {
+		return ""
+	}
+	return fmt.Sprintf("has %s %s free of %s, %s needed", show(max(free, 0)), what, show(capacity), show(want))
+}
+
+// scores prefer the emptier node after placement: spreading keeps the damage of
+// a lost node small, and a node is as full as its fullest resource.
+var scores = []struct {
+	rule  string
+	value func(node.Node, Request) float64
+}{
+	{"free cpu", func(n node.Node, r Request) float64 {
+		return share(int64(n.Capacity.CPUs-n.Used.CPUs-r.CPUs), int64(n.Capacity.CPUs))
+	}},
+	{"free memory", func(n node.Node, r Request) float64 {
+		return share(n.Capacity.MemoryBytes-n.Used.MemoryBytes-r.MemoryBytes, n.Capacity.MemoryBytes)
+	}},
+	{"free disk", func(n node.Node, r Request) float64 {
+		return share(n.Capacity.DiskBytes-n.Used.DiskBytes-r.DiskBytes, n.Capacity.DiskBytes)
+	}},
+}
+
+func share(part, whole int64) float64 {
+	if whole <= 0 {
+		return 0
+	}
+	return float64(part) / float64(whole)
+}
+
+// Place chooses a node. When none fits, the plan is empty and every node is
+// listed with its reasons. Nodes of equal score are taken in order of id, so
+// that the same snapshot always gives the same plan.
+func Place(nodes []node.Node, r Request) (Plan, []Rejected, bool) {
+	var plan Plan
+	var out []Rejected
+	for _, n := range nodes {
+		if reasons := reject(n, r); len(reasons) > 0 {
+			out = append(out, Rejected{Node: n.ID, Name: n.Name, Reasons: reasons})
+			continue
+		}
+		plan.Ranked = append(plan.Ranked, rank(n, r))
+	}
+	slices.SortFunc(plan.Ranked, func(a, b Ranked) int {
+		return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(a.Node.String(), b.Node.String()))
+	})
+	if len(plan.Ranked) == 0 {
+		return Plan{}, out, false
+	}
+	plan.Node = plan.Ranked[0].Node
+	return plan, out, true
+}
+
+func reject(n node.Node, r Request) (reasons []string) {
+	for _, f := range filters {
+		if why := f.no(n, r); why != "" {
+			reasons = append(reasons, why)
+		}
+	}
+	return reasons
+}
+
+func rank(n node.Node, r Request) Ranked {
+	k := Ranked{Node: n.ID, Name: n.Name, Score: 1}
+	for _, s := range scores {
+		v := s.value(n, r)
+		k.Scores = append(k.Scores, Score{Rule: s.rule, Value: v})
+		k.Score = min(k.Score, v)
+	}
+	return k
+}
+
+// Explain puts a refusal into one sentence; the full list goes along with it.
+func Explain(rejected []Rejected) string {
+	if len(rejected) == 0 {
+		return "there is no node: join one with 'novacron node token'"
+	}
+	parts := make([]string, 0, len(rejected))
+	for i, r := range rejected {
+		if i == 3 && len(rejected) > 4 {
+			parts = append(parts, fmt.Sprintf("and %d more", len(rejected)-i))
+			break
+		}
+		parts = append(parts, r.Name+" "+strings.Join(r.Reasons, " and "))
+	}
+	return "no node fits: " + strings.Join(parts, "; ")
+}

@@ -1,0 +1,75 @@
+package scheduler
+
+import (
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/novacron/novacron/internal/domain/node"
+	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/unit"
+)
+
+func host(name string, cpus int, mem int64) node.Node {
+	return node.Node{
+		ID: id.New(), Name: name, State: node.Active, Reporting: true,
+		Capacity: node.Resources{CPUs: cpus, MemoryBytes: mem, DiskBytes: unit.TiB},
+	}
+}
+
+func TestPlacePrefersTheEmptier(t *testing.T) {
+	a, b := host("a", 8, 16*unit.GiB), host("b", 8, 16*unit.GiB)
+	a.Used.MemoryBytes = 8 * unit.GiB
+	plan, _, ok := Place([]node.Node{a, b}, Request{CPUs: 1, MemoryBytes: unit.GiB})
+	if !ok || plan.Node != b.ID {
+		t.Errorf("chose %+v", plan)
+	}
+}
+
+func TestPlaceExplainsEveryNode(t *testing.T) {
+	small, cordoned, silent := host("small", 1, unit.GiB), host("cordoned", 8, 64*unit.GiB), host("silent", 8, 64*unit.GiB)
+	cordoned.State, silent.Reporting = node.Cordoned, false
+	_, rejected, ok := Place([]node.Node{small, cordoned, silent}, Request{CPUs: 2, MemoryBytes: 2 * unit.GiB})
+	if ok || len(rejected) != 3 {
+		t.Fatalf("ok %v, rejected %+v", ok, rejected)
+	}
+	got := Explain(rejected)
+	for _, want := range []string{"small has 1 CPUs free of 1, 2 needed and has 1 GiB memory free of 1 GiB, 2 GiB needed", "cordoned is cordoned", "silent does not report"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q lacks %q", got, want)
+		}
+	}
+}
+
+// Safety: whatever the snapshot, a chosen node has room, takes VMs, and is the
+// one asked for; and when something fits, something is chosen.
+func TestPlaceIsSafe(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var nodes []node.Node
+		for range rapid.IntRange(0, 8).Draw(t, "n") {
+			n := host(rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name"), rapid.IntRange(0, 8).Draw(t, "cpus"), rapid.Int64Range(0, 8).Draw(t, "mem"))
+			n.Used.CPUs = rapid.IntRange(0, 10).Draw(t, "used")
+			n.Used.MemoryBytes = rapid.Int64Range(0, 10).Draw(t, "usedmem")
+			n.Reporting = rapid.Bool().Draw(t, "reporting")
+			n.State = rapid.SampledFrom([]node.State{node.Active, node.Cordoned, node.Removed}).Draw(t, "state")
+			nodes = append(nodes, n)
+		}
+		r := Request{CPUs: rapid.IntRange(1, 4).Draw(t, "want"), MemoryBytes: rapid.Int64Range(1, 4).Draw(t, "wantmem")}
+		plan, rejected, ok := Place(nodes, r)
+		if len(plan.Ranked)+len(rejected) != len(nodes) {
+			t.Fatalf("%d nodes, %d ranked, %d rejected", len(nodes), len(plan.Ranked), len(rejected))
+		}
+		fits := false
+		for _, n := range nodes {
+			room := n.Reporting && n.State == node.Active && n.Capacity.CPUs-n.Used.CPUs >= r.CPUs && n.Capacity.MemoryBytes-n.Used.MemoryBytes >= r.MemoryBytes
+			fits = fits || room
+			if ok && n.ID == plan.Node && !room {
+				t.Fatalf("chose %+v for %+v", n, r)
+			}
+		}
+		if fits != ok {
+			t.Fatalf("fits %v, chosen %v", fits, ok)
+		}
+	})
+}
