@@ -1,0 +1,83 @@
+# NovaCron: `make help` lists what there is to do.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# scripts/setup unpacks a Go here when the machine has none that is new enough.
+ifneq ($(wildcard .cache/go/bin/go),)
+export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
+export GOTOOLCHAIN := local
+endif
+
+TOOL := go tool -modfile=tools/go.mod
+# These need no C; built without it they work on any machine.
+LINT := CGO_ENABLED=0 $(TOOL) golangci-lint
+GOFUMPT := CGO_ENABLED=0 $(TOOL) gofumpt
+GO_FILES = $$(git ls-files --cached --others --exclude-standard -- '*.go')
+SHELL_FILES := scripts/setup scripts/up scripts/guest-image scripts/env.sh .ci/run
+
+.PHONY: help setup gen fmt lint test race e2e bench up down clean cover vuln build guest
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing on this machine (Debian, Ubuntu)
+	@scripts/setup
+
+build: ## Build bin/novacron
+	CGO_ENABLED=0 go build -trimpath -o bin/novacron ./cmd/novacron
+
+up: ## Run NovaCron on this machine with a first virtual machine
+	@scripts/setup
+	@$(MAKE) --no-print-directory build guest
+	@scripts/up
+
+down: ## Stop what `make up` started, guests gracefully
+	@if [[ -x bin/novacron ]]; then bin/novacron down || echo 'make down: nothing was stopped'; fi
+
+clean: down ## Stop it and remove its data, the binary and the test guest
+	@if [[ -x bin/novacron ]]; then bin/novacron clean --yes; fi
+	rm -rf bin dist cover.out cover.html .cache/guest
+
+test: guest ## Run every test, with a real database and real QEMU
+	go test -timeout 14m ./...
+
+race: guest ## Run the short tests under the race detector
+	CGO_ENABLED=1 go test -race -short -timeout 14m ./...
+
+e2e: guest ## Run the tests of the whole system, uncached
+	go test -count=1 -timeout 14m ./e2e/...
+
+bench: guest ## Run the benchmarks and print one table
+	@go test -run '^$$' -bench . -benchmem -timeout 14m ./... | awk ' \
+	    /^pkg:/ { pkg = $$2; sub(/^github.com\/novacron\/novacron\//, "", pkg) } \
+	    /^Benchmark/ { sub(/^Benchmark/, "", $$1); out = sprintf("%-28s %-44s", pkg, $$1); \
+	        for (i = 3; i < NF; i += 2) out = out sprintf(" %12s %-9s", $$i, $$(i+1)); print out } \
+	    /^(FAIL|---|panic)/ { print; bad = 1 } END { exit bad }'
+
+cover: guest ## Run every test and show what it covers, in cover.html
+	go test -timeout 14m -coverpkg=./... -coverprofile=cover.out ./...
+	go tool cover -html=cover.out -o cover.html
+	@go tool cover -func=cover.out | tail -n 1
+
+gen: ## Generate what is generated: queries, and whatever go:generate names
+	$(TOOL) sqlc generate
+	go generate ./...
+
+fmt: ## Format the Go sources
+	$(GOFUMPT) -w $(GO_FILES)
+
+lint: ## Check formatting, Go sources and shell scripts
+	@unformatted=$$($(GOFUMPT) -l $(GO_FILES)); \
+	    if [[ -n $$unformatted ]]; then echo "run make fmt, these are not formatted:"; echo "$$unformatted"; exit 1; fi
+	$(LINT) run ./...
+	@if command -v shellcheck >/dev/null; then \
+	    shellcheck -x $(SHELL_FILES) && shellcheck -s sh scripts/guest/{init,rc,udhcpc,poweroff}; \
+	else echo 'make lint: shellcheck is not installed, the scripts were not read'; fi
+
+vuln: ## Look for known vulnerabilities in what we import
+	@.ci/vuln
+
+guest:
+	@scripts/guest-image
