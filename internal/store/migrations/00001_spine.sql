@@ -76,13 +76,13 @@ CREATE TABLE servers (
   seen_at    timestamptz NOT NULL DEFAULT now()
 );
 
--- A lease on a role among servers (sequencer, one row per reconciler). term
--- fences: a write on behalf of a lease names the term it believes in.
+-- A lease on a role among servers (sequencer, one row per reconciler). It lives
+-- as long as its holder's row in servers beats. term fences: a write on behalf
+-- of a lease names the term it believes in.
 CREATE TABLE leases (
   name   text PRIMARY KEY,
   holder uuid,
-  term   bigint NOT NULL DEFAULT 0,
-  beat   bigint NOT NULL DEFAULT 0
+  term   bigint NOT NULL DEFAULT 0 CHECK (term >= 0)
 );
 
 CREATE TYPE node_state AS ENUM ('active', 'cordoned', 'removed');
@@ -242,6 +242,9 @@ CREATE TABLE jobs (
   -- nothing but patience depends on it
   wake_at      timestamptz NOT NULL DEFAULT now(),
   wait_reason  text NOT NULL DEFAULT '',
+  -- counts Wake calls, so that one that comes while a step looks at the world
+  -- is not lost when the step parks
+  wakes        bigint NOT NULL DEFAULT 0,
   cancellable  boolean NOT NULL DEFAULT false,
   cancel_requested boolean NOT NULL DEFAULT false,
   progress     int NOT NULL DEFAULT 0 CHECK (progress BETWEEN 0 AND 100),
@@ -263,7 +266,7 @@ CREATE TABLE jobs (
     (state <> 'succeeded' OR error_code IS NULL) AND
     (state NOT IN ('failed', 'needs_attention') OR error_code IS NOT NULL))
 );
-CREATE INDEX jobs_open ON jobs (created_at) WHERE state IN ('queued', 'running', 'waiting', 'unwinding');
+CREATE INDEX jobs_open ON jobs (wake_at) WHERE state IN ('queued', 'running', 'waiting', 'unwinding');
 CREATE INDEX jobs_target ON jobs (target_kind, target_id, id);
 CREATE INDEX jobs_project ON jobs (project_id, id);
 
@@ -274,10 +277,15 @@ CREATE TABLE job_steps (
   name        text NOT NULL,
   state       step_state NOT NULL,
   output      jsonb,
+  -- failures in a row of its do, later of its undo, that were worth another try
+  failures    int NOT NULL DEFAULT 0,
+  error_code  text,
   error       text,
   started_at  timestamptz NOT NULL DEFAULT now(),
   finished_at timestamptz,
-  PRIMARY KEY (job_id, position)
+  PRIMARY KEY (job_id, position),
+  CONSTRAINT error_is_whole CHECK ((error_code IS NULL) = (error IS NULL)),
+  CONSTRAINT failed_says_why CHECK (state <> 'failed' OR error IS NOT NULL)
 );
 
 ALTER TABLE vms ADD CONSTRAINT vms_job_fk FOREIGN KEY (job_id) REFERENCES jobs(id) DEFERRABLE INITIALLY DEFERRED;
@@ -381,6 +389,13 @@ END $$;
 GRANT USAGE ON SCHEMA public TO novacron_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO novacron_app;
 REVOKE DELETE, TRUNCATE ON audit_log, audit_log_default FROM novacron_app;
+-- the record of migrations is the owner's; the application only reads it
+DO $$
+BEGIN
+  IF to_regclass('goose_db_version') IS NOT NULL THEN
+    REVOKE INSERT, UPDATE, DELETE ON goose_db_version FROM novacron_app;
+  END IF;
+END $$;
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO novacron_app;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO novacron_app;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE, SELECT ON SEQUENCES TO novacron_app;
