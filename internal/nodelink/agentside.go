@@ -1,0 +1,126 @@
+package nodelink
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// Uplink is the agent's way up on one session.
+type Uplink struct {
+	mu      sync.Mutex
+	stream  grpc.ServerStream
+	next    uint64
+	pending map[uint64]chan *frame
+	done    chan struct{}
+}
+
+// ServeConn runs the agent's side of a session on a connection the agent opened
+// and blocks until it ends. Commands go to handle; once the server has opened
+// the uplink, up is called with it, in a goroutine of its own whose context
+// ends with the session.
+func ServeConn(ctx context.Context, conn net.Conn, handle Handler, up func(context.Context, *Uplink)) error {
+	srv := grpcServer()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	srv.RegisterService(&serviceDesc, &agentSide{ctx: ctx, handle: handle, up: up})
+	l := listenOn(conn)
+	stop := context.AfterFunc(ctx, func() {
+		srv.Stop()
+		_ = conn.Close()
+	})
+	defer stop()
+	go func() {
+		<-l.done
+		cancel()
+	}()
+	err := srv.Serve(l)
+	srv.Stop()
+	_ = conn.Close()
+	if ctx.Err() != nil {
+		return unreachable("the server closed the session", ctx.Err())
+	}
+	return unreachable("the session ended", err)
+}
+
+type agentSide struct {
+	ctx    context.Context //nolint:containedctx // the life of the session, which outlives each call
+	handle Handler
+	up     func(context.Context, *Uplink)
+}
+
+func (a *agentSide) call(ctx context.Context, in *frame) *frame {
+	v, err := a.handle(ctx, in.Method, in.Body)
+	return pack(in.ID, v, err)
+}
+
+func (a *agentSide) uplink(stream grpc.ServerStream) error {
+	u := &Uplink{stream: stream, pending: map[uint64]chan *frame{}, done: make(chan struct{})}
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer close(u.done)
+	go a.up(ctx, u)
+	for {
+		in := new(frame)
+		if err := stream.RecvMsg(in); err != nil {
+			return err
+		}
+		u.answer(in)
+	}
+}
+
+func (u *Uplink) answer(in *frame) {
+	u.mu.Lock()
+	ch := u.pending[in.ID]
+	delete(u.pending, in.ID)
+	u.mu.Unlock()
+	if ch != nil {
+		ch <- in
+	}
+}
+
+// Call asks the server something and waits for the reply.
+func (u *Uplink) Call(ctx context.Context, method string, req, reply any) error {
+	body, err := json.Marshal(req)
+	if err != nil {
+		return errs.New(errs.Internal, "the message cannot be written").Because(err)
+	}
+	ch := make(chan *frame, 1)
+	n, err := u.send(method, body, ch)
+	if err != nil {
+		return unreachable("the server cannot be reached", err)
+	}
+	defer u.forget(n)
+	select {
+	case <-ctx.Done():
+		return errs.New(errs.Timeout, "the server did not answer in time").Because(ctx.Err())
+	case <-u.done:
+		return unreachable("the session ended before the server answered", nil)
+	case f := <-ch:
+		return f.unpack(reply)
+	}
+}
+
+func (u *Uplink) send(method string, body []byte, ch chan *frame) (uint64, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.next++
+	n := u.next
+	u.pending[n] = ch
+	if err := u.stream.SendMsg(&frame{ID: n, Method: method, Body: body}); err != nil {
+		delete(u.pending, n)
+		return 0, err
+	}
+	return n, nil
+}
+
+func (u *Uplink) forget(n uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.pending, n)
+}

@@ -1,0 +1,311 @@
+package nodelink
+
+import (
+	"time"
+
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// Header goes with every command about a VM. It is the fence.
+type Header struct {
+	Cluster    id.ID          `json:"cluster"`
+	NodeEpoch  gen.NodeEpoch  `json:"node_epoch"`
+	VM         id.ID          `json:"vm"`
+	OwnerEpoch gen.OwnerEpoch `json:"owner_epoch"`
+	// Operation is the job, and OpSeq its number among the jobs of this VM.
+	Operation id.ID  `json:"operation"`
+	OpSeq     int64  `json:"op_seq"`
+	Step      string `json:"step"`
+	// Attempt rises each time a server takes the job over.
+	Attempt int64 `json:"attempt"`
+	// BudgetMS is how long the step may take, in milliseconds from arrival; it is
+	// relative because clocks differ.
+	BudgetMS int64 `json:"budget_ms"`
+}
+
+// Command is a message that goes down.
+type Command interface{ Method() string }
+
+// Fenced is a command about one VM.
+type Fenced interface {
+	Command
+	Head() *Header
+}
+
+// Head gives the header itself, so that embedding it makes a command Fenced.
+func (h *Header) Head() *Header { return h }
+
+// ImageFile is a file of an image, named by its content.
+type ImageFile struct {
+	SHA256       string `json:"sha256"`
+	SizeBytes    int64  `json:"size_bytes"`
+	Format       string `json:"format"`
+	VirtualBytes int64  `json:"virtual_bytes"`
+}
+
+// EnsureImages brings files into the node's image cache.
+type EnsureImages struct {
+	Header
+	Files []ImageFile `json:"files"`
+	// Tickets open a bulk stream per file, by its SHA256.
+	Tickets map[string]string `json:"tickets"`
+}
+
+// Method implements Command.
+func (*EnsureImages) Method() string { return "ensure_images" }
+
+// VolumeSpec is a volume wanted.
+type VolumeSpec struct {
+	ID        id.ID      `json:"id"`
+	SizeBytes int64      `json:"size_bytes"`
+	Base      *ImageFile `json:"base,omitempty"`
+}
+
+// CreateVolumes makes a VM's disks.
+type CreateVolumes struct {
+	Header
+	Volumes []VolumeSpec `json:"volumes"`
+}
+
+// Method implements Command.
+func (*CreateVolumes) Method() string { return "create_volumes" }
+
+// Machine is everything a node needs to launch a VM, with objects named by id
+// and content, never by path.
+type Machine struct {
+	Name        string     `json:"name"`
+	CPUs        int        `json:"cpus"`
+	MemoryBytes int64      `json:"memory_bytes"`
+	Kernel      *ImageFile `json:"kernel,omitempty"`
+	Initrd      *ImageFile `json:"initrd,omitempty"`
+	Cmdline     string     `json:"cmdline,omitempty"`
+	Volumes     []id.ID    `json:"volumes"`
+	NICs        []NIC      `json:"nics"`
+}
+
+// NIC is one network interface of a Machine.
+type NIC struct {
+	ID       id.ID     `json:"id"`
+	MAC      string    `json:"mac"`
+	Forwards []Forward `json:"forwards,omitempty"`
+}
+
+// Forward leads a port of the node to the guest.
+type Forward struct {
+	Protocol  string `json:"protocol"`
+	HostIP    string `json:"host_ip,omitempty"`
+	HostPort  int    `json:"host_port"`
+	GuestPort int    `json:"guest_port"`
+}
+
+// Launch starts a new incarnation. From here on the node's own record says that
+// the VM should run.
+type Launch struct {
+	Header
+	Machine Machine `json:"machine"`
+}
+
+// Method implements Command.
+func (*Launch) Method() string { return "launch" }
+
+// Shutdown asks the guest to power off and waits up to the grace period. From
+// here on the node's own record says that the VM should not run. A guest that
+// is still there after the grace period is no error: the report says so.
+type Shutdown struct {
+	Header
+	GraceMS int64 `json:"grace_ms"`
+}
+
+// Method implements Command.
+func (*Shutdown) Method() string { return "shutdown" }
+
+// PowerOff ends the process without asking the guest.
+type PowerOff struct{ Header }
+
+// Method implements Command.
+func (*PowerOff) Method() string { return "power_off" }
+
+// Pause halts the vCPUs.
+type Pause struct{ Header }
+
+// Method implements Command.
+func (*Pause) Method() string { return "pause" }
+
+// Resume continues halted vCPUs.
+type Resume struct{ Header }
+
+// Method implements Command.
+func (*Resume) Method() string { return "resume" }
+
+// Erase removes everything the node holds of a VM whose process is gone, its
+// volumes included, and keeps only the fence.
+type Erase struct {
+	Header
+	Volumes []id.ID `json:"volumes"`
+}
+
+// Method implements Command.
+func (*Erase) Method() string { return "erase" }
+
+// DropImages removes files from the node's image cache; a file that a volume
+// still stands on stays and is named in the error.
+type DropImages struct {
+	SHA256 []string `json:"sha256"`
+}
+
+// Method implements Command.
+func (*DropImages) Method() string { return "drop_images" }
+
+// OpenConsole joins the serial console to a bulk stream.
+type OpenConsole struct {
+	VM     id.ID          `json:"vm"`
+	Epoch  gen.OwnerEpoch `json:"owner_epoch"`
+	Ticket string         `json:"ticket"`
+}
+
+// Method implements Command.
+func (*OpenConsole) Method() string { return "open_console" }
+
+// OpenLog joins the serial log to a bulk stream.
+type OpenLog struct {
+	VM     id.ID  `json:"vm"`
+	Follow bool   `json:"follow"`
+	Ticket string `json:"ticket"`
+}
+
+// Method implements Command.
+func (*OpenLog) Method() string { return "open_log" }
+
+// Done is the reply of a command that has nothing to say.
+type Done struct{}
+
+// Report is what an agent observed of one incarnation. It is the reply of every
+// command that changes one, and goes up by itself when something else did.
+type Report struct {
+	VM     id.ID          `json:"vm"`
+	Epoch  gen.OwnerEpoch `json:"owner_epoch"`
+	Seq    gen.ReportSeq  `json:"report_seq"`
+	Phase  vm.Phase       `json:"phase"`
+	Reason string         `json:"reason,omitempty"`
+	Since  time.Time      `json:"since"`
+}
+
+// Hello opens the uplink.
+type Hello struct {
+	Node         id.ID         `json:"node"`
+	NodeEpoch    gen.NodeEpoch `json:"node_epoch"`
+	AgentVersion string        `json:"agent_version"`
+	Protocol     int           `json:"protocol"`
+	Inventory    Inventory     `json:"inventory"`
+}
+
+// Protocol is the version of the node link. Servers take this one and the one
+// before; an agent of a later one is refused by name.
+const Protocol = 1
+
+// Welcome answers Hello.
+type Welcome struct {
+	Cluster id.ID `json:"cluster"`
+	// Servers are the addresses of all servers the cluster knows now.
+	Servers []string `json:"servers"`
+	// LeaseMS is how long the node counts as alive after a heartbeat was sent.
+	LeaseMS int64 `json:"lease_ms"`
+}
+
+// Heartbeat renews the node's lease. Seq grows with each.
+type Heartbeat struct {
+	NodeEpoch gen.NodeEpoch `json:"node_epoch"`
+	Seq       int64         `json:"seq"`
+}
+
+// Reports carries observations up.
+type Reports struct {
+	NodeEpoch gen.NodeEpoch `json:"node_epoch"`
+	Items     []Report      `json:"items"`
+}
+
+// Result is what became of one report.
+type Result string
+
+// The results.
+const (
+	Applied   Result = "applied"
+	Stale     Result = "stale"
+	NotPlaced Result = "not_placed"
+)
+
+// ReportsReply answers Reports, item by item.
+type ReportsReply struct {
+	Results []Result `json:"results"`
+}
+
+// Inventory is node.Inventory on the wire.
+type Inventory struct {
+	Hostname           string     `json:"hostname"`
+	Kernel             string     `json:"kernel"`
+	OS                 string     `json:"os"`
+	CPUModel           string     `json:"cpu_model"`
+	CPUs               int        `json:"cpus"`
+	MemoryBytes        int64      `json:"memory_bytes"`
+	NUMA               []NUMANode `json:"numa,omitempty"`
+	Disks              []Disk     `json:"disks,omitempty"`
+	Hypervisor         string     `json:"hypervisor"`
+	HypervisorVersion  string     `json:"hypervisor_version"`
+	Acceleration       string     `json:"acceleration"`
+	AccelerationReason string     `json:"acceleration_reason,omitempty"`
+	Confinement        []string   `json:"confinement,omitempty"`
+	StorageBytes       int64      `json:"storage_bytes"`
+	Simulated          bool       `json:"simulated,omitempty"`
+}
+
+// NUMANode is node.NUMANode on the wire.
+type NUMANode struct {
+	ID          int    `json:"id"`
+	CPUs        string `json:"cpus"`
+	MemoryBytes int64  `json:"memory_bytes"`
+}
+
+// Disk is node.Disk on the wire.
+type Disk struct {
+	Name       string `json:"name"`
+	Model      string `json:"model,omitempty"`
+	SizeBytes  int64  `json:"size_bytes"`
+	Rotational bool   `json:"rotational,omitempty"`
+}
+
+// Names of the uplink's calls.
+const (
+	MethodHello     = "hello"
+	MethodHeartbeat = "heartbeat"
+	MethodReports   = "reports"
+)
+
+// ALPN protocol names on the API port.
+const (
+	ALPNNode = "novacron-node"
+	ALPNBulk = "novacron-bulk"
+	ALPNJoin = "novacron-join"
+)
+
+// JoinRequest asks for a node's first certificate. It travels under ALPNJoin,
+// where the server is proved by the CA pin in the token and the agent by the
+// token itself.
+type JoinRequest struct {
+	Token  string `json:"token"`
+	Name   string `json:"name"`
+	CSRPEM string `json:"csr_pem"`
+	// Simulated nodes are marked as such for ever.
+	Simulated bool `json:"simulated,omitempty"`
+}
+
+// JoinReply carries the certificate and where to dial.
+type JoinReply struct {
+	Node    id.ID      `json:"node"`
+	Cluster id.ID      `json:"cluster"`
+	CertPEM string     `json:"cert_pem"`
+	CAPEM   string     `json:"ca_pem"`
+	Servers []string   `json:"servers"`
+	Error   *WireError `json:"error,omitempty"`
+}

@@ -1,0 +1,109 @@
+package nodelink
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// Bounds of one session. A command is small: bulk data has its own connections.
+const (
+	maxMessage    = 4 << 20
+	keepaliveTime = 20 * time.Second
+	keepaliveWait = 10 * time.Second
+)
+
+// Handler answers calls of the other side.
+type Handler func(ctx context.Context, method string, body []byte) (any, error)
+
+// linkServer is the type gRPC registers handlers for.
+type linkServer interface {
+	call(ctx context.Context, in *frame) *frame
+	uplink(stream grpc.ServerStream) error
+}
+
+var serviceDesc = grpc.ServiceDesc{
+	ServiceName: "novacron.Node",
+	HandlerType: (*linkServer)(nil),
+	Methods: []grpc.MethodDesc{{
+		MethodName: "Call",
+		Handler: func(srv any, ctx context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			in := new(frame)
+			if err := dec(in); err != nil {
+				return nil, err
+			}
+			return srv.(linkServer).call(ctx, in), nil
+		},
+	}},
+	Streams: []grpc.StreamDesc{{
+		StreamName:    "Uplink",
+		Handler:       func(srv any, stream grpc.ServerStream) error { return srv.(linkServer).uplink(stream) },
+		ServerStreams: true,
+		ClientStreams: true,
+	}},
+}
+
+// oneConn is a listener that accepts one connection and then waits to be closed.
+type oneConn struct {
+	conn chan net.Conn
+	addr net.Addr
+	done chan struct{}
+	once sync.Once
+}
+
+func listenOn(c net.Conn) *oneConn {
+	l := &oneConn{conn: make(chan net.Conn, 1), addr: c.LocalAddr(), done: make(chan struct{})}
+	l.conn <- &watched{Conn: c, closed: l.Close}
+	return l
+}
+
+// Accept implements net.Listener.
+func (l *oneConn) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conn:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (l *oneConn) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (l *oneConn) Addr() net.Addr { return l.addr }
+
+// watched tells when a connection is closed.
+type watched struct {
+	net.Conn
+	closed func() error
+}
+
+// Close implements net.Conn.
+func (w *watched) Close() error {
+	err := w.Conn.Close()
+	_ = w.closed()
+	return err
+}
+
+func grpcServer() *grpc.Server {
+	return grpc.NewServer(
+		grpc.ForceServerCodec(codec{}),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveWait}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 4, PermitWithoutStream: true}),
+	)
+}
+
+func unreachable(what string, cause error) error {
+	return errs.New(errs.NodeUnreachable, "%s", what).Because(cause)
+}
