@@ -23,7 +23,8 @@ type Driver interface {
 	// process of this epoch is left.
 	Launch(ctx context.Context, m Machine) (Status, error)
 	// Shutdown asks the guest to power off (ACPI) and returns at once; the guest
-	// may ignore it. Asking again is harmless.
+	// may ignore it. Asking again is harmless, and so is asking one that has ended.
+	// A paused guest stays paused and finds the request when it is resumed.
 	Shutdown(ctx context.Context, r Ref) error
 	// Kill ends the process without asking the guest and returns once it is
 	// proven gone. Killing what is already gone succeeds.
@@ -36,8 +37,10 @@ type Driver interface {
 	// now. errs.NotFound when the driver holds nothing of the VM.
 	Inspect(ctx context.Context, vm id.ID) (Status, error)
 	// Adopt finds every VM the driver holds on this host, takes up watching the
-	// live ones, and returns all. It is called once, before any other call that
-	// names a VM, when the agent starts.
+	// live ones, and returns all; what it returns is not sent to the sink as well.
+	// It is called once, before any other call that names a VM, when the agent
+	// starts. An incarnation in phase starting was half launched when an agent died:
+	// Launch for the same epoch does it anew, Kill removes it.
 	Adopt(ctx context.Context) ([]Status, error)
 	// Release removes everything the driver holds of a VM whose process is gone:
 	// run folder, RAM file, cgroup, sockets, logs. Refused with errs.InvalidState
@@ -55,8 +58,10 @@ type Driver interface {
 }
 
 // Sink receives every change of a status the driver observes, in order per VM,
-// including those its own calls caused. It must not block. A driver is
-// constructed with one.
+// including those its own calls caused; where calls overlap, a change may arrive
+// just after the call that caused it has returned. It is called with no lock held
+// and by one goroutine at a time. It must not block. A driver is constructed with
+// one.
 type Sink func(Status)
 
 // Capabilities answers questions about a driver; callers ask these, never the

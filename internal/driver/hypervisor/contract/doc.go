@@ -17,8 +17,14 @@
 // A VM has at most one process per driver. Launch for an epoch that already
 // runs is answered with its status (idempotent); Launch while another epoch's
 // process lives is refused with errs.InvalidState: the caller kills first.
+// An epoch runs once: Launch for one that ran and ended is refused with
+// errs.InvalidState, so that a late duplicate never starts a guest again; raise
+// the epoch, or Release first to say that the end was seen. A Launch that failed
+// has not run and may be repeated. An epoch below the last one held is refused
+// with errs.StaleEpoch.
 // Every other call names the epoch it means; a call under another epoch than
-// the process's is refused with errs.StaleEpoch and touches nothing.
+// the process's is refused with errs.StaleEpoch and touches nothing. Where no
+// process lives, Kill succeeds under any epoch: what it wants is so.
 //
 // # Crash and duplicate
 //
