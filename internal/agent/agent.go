@@ -1,0 +1,246 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	volume "github.com/novacron/novacron/internal/driver/volume/contract"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// Config is what an agent is made of.
+type Config struct {
+	Node    id.ID
+	Cluster id.ID
+	// Epoch is this process's incarnation, already made durable.
+	Epoch gen.NodeEpoch
+	// DataDir holds records and the image cache.
+	DataDir string
+	// Boot is the host's boot id.
+	Boot string
+	// NewHypervisor makes the driver with the agent's sink.
+	NewHypervisor func(hypervisor.Sink) (hypervisor.Driver, error)
+	Volumes       volume.Driver
+	Images        Images
+	// Inventory looks at the host.
+	Inventory func(context.Context) (nodelink.Inventory, error)
+	Clock     clock.Clock
+	Log       *slog.Logger
+	// Volatile records are not fsynced: for simulated nodes only.
+	Volatile bool
+}
+
+// Images is the node's cache of image files.
+type Images interface {
+	// Ensure brings a file into the cache; fetch writes its content when it is
+	// not there.
+	Ensure(ctx context.Context, f nodelink.ImageFile, fetch Fetch) error
+	// Path is where a file of the cache lies; errs.NotFound when it does not.
+	Path(f nodelink.ImageFile) (string, error)
+	// Drop removes files; absent ones are no error.
+	Drop(sha256 []string) error
+}
+
+// Peer is the server a command came from.
+type Peer interface {
+	// Bulk dials that server back with a one-time ticket.
+	Bulk(ctx context.Context, ticket string) (Stream, error)
+}
+
+// Agent carries out commands on one node.
+type Agent struct {
+	cfg     Config
+	driver  hypervisor.Driver
+	records *records
+	reports *reporter
+	log     *slog.Logger
+	// beats numbers the lease renewals of this incarnation, over all sessions
+	beats atomic.Int64
+
+	mu     sync.Mutex
+	guests map[id.ID]*guest
+}
+
+// New opens the node's records and drivers. Start adopts what runs.
+func New(cfg Config) (*Agent, error) {
+	recs, err := openRecords(filepath.Join(cfg.DataDir, "records"), !cfg.Volatile)
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{
+		cfg: cfg, records: recs, guests: map[id.ID]*guest{},
+		log:     cfg.Log,
+		reports: newReporter(cfg.Epoch),
+	}
+	a.driver, err = cfg.NewHypervisor(a.reports.observe)
+	return a, err
+}
+
+// Close stops watching; guests go on.
+func (a *Agent) Close() error { return a.driver.Close() }
+
+// Start reads the records, adopts what the host runs, and launches again what a
+// reboot of the host ended. It must have returned before commands are served.
+func (a *Agent) Start(ctx context.Context) error {
+	recs, err := a.records.load(a.log)
+	if err != nil {
+		return err
+	}
+	for _, rec := range recs {
+		a.guests[rec.VM] = newGuest(rec)
+	}
+	found, err := a.driver.Adopt(ctx)
+	if err != nil {
+		return err
+	}
+	alive := map[id.ID]bool{}
+	for _, s := range found {
+		a.adopt(s)
+		alive[s.VM] = s.Phase.OnNode()
+	}
+	for vm, g := range a.guests {
+		rec := g.snapshot()
+		if rec.PowerOn && !alive[vm] && rec.Machine != nil && rec.Boot != a.cfg.Boot {
+			a.relaunch(ctx, g, rec)
+		}
+	}
+	return nil
+}
+
+func (a *Agent) adopt(s hypervisor.Status) {
+	a.reports.observe(s)
+	if _, ok := a.guests[s.VM]; ok || !s.Phase.OnNode() {
+		return
+	}
+	a.log.Warn("a guest without a record was adopted", "vm", s.VM, "owner_epoch", s.Epoch)
+	a.guests[s.VM] = newGuest(record{VM: s.VM, Epoch: s.Epoch})
+}
+
+// relaunch starts a VM that the host's reboot ended, by the node's own record.
+func (a *Agent) relaunch(ctx context.Context, g *guest, rec record) {
+	a.log.Info("starting a VM again after the host's reboot", "vm", rec.VM, "owner_epoch", rec.Epoch)
+	err := g.change(a.records, func(r *record) { r.Boot = a.cfg.Boot })
+	if err == nil {
+		_, err = a.launch(ctx, g, rec.Epoch, *rec.Machine)
+	}
+	if err != nil {
+		a.log.Error("a VM cannot be started again after the host's reboot", "vm", rec.VM, "err", err)
+	}
+}
+
+// Hello is what the agent says of itself.
+func (a *Agent) Hello(ctx context.Context, version string) (nodelink.Hello, error) {
+	inv, err := a.cfg.Inventory(ctx)
+	if err != nil {
+		return nodelink.Hello{}, err
+	}
+	return nodelink.Hello{
+		Node: a.cfg.Node, NodeEpoch: a.cfg.Epoch, AgentVersion: version,
+		Protocol: nodelink.Protocol, Inventory: inv,
+	}, nil
+}
+
+func (a *Agent) guest(vm id.ID) *guest {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	g := a.guests[vm]
+	if g == nil {
+		g = newGuest(record{VM: vm})
+		a.guests[vm] = g
+	}
+	return g
+}
+
+// handler carries out one method.
+type handler func(ctx context.Context, a *Agent, p Peer, body []byte) (any, error)
+
+// handlers is every command the agent knows.
+var handlers = map[string]handler{
+	(*nodelink.EnsureImages)(nil).Method():  fenced((*Agent).ensureImages),
+	(*nodelink.CreateVolumes)(nil).Method(): fenced((*Agent).createVolumes),
+	(*nodelink.Launch)(nil).Method():        fenced((*Agent).launchCommand),
+	(*nodelink.Shutdown)(nil).Method():      fenced((*Agent).shutdown),
+	(*nodelink.PowerOff)(nil).Method():      fenced((*Agent).powerOff),
+	(*nodelink.Pause)(nil).Method():         fenced((*Agent).pause),
+	(*nodelink.Resume)(nil).Method():        fenced((*Agent).resume),
+	(*nodelink.Erase)(nil).Method():         fenced((*Agent).erase),
+	(*nodelink.DropImages)(nil).Method():    plain((*Agent).dropImages),
+	(*nodelink.OpenConsole)(nil).Method():   plain((*Agent).openConsole),
+	(*nodelink.OpenLog)(nil).Method():       plain((*Agent).openLog),
+}
+
+// Handle carries out a command that came from a server.
+func (a *Agent) Handle(ctx context.Context, p Peer, method string, body []byte) (any, error) {
+	h, ok := handlers[method]
+	if !ok {
+		return nil, errs.New(errs.Unsupported, "this agent does not know the command %q: upgrade it", errs.Clip(method))
+	}
+	return h(ctx, a, p, body)
+}
+
+func decode[C any](body []byte) (*C, error) {
+	c := new(C)
+	if err := json.Unmarshal(body, c); err != nil {
+		return nil, errs.New(errs.InvalidJSON, "the command is not understood").Because(err)
+	}
+	return c, nil
+}
+
+func plain[C any](run func(*Agent, context.Context, Peer, *C) (any, error)) handler {
+	return func(ctx context.Context, a *Agent, p Peer, body []byte) (any, error) {
+		c, err := decode[C](body)
+		if err != nil {
+			return nil, err
+		}
+		return run(a, ctx, p, c)
+	}
+}
+
+// fenced wraps a command about one VM: its turn, its fence, its time budget, its
+// remembered answer.
+func fenced[C any, P interface {
+	*C
+	nodelink.Fenced
+}](run func(*Agent, context.Context, Peer, *guest, P) (any, error)) handler {
+	return func(ctx context.Context, a *Agent, p Peer, body []byte) (any, error) {
+		c, err := decode[C](body)
+		if err != nil {
+			return nil, err
+		}
+		h := P(c).Head()
+		if h.NodeEpoch != a.cfg.Epoch {
+			return nil, errs.New(errs.StaleEpoch, "the command is for agent incarnation %d; this is %d", h.NodeEpoch, a.cfg.Epoch)
+		}
+		if h.BudgetMS > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, time.Duration(h.BudgetMS)*time.Millisecond)
+			defer cancel()
+		}
+		g := a.guest(h.VM)
+		ctx, release, err := g.take(ctx, h)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+		old, err := g.admit(h, a.cfg.Cluster, a.records)
+		if err != nil {
+			return nil, err
+		}
+		if old != nil {
+			return old.body, old.err
+		}
+		v, err := run(a, ctx, p, g, P(c))
+		g.remember(h.Step, v, err)
+		return v, err
+	}
+}

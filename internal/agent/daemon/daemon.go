@@ -1,0 +1,153 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/novacron/novacron/internal/agent"
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	volume "github.com/novacron/novacron/internal/driver/volume/contract"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// Options say which node to be.
+type Options struct {
+	// DataDir is the node's folder.
+	DataDir string
+	// Name is the node's, used when it joins; the host's name when empty.
+	Name string
+	// Join is a join token; needed only while the folder has no identity.
+	Join string
+	// RunDir holds sockets; it must be short (UNIX socket paths end at 107 bytes).
+	RunDir string
+	// RAMDir is on a tmpfs: guests' memory.
+	RAMDir string
+	// Acceleration forces "kvm" or "tcg"; proved when empty.
+	Acceleration string
+	// QEMU is the hypervisor's binary; found in PATH when empty.
+	QEMU string
+	// Boot replaces the host's boot id, for tests that reboot a node.
+	Boot    string
+	Version string
+	Clock   clock.Clock
+	Log     *slog.Logger
+	// Ready is called once the first server has welcomed the node.
+	Ready func()
+}
+
+// drivers is what a node works with.
+type drivers struct {
+	hypervisor func(hypervisor.Sink) (hypervisor.Driver, error)
+	volumes    volume.Driver
+	images     agent.Images
+	inventory  func(context.Context, hypervisor.Driver) (nodelink.Inventory, error)
+	volatile   bool
+}
+
+// Run is a real node until ctx ends. Guests outlive it.
+func Run(ctx context.Context, o Options) error {
+	return run(ctx, o, false, func(who *identity) (drivers, error) { return hostDrivers(o, who) })
+}
+
+func run(ctx context.Context, o Options, simulated bool, open func(*identity) (drivers, error)) error {
+	lock, err := lockDir(o.DataDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if !joined(o.DataDir) && o.Join != "" {
+		if err := Join(ctx, o.DataDir, nodeName(o.Name), o.Join, simulated, o.Clock); err != nil {
+			return err
+		}
+	}
+	who, err := loadIdentity(o.DataDir)
+	if err != nil {
+		return err
+	}
+	d, err := open(who)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, o, who, d)
+}
+
+func nodeName(name string) string {
+	if name != "" {
+		return name
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "node"
+	}
+	return host
+}
+
+func serve(ctx context.Context, o Options, who *identity, d drivers) error {
+	boot := o.Boot
+	if boot == "" {
+		var err error
+		if boot, err = bootID(); err != nil {
+			return err
+		}
+	}
+	var driver hypervisor.Driver
+	a, err := agent.New(agent.Config{
+		Node: who.state.Node, Cluster: who.state.Cluster, Epoch: who.state.Epoch,
+		DataDir: o.DataDir, Boot: boot,
+		NewHypervisor: func(s hypervisor.Sink) (h hypervisor.Driver, err error) {
+			driver, err = d.hypervisor(s)
+			return driver, err
+		},
+		Volumes:   d.volumes,
+		Images:    d.images,
+		Inventory: func(ctx context.Context) (nodelink.Inventory, error) { return d.inventory(ctx, driver) },
+		Clock:     o.Clock,
+		Log:       o.Log,
+		Volatile:  d.volatile,
+	})
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	if err := a.Start(ctx); err != nil {
+		return err
+	}
+	l := &links{agent: a, who: who, clock: o.Clock, log: o.Log, version: o.Version, known: map[string]bool{}, up: make(chan struct{})}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() { a.Housekeep(ctx) })
+	if o.Ready != nil {
+		wg.Go(func() {
+			select {
+			case <-l.up:
+				o.Ready()
+			case <-ctx.Done():
+			}
+		})
+	}
+	l.run(ctx)
+	return nil
+}
+
+// must have a place for volumes and images beneath the node's folder.
+func folders(o Options) (volumes, images string) {
+	return filepath.Join(o.DataDir, "volumes"), filepath.Join(o.DataDir, "images")
+}
+
+// firstError gives the first real failure of several nodes, if any.
+func firstError(all []error) error {
+	for _, err := range all {
+		if err != nil && !errors.Is(err, context.Canceled) && !errs.Is(err, errs.Cancelled) {
+			return err
+		}
+	}
+	return nil
+}

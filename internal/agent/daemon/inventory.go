@@ -1,0 +1,150 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	volume "github.com/novacron/novacron/internal/driver/volume/contract"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/unit"
+)
+
+// hostReserve is the memory kept from VMs for the host itself: an eighth, and at
+// least 512 MiB, but never more than 4 GiB.
+func hostReserve(total int64) int64 {
+	return min(max(total/8, 512*unit.MiB), 4*unit.GiB)
+}
+
+// inventory reads the host from /proc and /sys.
+func inventory(ctx context.Context, d hypervisor.Driver, v volume.Driver) (nodelink.Inventory, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return nodelink.Inventory{}, errs.New(errs.HostFailure, "the host does not tell its kernel").Because(err)
+	}
+	about, err := d.Describe(ctx)
+	if err != nil {
+		return nodelink.Inventory{}, err
+	}
+	usage, err := v.Usage(ctx)
+	if err != nil {
+		return nodelink.Inventory{}, err
+	}
+	total := memTotal()
+	return nodelink.Inventory{
+		Hostname:           unix.ByteSliceToString(u.Nodename[:]),
+		Kernel:             unix.ByteSliceToString(u.Release[:]),
+		OS:                 keyFrom("/etc/os-release", "PRETTY_NAME", "="),
+		CPUModel:           keyFrom("/proc/cpuinfo", "model name", ":"),
+		CPUs:               runtime.NumCPU(),
+		MemoryBytes:        total - hostReserve(total),
+		NUMA:               numa("/sys/devices/system/node"),
+		Disks:              disks("/sys/block"),
+		Hypervisor:         about.Hypervisor,
+		HypervisorVersion:  about.Version,
+		Acceleration:       about.Acceleration.Kind,
+		AccelerationReason: about.Acceleration.Reason,
+		Confinement:        d.Capabilities().Confinement,
+		StorageBytes:       usage.TotalBytes,
+	}, nil
+}
+
+// bootID names this boot of the host (Linux makes it anew each time).
+func bootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", errs.New(errs.HostFailure, "the host does not tell its boot id").Because(err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+func memTotal() int64 {
+	kib, err := strconv.ParseInt(strings.TrimSuffix(keyFrom("/proc/meminfo", "MemTotal", ":"), " kB"), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return kib * unit.KiB
+}
+
+// keyFrom finds the first "key<sep>value" line of a small text file.
+func keyFrom(path, key, sep string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		k, v, ok := strings.Cut(sc.Text(), sep)
+		if ok && strings.TrimSpace(k) == key {
+			return strings.Trim(strings.TrimSpace(v), `"`)
+		}
+	}
+	return ""
+}
+
+func numa(root string) (out []nodelink.NUMANode) {
+	dirs, err := filepath.Glob(filepath.Join(root, "node[0-9]*"))
+	if err != nil {
+		return nil
+	}
+	for _, d := range dirs {
+		n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(d), "node"))
+		if err != nil {
+			continue
+		}
+		kib := keyFrom(filepath.Join(d, "meminfo"), "Node "+strconv.Itoa(n)+" MemTotal", ":")
+		mem, err := strconv.ParseInt(strings.TrimSuffix(kib, " kB"), 10, 64)
+		if err != nil {
+			mem = 0
+		}
+		out = append(out, nodelink.NUMANode{ID: n, CPUs: text(filepath.Join(d, "cpulist")), MemoryBytes: mem * unit.KiB})
+	}
+	return out
+}
+
+// sectorBytes is the unit of /sys/block/*/size, whatever the device's own is.
+const sectorBytes = 512
+
+func disks(root string) (out []nodelink.Disk) {
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		d := filepath.Join(root, e.Name())
+		sectors, err := strconv.ParseInt(text(filepath.Join(d, "size")), 10, 64)
+		if err != nil || sectors == 0 || virtual(e.Name()) {
+			continue
+		}
+		out = append(out, nodelink.Disk{
+			Name: e.Name(), Model: text(filepath.Join(d, "device/model")),
+			SizeBytes: sectors * sectorBytes, Rotational: text(filepath.Join(d, "queue/rotational")) == "1",
+		})
+	}
+	return out
+}
+
+func virtual(name string) bool {
+	for _, p := range []string{"loop", "ram", "zram", "sr", "fd", "nbd"} {
+		if strings.HasPrefix(name, p) {
+			return true
+		}
+	}
+	return false
+}
+
+func text(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}

@@ -1,0 +1,92 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/novacron/novacron/internal/engine/pki"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// joinTimeout bounds one try at one server.
+const joinTimeout = 15 * time.Second
+
+// Join makes this folder a node of the cluster that issued the token. The
+// server is proved by the token's pin before the token's secret is shown to it.
+func Join(ctx context.Context, dir, name, token string, simulated bool, clk clock.Clock) error {
+	t, err := pki.ParseJoinToken(token)
+	if err != nil {
+		return err
+	}
+	key, err := pki.NewKey()
+	if err != nil {
+		return err
+	}
+	csr, err := pki.Request(key)
+	if err != nil {
+		return err
+	}
+	req := nodelink.JoinRequest{Token: t.Secret, Name: name, CSRPEM: string(csr), Simulated: simulated}
+	var failures []error
+	for _, addr := range t.Servers {
+		reply, err := askToJoin(ctx, addr, t, req, clk)
+		if err == nil {
+			if len(reply.Servers) == 0 {
+				reply.Servers = t.Servers
+			}
+			return store(dir, reply, name, simulated, key)
+		}
+		failures = append(failures, err)
+		if !errs.Is(err, errs.NodeUnreachable) {
+			return err // a server answered; another would answer the same
+		}
+	}
+	return errs.New(errs.NodeUnreachable, "no server could be reached to join").Because(errors.Join(failures...))
+}
+
+func askToJoin(ctx context.Context, addr string, t pki.JoinToken, req nodelink.JoinRequest, clk clock.Clock) (nodelink.JoinReply, error) {
+	var reply nodelink.JoinReply
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	d := tls.Dialer{Config: &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		NextProtos: []string{nodelink.ALPNJoin},
+		ServerName: pki.ServerName,
+		// the usual verification needs a root, and the pin is how we find it
+		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection below is the verification
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			_, err := pinned(cs.PeerCertificates, t, clk)
+			return err
+		},
+	}}
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		var e *errs.Error
+		if errors.As(err, &e) {
+			return reply, e
+		}
+		return reply, errs.New(errs.NodeUnreachable, "the server %s cannot be reached", addr).Because(err)
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	err = json.NewEncoder(conn).Encode(req)
+	if err == nil {
+		err = json.NewDecoder(io.LimitReader(conn, 1<<20)).Decode(&reply)
+	}
+	if err != nil {
+		return reply, errs.New(errs.NodeUnreachable, "the server %s did not answer", addr).Because(err)
+	}
+	return reply, reply.Error.Err()
+}
+
+func pinned(certs []*x509.Certificate, t pki.JoinToken, clk clock.Clock) (*x509.Certificate, error) {
+	return pki.PinnedRoot(certs, [32]byte(t.Pin), clk.Now())
+}

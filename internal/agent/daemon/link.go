@@ -1,0 +1,146 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/novacron/novacron/internal/agent"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// Back-off between tries at a server: doubled from the first to the last, with
+// full jitter, so that a thousand agents do not come back in step.
+const (
+	backoffFirst = 100 * time.Millisecond
+	backoffLast  = 5 * time.Second
+	dialTimeout  = 5 * time.Second
+)
+
+// links keeps a session with every server the node knows.
+type links struct {
+	agent   *agent.Agent
+	who     *identity
+	clock   clock.Clock
+	log     *slog.Logger
+	version string
+
+	mu    sync.Mutex
+	known map[string]bool
+	wg    sync.WaitGroup
+	// up is closed when the first session was welcomed.
+	up     chan struct{}
+	upOnce sync.Once
+}
+
+// run dials every known server until ctx ends.
+func (l *links) run(ctx context.Context) {
+	l.learn(ctx, l.who.state.Servers)
+	<-ctx.Done()
+	l.wg.Wait()
+}
+
+// learn takes up servers it did not know.
+func (l *links) learn(ctx context.Context, servers []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, addr := range servers {
+		if addr == "" || l.known[addr] {
+			continue
+		}
+		l.known[addr] = true
+		l.wg.Go(func() { l.keep(ctx, addr) })
+	}
+}
+
+// keep holds a session with one server, dialling again whenever it ends.
+func (l *links) keep(ctx context.Context, addr string) {
+	wait := backoffFirst
+	for ctx.Err() == nil {
+		greeted, err := l.session(ctx, addr)
+		if greeted {
+			wait = backoffFirst
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		l.log.Warn("the session with a server ended; dialling again", "server", addr, "err", err)
+		if l.clock.Sleep(ctx, rand.N(wait)+time.Millisecond) != nil { //nolint:gosec // jitter, not a secret
+			return
+		}
+		wait = min(wait*2, backoffLast)
+	}
+}
+
+// session dials once and serves until the connection dies.
+func (l *links) session(ctx context.Context, addr string) (welcomed bool, err error) {
+	conn, err := l.dial(ctx, addr, nodelink.ALPNNode)
+	if err != nil {
+		return false, err
+	}
+	life, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	p := &peer{links: l, addr: addr}
+	handle := func(ctx context.Context, method string, body []byte) (any, error) {
+		return l.agent.Handle(ctx, p, method, body)
+	}
+	var greeted atomic.Bool
+	err = nodelink.ServeConn(life, conn, handle, func(upCtx context.Context, up *nodelink.Uplink) {
+		w, err := l.agent.Greet(upCtx, up, l.version)
+		if err != nil {
+			end(err)
+			return
+		}
+		greeted.Store(true)
+		l.upOnce.Do(func() { close(l.up) })
+		l.log.Info("joined a server", "server", addr)
+		l.learn(ctx, w.Servers)
+		end(l.agent.Serve(upCtx, up, time.Duration(w.LeaseMS)*time.Millisecond))
+	})
+	if cause := context.Cause(life); cause != nil {
+		err = cause
+	}
+	return greeted.Load(), err
+}
+
+func (l *links) dial(ctx context.Context, addr, alpn string) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	d := tls.Dialer{NetDialer: &net.Dialer{KeepAlive: dialTimeout}, Config: l.who.tls(alpn)}
+	c, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, errs.New(errs.NodeUnreachable, "the server %s cannot be reached", addr).Because(err)
+	}
+	conn, ok := c.(*tls.Conn)
+	if !ok {
+		return nil, errs.New(errs.Internal, "a TLS dialer made another connection")
+	}
+	return conn, nil
+}
+
+// peer is the server at the other end of one session.
+type peer struct {
+	links *links
+	addr  string
+}
+
+// Bulk implements agent.Peer.
+func (p *peer) Bulk(ctx context.Context, ticket string) (agent.Stream, error) {
+	conn, err := p.links.dial(ctx, p.addr, nodelink.ALPNBulk)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.WriteString(conn, ticket+"\n"); err != nil {
+		_ = conn.Close()
+		return nil, errs.New(errs.NodeUnreachable, "the bulk connection broke off").Because(err)
+	}
+	return conn, nil
+}

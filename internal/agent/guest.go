@@ -1,0 +1,149 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// guest is the agent's view of one VM: its record, and the fence made of it.
+type guest struct {
+	// turn is held by the command that acts on the VM; waiting for it respects
+	// the command's budget.
+	turn chan struct{}
+
+	mu      sync.Mutex
+	rec     record
+	answers map[string]answer // of the record's operation and attempt, by step
+	cancel  context.CancelFunc
+	running fence
+}
+
+type answer struct {
+	body any
+	err  error
+}
+
+// fence is what orders commands about one VM.
+type fence struct {
+	opSeq   int64
+	attempt int64
+}
+
+func (f fence) before(g fence) bool {
+	return f.opSeq < g.opSeq || (f.opSeq == g.opSeq && f.attempt < g.attempt)
+}
+
+func newGuest(rec record) *guest {
+	g := &guest{turn: make(chan struct{}, 1), rec: rec, answers: map[string]answer{}}
+	g.turn <- struct{}{}
+	return g
+}
+
+// snapshot copies the record.
+func (g *guest) snapshot() record {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.rec
+}
+
+// take waits for the VM's turn. A command of a later attempt or operation ends
+// the wait of the one that holds it: whoever sent that has lost its claim.
+func (g *guest) take(ctx context.Context, h *nodelink.Header) (context.Context, func(), error) {
+	mine := fence{h.OpSeq, h.Attempt}
+	g.mu.Lock()
+	if g.cancel != nil && g.running.before(mine) {
+		g.cancel()
+	}
+	g.mu.Unlock()
+	select {
+	case <-g.turn:
+	case <-ctx.Done():
+		return nil, nil, errs.New(errs.Timeout, "another command on the VM takes longer than this one may wait").Because(ctx.Err())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	g.mu.Lock()
+	g.cancel, g.running = cancel, mine
+	g.mu.Unlock()
+	return ctx, func() {
+		g.mu.Lock()
+		g.cancel = nil
+		g.mu.Unlock()
+		cancel()
+		g.turn <- struct{}{}
+	}, nil
+}
+
+// admit decides whether a command may act. It answers a repeated step from
+// memory, refuses what is too old, and otherwise raises the fence, durably,
+// before anything happens.
+func (g *guest) admit(h *nodelink.Header, cluster id.ID, keep *records) (*answer, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if h.Cluster != cluster {
+		return nil, errs.New(errs.Conflict, "the command comes from another cluster, or from an older copy of this one")
+	}
+	if h.OwnerEpoch < g.rec.Epoch {
+		return nil, errs.New(errs.StaleEpoch, "the command is of owner epoch %d; the node has seen %d", h.OwnerEpoch, g.rec.Epoch)
+	}
+	now, seen := fence{h.OpSeq, h.Attempt}, fence{g.rec.OpSeq, g.rec.Attempt}
+	if now.before(seen) {
+		return nil, errs.New(errs.StaleAttempt, "the command belongs to an operation, or an attempt of it, that another server has taken over")
+	}
+	if h.OpSeq == g.rec.OpSeq && g.rec.Operation != id.Nil && h.Operation != g.rec.Operation {
+		return nil, errs.New(errs.Conflict, "two operations claim the same number on this VM")
+	}
+	if now == seen && h.OwnerEpoch == g.rec.Epoch {
+		if a, ok := g.answers[h.Step]; ok {
+			return &a, nil
+		}
+		return nil, nil
+	}
+	next := g.rec
+	next.Epoch, next.Operation, next.OpSeq, next.Attempt = h.OwnerEpoch, h.Operation, h.OpSeq, h.Attempt
+	if err := keep.save(next); err != nil {
+		return nil, err
+	}
+	if now != seen {
+		g.answers = map[string]answer{}
+	}
+	g.rec = next
+	return nil, nil
+}
+
+// remember keeps the answer of a step for repeats. Errors that a retry may cure
+// are not kept: the same attempt may try again.
+func (g *guest) remember(step string, body any, err error) {
+	if err != nil && errs.CodeOf(err).Retryable() {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.answers[step] = answer{body, err}
+}
+
+// change writes a changed record before it counts.
+func (g *guest) change(keep *records, f func(*record)) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	next := g.rec
+	f(&next)
+	if same(next, g.rec) {
+		return nil
+	}
+	if err := keep.save(next); err != nil {
+		return err
+	}
+	g.rec = next
+	return nil
+}
+
+func same(a, b record) bool {
+	x, err1 := json.Marshal(a)
+	y, err2 := json.Marshal(b)
+	return err1 == nil && err2 == nil && string(x) == string(y)
+}

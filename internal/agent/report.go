@@ -1,0 +1,136 @@
+package agent
+
+import (
+	"sync"
+
+	"github.com/novacron/novacron/internal/domain/vm"
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+const exited = vm.PhaseExited
+
+// reporter numbers observations and keeps the newest of each VM until a server
+// has taken it. It never blocks and holds one report per VM at most.
+type reporter struct {
+	mu sync.Mutex
+	// next is the last number given. The agent's incarnation is its upper half,
+	// so numbers grow across restarts without a write per report.
+	next    gen.ReportSeq
+	last    map[id.ID]nodelink.Report
+	unsent  map[id.ID]struct{}
+	wake    chan struct{}
+	watches map[*watch]struct{}
+}
+
+type watch struct {
+	vm id.ID
+	is func(hypervisor.Status) bool
+	ch chan struct{}
+}
+
+func newReporter(epoch gen.NodeEpoch) *reporter {
+	return &reporter{
+		next:    gen.ReportSeq(epoch) << 32,
+		last:    map[id.ID]nodelink.Report{},
+		unsent:  map[id.ID]struct{}{},
+		wake:    make(chan struct{}, 1),
+		watches: map[*watch]struct{}{},
+	}
+}
+
+// observe takes a status from the driver: it is the driver's sink.
+func (r *reporter) observe(s hypervisor.Status) {
+	r.report(s)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for w := range r.watches {
+		if w.vm == s.VM && w.is(s) {
+			close(w.ch)
+			delete(r.watches, w)
+		}
+	}
+}
+
+// report numbers a status and queues it.
+func (r *reporter) report(s hypervisor.Status) nodelink.Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old, ok := r.last[s.VM]
+	if ok && old.Epoch == s.Epoch && old.Phase == s.Phase && old.Reason == s.Reason {
+		return old
+	}
+	r.next++
+	rep := nodelink.Report{VM: s.VM, Epoch: s.Epoch, Seq: r.next, Phase: s.Phase, Reason: s.Reason, Since: s.Since}
+	r.last[s.VM] = rep
+	r.unsent[s.VM] = struct{}{}
+	r.nudge()
+	return rep
+}
+
+func (r *reporter) nudge() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// watch gives a channel that closes when a status of the VM satisfies is.
+func (r *reporter) watch(vm id.ID, is func(hypervisor.Status) bool) (<-chan struct{}, func()) {
+	w := &watch{vm: vm, is: is, ch: make(chan struct{})}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watches[w] = struct{}{}
+	return w.ch, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.watches, w)
+	}
+}
+
+// all queues everything again: a server may have lost what another one took.
+func (r *reporter) all() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for vm := range r.last {
+		r.unsent[vm] = struct{}{}
+	}
+	r.nudge()
+}
+
+// batchSize bounds one message of reports.
+const batchSize = 500
+
+// batch gives reports that no server has taken yet.
+func (r *reporter) batch() []nodelink.Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]nodelink.Report, 0, min(len(r.unsent), batchSize))
+	for vm := range r.unsent {
+		if len(out) == batchSize {
+			break
+		}
+		out = append(out, r.last[vm])
+	}
+	return out
+}
+
+// taken marks reports as delivered, unless newer ones came meanwhile.
+func (r *reporter) taken(sent []nodelink.Report) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range sent {
+		if r.last[s.VM].Seq <= s.Seq {
+			delete(r.unsent, s.VM)
+		}
+	}
+}
+
+func (r *reporter) forget(vm id.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.last, vm)
+	delete(r.unsent, vm)
+}

@@ -1,0 +1,104 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// Up is the way to one server.
+type Up interface {
+	Call(ctx context.Context, method string, req, reply any) error
+}
+
+// callTimeout bounds one call up; a server that takes longer is as good as gone,
+// and the session is dialled again.
+const callTimeout = 5 * time.Second
+
+// Greet says hello on a fresh session and queues everything for it.
+func (a *Agent) Greet(ctx context.Context, up Up, version string) (nodelink.Welcome, error) {
+	var w nodelink.Welcome
+	h, err := a.Hello(ctx, version)
+	if err != nil {
+		return w, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := up.Call(ctx, nodelink.MethodHello, h, &w); err != nil {
+		return w, err
+	}
+	if w.Cluster != a.cfg.Cluster {
+		return w, errs.New(errs.Conflict, "the server belongs to another cluster than this node joined")
+	}
+	a.reports.all()
+	return w, nil
+}
+
+// Serve keeps one session alive: heartbeats at a third of the lease, reports as
+// they come. It returns when the session fails or ctx ends. Several sessions,
+// one per server, may serve at once; a report goes to whichever is first.
+func (a *Agent) Serve(ctx context.Context, up Up, lease time.Duration) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() { cancel(a.beat(ctx, up, lease/3)) }()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-a.reports.wake:
+		}
+		if err := a.sendReports(ctx, up); err != nil {
+			a.reports.nudge() // another session may have more luck
+			return err
+		}
+	}
+}
+
+func (a *Agent) beat(ctx context.Context, up Up, every time.Duration) error {
+	for {
+		err := a.call(ctx, up, nodelink.MethodHeartbeat, nodelink.Heartbeat{
+			NodeEpoch: a.cfg.Epoch, Seq: a.beats.Add(1),
+		}, nil)
+		if err == nil {
+			err = a.cfg.Clock.Sleep(ctx, every)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (a *Agent) sendReports(ctx context.Context, up Up) error {
+	for {
+		items := a.reports.batch()
+		if len(items) == 0 {
+			return nil
+		}
+		var reply nodelink.ReportsReply
+		err := a.call(ctx, up, nodelink.MethodReports, nodelink.Reports{NodeEpoch: a.cfg.Epoch, Items: items}, &reply)
+		if err != nil {
+			return err
+		}
+		for i, r := range reply.Results {
+			if r == nodelink.NotPlaced && i < len(items) && items[i].Phase.OnNode() {
+				a.log.Warn("the control plane does not place a VM here that runs here; it is left alone", "vm", items[i].VM, "owner_epoch", items[i].Epoch)
+			}
+		}
+		a.reports.taken(items)
+	}
+}
+
+func (a *Agent) call(ctx context.Context, up Up, method string, req, reply any) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return up.Call(ctx, method, req, reply)
+}
+
+// Housekeep does the slow chores until ctx ends.
+func (a *Agent) Housekeep(ctx context.Context) {
+	a.prune()
+	clock.Every(ctx, a.cfg.Clock, time.Hour, func(context.Context) { a.prune() })
+}

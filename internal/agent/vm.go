@@ -1,0 +1,204 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	volume "github.com/novacron/novacron/internal/driver/volume/contract"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+func (a *Agent) createVolumes(ctx context.Context, _ Peer, g *guest, c *nodelink.CreateVolumes) (any, error) {
+	for _, v := range c.Volumes {
+		spec := volume.Spec{ID: v.ID, SizeBytes: v.SizeBytes}
+		if v.Base != nil {
+			path, err := a.cfg.Images.Path(*v.Base)
+			if err != nil {
+				return nil, err
+			}
+			spec.Base = &volume.Base{
+				File:        hypervisor.File{Path: path, Format: v.Base.Format},
+				VirtualSize: v.Base.VirtualBytes,
+			}
+			err = g.change(a.records, func(r *record) { r.Bases = with(r.Bases, v.ID, *v.Base) })
+			if err != nil {
+				return nil, err
+			}
+		}
+		if _, err := a.cfg.Volumes.Create(ctx, spec); err != nil {
+			return nil, err
+		}
+	}
+	return nodelink.Done{}, nil
+}
+
+func with(m map[id.ID]nodelink.ImageFile, k id.ID, f nodelink.ImageFile) map[id.ID]nodelink.ImageFile {
+	out := map[id.ID]nodelink.ImageFile{k: f}
+	for k, f := range m {
+		out[k] = f
+	}
+	return out
+}
+
+func (a *Agent) launchCommand(ctx context.Context, _ Peer, g *guest, c *nodelink.Launch) (any, error) {
+	err := g.change(a.records, func(r *record) {
+		r.PowerOn, r.Machine, r.Boot, r.Erased = true, &c.Machine, a.cfg.Boot, false
+	})
+	if err != nil {
+		return nil, err
+	}
+	s, err := a.launch(ctx, g, c.OwnerEpoch, c.Machine)
+	if err != nil {
+		// what did not start must not start by itself after a reboot
+		_ = g.change(a.records, func(r *record) { r.PowerOn = false })
+		return nil, err
+	}
+	return a.reports.report(s), nil
+}
+
+func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m nodelink.Machine) (hypervisor.Status, error) {
+	machine := hypervisor.Machine{
+		Ref:  hypervisor.Ref{VM: g.snapshot().VM, Epoch: epoch},
+		CPUs: m.CPUs, MemoryBytes: m.MemoryBytes,
+		Boot: hypervisor.Boot{Cmdline: m.Cmdline},
+	}
+	var err error
+	if m.Kernel != nil {
+		if machine.Boot.Kernel, err = a.cfg.Images.Path(*m.Kernel); err != nil {
+			return hypervisor.Status{}, err
+		}
+	}
+	if m.Initrd != nil {
+		if machine.Boot.Initrd, err = a.cfg.Images.Path(*m.Initrd); err != nil {
+			return hypervisor.Status{}, err
+		}
+	}
+	for _, v := range m.Volumes {
+		vol, err := a.cfg.Volumes.Inspect(ctx, v)
+		if err != nil {
+			return hypervisor.Status{}, err
+		}
+		machine.Disks = append(machine.Disks, hypervisor.Disk{ID: v, File: vol.File, Backing: vol.Backing})
+	}
+	for _, n := range m.NICs {
+		machine.NICs = append(machine.NICs, nic(n))
+	}
+	return a.driver.Launch(ctx, machine)
+}
+
+func nic(n nodelink.NIC) hypervisor.NIC {
+	out := hypervisor.NIC{ID: n.ID, MAC: n.MAC}
+	for _, f := range n.Forwards {
+		out.Forwards = append(out.Forwards, hypervisor.Forward{
+			Protocol: f.Protocol, HostIP: f.HostIP, HostPort: f.HostPort, GuestPort: f.GuestPort,
+		})
+	}
+	return out
+}
+
+// live gives the VM's incarnation on this node, if a process of it exists.
+func (a *Agent) live(ctx context.Context, vm id.ID) (hypervisor.Status, bool, error) {
+	s, err := a.driver.Inspect(ctx, vm)
+	if errs.Is(err, errs.NotFound) {
+		return hypervisor.Status{Ref: hypervisor.Ref{VM: vm}}, false, nil
+	}
+	return s, err == nil && s.Phase.OnNode(), err
+}
+
+// shutdown asks the guest and waits. Whether the guest obeyed is in the report.
+func (a *Agent) shutdown(ctx context.Context, _ Peer, g *guest, c *nodelink.Shutdown) (any, error) {
+	if err := g.change(a.records, func(r *record) { r.PowerOn = false }); err != nil {
+		return nil, err
+	}
+	s, alive, err := a.live(ctx, c.VM)
+	if err != nil || !alive {
+		return a.ended(s, c.OwnerEpoch), err
+	}
+	gone, stop := a.reports.watch(c.VM, func(s hypervisor.Status) bool { return !s.Phase.OnNode() })
+	defer stop()
+	if err := a.driver.Shutdown(ctx, s.Ref); err != nil {
+		return nil, err
+	}
+	after, free := a.cfg.Clock.After(time.Duration(c.GraceMS) * time.Millisecond)
+	defer free()
+	select {
+	case <-gone:
+	case <-after:
+	case <-ctx.Done():
+		return nil, errs.New(errs.Timeout, "the guest was asked to shut down and has not yet").Because(ctx.Err())
+	}
+	s, alive, err = a.live(ctx, c.VM)
+	if err != nil {
+		return nil, err
+	}
+	if alive {
+		return a.reports.report(s), nil
+	}
+	return a.ended(s, c.OwnerEpoch), nil
+}
+
+// ended reports a VM without a process. Where the host holds no trace of the
+// current epoch, the agent still knows: nothing runs.
+func (a *Agent) ended(s hypervisor.Status, epoch gen.OwnerEpoch) nodelink.Report {
+	if s.Phase == "" || s.Epoch < epoch {
+		s.Epoch, s.Phase, s.Reason, s.Since = epoch, exited, "", a.cfg.Clock.Now()
+	}
+	return a.reports.report(s)
+}
+
+func (a *Agent) powerOff(ctx context.Context, _ Peer, g *guest, c *nodelink.PowerOff) (any, error) {
+	if err := g.change(a.records, func(r *record) { r.PowerOn = false }); err != nil {
+		return nil, err
+	}
+	s, alive, err := a.live(ctx, c.VM)
+	if err != nil {
+		return nil, err
+	}
+	if alive {
+		if s, err = a.driver.Kill(ctx, s.Ref); err != nil {
+			return nil, err
+		}
+	}
+	return a.ended(s, c.OwnerEpoch), nil
+}
+
+func (a *Agent) pause(ctx context.Context, _ Peer, _ *guest, c *nodelink.Pause) (any, error) {
+	s, err := a.driver.Pause(ctx, hypervisor.Ref{VM: c.VM, Epoch: c.OwnerEpoch})
+	if err != nil {
+		return nil, err
+	}
+	return a.reports.report(s), nil
+}
+
+func (a *Agent) resume(ctx context.Context, _ Peer, _ *guest, c *nodelink.Resume) (any, error) {
+	s, err := a.driver.Resume(ctx, hypervisor.Ref{VM: c.VM, Epoch: c.OwnerEpoch})
+	if err != nil {
+		return nil, err
+	}
+	return a.reports.report(s), nil
+}
+
+// erase removes all but the fence. The record becomes a tombstone first, so
+// that nothing can start what is being removed.
+func (a *Agent) erase(ctx context.Context, _ Peer, g *guest, c *nodelink.Erase) (any, error) {
+	err := g.change(a.records, func(r *record) {
+		r.PowerOn, r.Machine, r.Bases, r.Erased = false, nil, nil, true
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.driver.Release(ctx, c.VM); err != nil {
+		return nil, err
+	}
+	for _, v := range c.Volumes {
+		if err := a.cfg.Volumes.Delete(ctx, v); err != nil {
+			return nil, err
+		}
+	}
+	a.reports.forget(c.VM)
+	return nodelink.Done{}, nil
+}

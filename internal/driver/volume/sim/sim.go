@@ -1,0 +1,159 @@
+// Package sim keeps volumes that hold nothing: one small file each, so that
+// what exists is still read from a disk and not from our own memory. It ships
+// in the binary, for simulated nodes.
+package sim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/driver/volume/contract"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// Driver keeps simulated volumes in a folder.
+type Driver struct {
+	dir   string
+	total int64
+	mu    sync.Mutex
+	fail  map[string]error
+}
+
+var _ contract.Driver = (*Driver)(nil)
+
+// Open uses a folder; total is the capacity it claims, in bytes.
+func Open(dir string, total int64) (*Driver, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, errs.New(errs.HostFailure, "the folder of volumes cannot be made").Because(err)
+	}
+	return &Driver{dir: dir, total: total, fail: map[string]error{}}, nil
+}
+
+// Fail makes the named method ("create", "delete") return an error until it is
+// set to nil.
+func (d *Driver) Fail(method string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fail[method] = err
+}
+
+func (d *Driver) path(v id.ID) string { return filepath.Join(d.dir, v.String()) }
+
+// Capabilities implements contract.Driver.
+func (d *Driver) Capabilities() contract.Capabilities {
+	return contract.Capabilities{CopyOnWrite: true, Thin: true}
+}
+
+// Create implements contract.Driver.
+func (d *Driver) Create(_ context.Context, s contract.Spec) (contract.Volume, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.fail["create"]; err != nil {
+		return contract.Volume{}, err
+	}
+	if s.SizeBytes <= 0 || s.SizeBytes%512 != 0 || (s.Base != nil && s.SizeBytes < s.Base.VirtualSize) {
+		return contract.Volume{}, errs.New(errs.InvalidSize, "a volume's size is a multiple of 512 bytes and at least its base's")
+	}
+	want := volume(s, d.path(s.ID))
+	have, err := d.read(s.ID)
+	if err == nil {
+		if have.SizeBytes != want.SizeBytes || (have.Backing == nil) != (want.Backing == nil) {
+			return contract.Volume{}, errs.New(errs.AlreadyExists, "another volume has the id %s", s.ID)
+		}
+		return have, nil
+	}
+	b, err := json.Marshal(want)
+	if err == nil {
+		err = os.WriteFile(d.path(s.ID), b, 0o600)
+	}
+	if err != nil {
+		return contract.Volume{}, errs.New(errs.HostFailure, "the volume cannot be made").Because(err)
+	}
+	return want, nil
+}
+
+func volume(s contract.Spec, path string) contract.Volume {
+	v := contract.Volume{ID: s.ID, SizeBytes: s.SizeBytes, File: hypervisor.File{Path: path, Format: "qcow2"}}
+	if s.Base != nil {
+		base := s.Base.File
+		v.Backing = &base
+	}
+	return v
+}
+
+func (d *Driver) read(v id.ID) (contract.Volume, error) {
+	var out contract.Volume
+	b, err := os.ReadFile(d.path(v))
+	if errors.Is(err, fs.ErrNotExist) {
+		return out, errs.New(errs.NotFound, "there is no volume %s on this node", v)
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &out)
+	}
+	if err != nil {
+		return out, errs.New(errs.HostFailure, "the volume cannot be read").Because(err)
+	}
+	return out, nil
+}
+
+// Delete implements contract.Driver.
+func (d *Driver) Delete(_ context.Context, v id.ID) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.fail["delete"]; err != nil {
+		return err
+	}
+	if err := os.Remove(d.path(v)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return errs.New(errs.HostFailure, "the volume cannot be removed").Because(err)
+	}
+	return nil
+}
+
+// Inspect implements contract.Driver.
+func (d *Driver) Inspect(_ context.Context, v id.ID) (contract.Volume, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.read(v)
+}
+
+// List implements contract.Driver.
+func (d *Driver) List(context.Context) ([]contract.Volume, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		return nil, errs.New(errs.HostFailure, "the volumes cannot be listed").Because(err)
+	}
+	var out []contract.Volume
+	for _, e := range entries {
+		v, err := id.Parse(e.Name())
+		if err != nil {
+			continue
+		}
+		vol, err := d.read(v)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, vol)
+	}
+	slices.SortFunc(out, func(a, b contract.Volume) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	return out, nil
+}
+
+// Usage implements contract.Driver.
+func (d *Driver) Usage(ctx context.Context) (contract.Usage, error) {
+	vols, err := d.List(ctx)
+	u := contract.Usage{TotalBytes: d.total, FreeBytes: d.total}
+	for _, v := range vols {
+		u.FreeBytes -= v.SizeBytes
+	}
+	return u, err
+}
