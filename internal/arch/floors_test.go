@@ -39,6 +39,7 @@ var floors = map[string]floor{
 	"internal/driver":                      floorContract, // the contracts, and helpers of all families
 	"internal/driver/hypervisor/outbox":    floorHelper,
 	"internal/driver/hypervisor/serial":    floorHelper,
+	"internal/driver/hypervisor/qmp":       floorHelper,
 	"internal/driver/hypervisor/hypertest": floorSuite,
 	"internal/driver/volume/voltest":       floorSuite,
 	"internal/driver/network/nettest":      floorSuite,
