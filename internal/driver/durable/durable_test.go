@@ -1,0 +1,71 @@
+package durable_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"testing"
+
+	"github.com/novacron/novacron/internal/driver/durable"
+)
+
+func open(t *testing.T) *os.Root {
+	t.Helper()
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = root.Close() })
+	return root
+}
+
+func TestWriteReplacesWhole(t *testing.T) {
+	root := open(t)
+	for _, want := range []string{"a long first record", "short"} {
+		if err := durable.WriteJSON(root, "r.json", want); err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		if err := durable.ReadJSON(root, "r.json", &got); err != nil || got != want {
+			t.Fatalf("read %q, %v, want %q", got, err, want)
+		}
+	}
+	if err := durable.ReadJSON(root, "missing", new(string)); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("a missing record gave %v", err)
+	}
+}
+
+func TestFailedWriteLeavesTheOldRecordAlone(t *testing.T) {
+	root := open(t)
+	if err := root.MkdirAll("r.json/full", 0o700); err != nil { // a folder that cannot be renamed over
+		t.Fatal(err)
+	}
+	if err := durable.WriteJSON(root, "r.json", 1); err == nil {
+		t.Fatal("wrote over a folder")
+	}
+	if _, err := root.Stat("r.json" + durable.Suffix); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("the failed write left its temporary file: %v", err)
+	}
+}
+
+func TestNamesStayInside(t *testing.T) {
+	if err := durable.WriteJSON(open(t), "../r.json", 1); err == nil {
+		t.Fatal("wrote outside of the root")
+	}
+}
+
+func TestSweepRemovesOnlyTemporaries(t *testing.T) {
+	root := open(t)
+	for _, name := range []string{"keep.json", "half.json" + durable.Suffix} {
+		if err := root.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := durable.Sweep(root); err != nil {
+		t.Fatal(err)
+	}
+	left, err := fs.ReadDir(root.FS(), ".")
+	if err != nil || len(left) != 1 || left[0].Name() != "keep.json" {
+		t.Fatalf("left %v, %v", left, err)
+	}
+}
