@@ -1,0 +1,161 @@
+-- name: InsertJob :exec
+INSERT INTO jobs (id, project_id, kind, target_kind, target_id, target_name, params, op_seq, cancellable, created_by, request_id)
+VALUES (@id, @project_id, @kind, @target_kind, @target_id, @target_name, @params, @op_seq, @cancellable, @created_by, @request_id);
+
+-- name: JobEvent :exec
+-- What watchers of jobs see; they read the job for more.
+INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
+SELECT j.project_id, 'job.updated', 'job', j.id, j.kind, j.id,
+  jsonb_build_object('state', j.state, 'progress', j.progress, 'kind', j.kind, 'target_kind', j.target_kind,
+    'target_id', j.target_id, 'target_name', j.target_name, 'step', @step::text, 'wait_reason', j.wait_reason)
+FROM jobs j WHERE j.id = @id;
+
+-- name: Holders :many
+SELECT DISTINCT holder::uuid AS holder FROM jobs
+WHERE state IN ('queued', 'running', 'waiting', 'unwinding') AND holder IS NOT NULL AND holder <> @me::uuid;
+
+-- name: ClaimJobs :many
+-- active is what the claiming executor drives already; a job it holds and does
+-- not drive was dropped (its membership ran out, or a write failed).
+WITH due AS (
+  SELECT d.id, d.state AS was FROM jobs d
+  WHERE d.state IN ('queued', 'running', 'waiting', 'unwinding') AND d.wake_at <= now()
+    AND d.kind = ANY(@kinds::text[])
+    AND (d.holder IS NULL OR d.holder = ANY(@dead::uuid[]) OR (d.holder = @me::uuid AND d.id <> ALL(@active::uuid[])))
+  ORDER BY d.wake_at LIMIT @most FOR UPDATE SKIP LOCKED),
+claimed AS (
+  UPDATE jobs j SET holder = @me::uuid, fence = fence + 1,
+    state = CASE WHEN state = 'unwinding' THEN state ELSE 'running'::job_state END,
+    started_at = coalesce(started_at, now())
+  FROM due WHERE j.id = due.id
+  RETURNING j.*, due.was),
+told AS (
+  INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
+  SELECT c.project_id, 'job.updated', 'job', c.id, c.kind, c.id,
+    jsonb_build_object('state', c.state, 'progress', c.progress, 'target_kind', c.target_kind, 'target_id', c.target_id,
+      'target_name', c.target_name, 'step', ''::text, 'wait_reason', c.wait_reason)
+  FROM claimed c WHERE c.state <> c.was)
+SELECT id, project_id, kind, target_kind, target_id, target_name, state, params, op_seq, fence, wakes,
+  cancel_requested, progress, error_code, error_message, created_by, request_id
+FROM claimed;
+
+-- name: StepsOf :many
+SELECT * FROM job_steps WHERE job_id = ANY(@jobs::uuid[]) ORDER BY job_id, position;
+
+-- name: LockClaim :one
+SELECT fence FROM jobs WHERE id = @id AND holder = @holder::uuid AND fence = @fence FOR UPDATE;
+
+-- name: Advance :one
+-- One step done and the next begun, at once; done is -1 when a claim begins.
+-- Nothing happens when the claim is lost or somebody asked to cancel.
+WITH j AS (
+  UPDATE jobs u SET progress = @progress, cancellable = @cancellable, wait_reason = ''
+  WHERE u.id = @id AND u.holder = @holder::uuid AND u.fence = @fence AND NOT u.cancel_requested
+  RETURNING u.*),
+done AS (
+  UPDATE job_steps s SET state = 'done', output = @output, failures = 0, error_code = NULL, error = NULL, finished_at = now()
+  FROM j WHERE s.job_id = j.id AND s.position = @done::int),
+began AS (
+  INSERT INTO job_steps (job_id, position, name, state) SELECT j.id, @next::int, @name::text, 'running' FROM j
+  ON CONFLICT (job_id, position) DO NOTHING),
+told AS (
+  INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
+  SELECT c.project_id, 'job.updated', 'job', c.id, c.kind, c.id,
+    jsonb_build_object('state', c.state, 'progress', c.progress, 'target_kind', c.target_kind, 'target_id', c.target_id,
+      'target_name', c.target_name, 'step', @name::text, 'wait_reason', c.wait_reason)
+  FROM j c WHERE @done::int >= 0)
+SELECT wakes FROM j;
+
+-- name: ClaimState :one
+SELECT cancel_requested FROM jobs WHERE id = @id AND holder = @holder::uuid AND fence = @fence;
+
+-- name: SetProgress :execrows
+UPDATE jobs SET progress = @progress WHERE id = @id AND holder = @holder::uuid AND fence = @fence;
+
+-- name: StepDone :exec
+UPDATE job_steps SET state = 'done', output = @output, failures = 0, error_code = NULL, error = NULL, finished_at = now()
+WHERE job_id = @job_id AND position = @position;
+
+-- name: StepFailed :exec
+UPDATE job_steps SET state = 'failed', failures = 0, error_code = @error_code, error = @error, finished_at = now()
+WHERE job_id = @job_id AND position = @position;
+
+-- name: StepUndoing :exec
+UPDATE job_steps SET state = 'undoing' WHERE job_id = @job_id AND position = @position;
+
+-- name: StepUndone :exec
+UPDATE job_steps SET state = 'undone', failures = 0, finished_at = now() WHERE job_id = @job_id AND position = @position;
+
+-- name: Unwind :execrows
+UPDATE jobs SET state = 'unwinding', cancellable = false, wait_reason = '', error_code = @error_code, error_message = @error_message
+WHERE id = @id AND holder = @holder::uuid AND fence = @fence;
+
+-- name: Park :one
+-- A wake that came since the claim looked counts as already due. A failure is
+-- recorded with the step; its code is null for a step that merely waits.
+WITH j AS (
+  UPDATE jobs u SET holder = NULL, wait_reason = @reason,
+    state = CASE WHEN u.state = 'unwinding' THEN u.state ELSE 'waiting'::job_state END,
+    wake_at = CASE WHEN u.wakes <> @wakes THEN now() ELSE now() + make_interval(secs => @seconds::float8) END
+  WHERE u.id = @id AND u.holder = @holder::uuid AND u.fence = @fence
+  RETURNING u.*),
+failed AS (
+  UPDATE job_steps s SET failures = @failures::int, error_code = sqlc.narg('error_code'), error = sqlc.narg('error')
+  FROM j WHERE s.job_id = j.id AND s.position = @position::int AND s.state <> 'failed'),
+counted AS (
+  -- why a failed step failed is kept; only its undo's failures are counted
+  UPDATE job_steps s SET failures = @failures::int
+  FROM j WHERE s.job_id = j.id AND s.position = @position::int AND s.state = 'failed'),
+told AS (
+  INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
+  SELECT c.project_id, 'job.updated', 'job', c.id, c.kind, c.id,
+    jsonb_build_object('state', c.state, 'progress', c.progress, 'target_kind', c.target_kind, 'target_id', c.target_id,
+      'target_name', c.target_name, 'step', @name::text, 'wait_reason', c.wait_reason)
+  FROM j c)
+SELECT wake_at FROM j;
+
+-- name: Release :exec
+UPDATE jobs SET holder = NULL WHERE id = @id AND holder = @holder::uuid AND fence = @fence;
+
+-- name: End :execrows
+UPDATE jobs SET state = @state, holder = NULL, finished_at = now(), cancellable = false, wait_reason = '',
+  progress = CASE WHEN @state::job_state = 'succeeded' THEN 100 ELSE progress END,
+  error_code = @error_code, error_message = @error_message
+WHERE id = @id AND holder = @holder::uuid AND fence = @fence
+  AND (NOT cancel_requested OR @state::job_state <> 'succeeded');
+
+-- name: Attention :execrows
+UPDATE jobs SET state = 'needs_attention', holder = NULL, cancellable = false, wait_reason = @reason,
+  error_code = 'needs_attention', error_message = @error_message
+WHERE id = @id AND holder = @holder::uuid AND fence = @fence;
+
+-- name: CancelRequests :many
+SELECT id FROM jobs WHERE id = ANY(@ids::uuid[]) AND cancel_requested;
+
+-- name: CancelJob :execrows
+UPDATE jobs SET cancel_requested = true, wakes = wakes + 1, wake_at = CASE WHEN holder IS NULL THEN now() ELSE wake_at END
+WHERE id = @id AND (cancel_requested OR cancellable) AND state IN ('queued', 'running', 'waiting', 'unwinding');
+
+-- name: JobState :one
+SELECT state, kind FROM jobs WHERE id = @id;
+
+-- name: RetryJob :execrows
+UPDATE jobs SET wake_at = now(), wait_reason = '',
+  state = (CASE WHEN EXISTS (SELECT FROM job_steps s WHERE s.job_id = jobs.id AND s.state IN ('failed', 'undoing', 'undone'))
+    THEN 'unwinding' ELSE 'waiting' END)::job_state
+WHERE id = @id AND state = 'needs_attention';
+
+-- name: ResetFailures :exec
+UPDATE job_steps SET failures = 0 WHERE job_id = @job_id;
+
+-- name: WakeJobs :many
+-- A parked job becomes due; one that runs takes note.
+UPDATE jobs SET wakes = wakes + 1,
+  wake_at = CASE WHEN holder IS NULL THEN least(wake_at, now()) ELSE wake_at END
+WHERE state IN ('running', 'waiting', 'unwinding')
+  AND (sqlc.narg('jobs')::uuid[] IS NULL OR id = ANY(sqlc.narg('jobs')::uuid[]))
+  AND (sqlc.narg('targets')::uuid[] IS NULL OR target_id = ANY(sqlc.narg('targets')::uuid[]))
+  AND (@kind::text = '' OR kind = @kind)
+  AND (@target_kind::text = '' OR target_kind = @target_kind)
+  AND (@reason::text = '' OR wait_reason = @reason)
+RETURNING id;

@@ -1,0 +1,51 @@
+-- name: NodeInsert :exec
+INSERT INTO nodes (id, name, simulated, key_hash) VALUES ($1, $2, $3, $4);
+
+-- name: NodeHello :one
+-- A hello under an older incarnation is refused: the row is not touched.
+UPDATE nodes SET node_epoch = @node_epoch, agent_version = @agent_version, inventory = @inventory,
+  cpus = @cpus, memory_bytes = @memory_bytes, disk_bytes = @disk_bytes
+WHERE id = @id AND state <> 'removed' AND node_epoch <= @node_epoch AND key_hash = @key_hash
+RETURNING id, name;
+
+-- name: NodeEpoch :one
+SELECT node_epoch, state, key_hash FROM nodes WHERE id = $1;
+
+-- name: NodeBeats :execrows
+UPDATE nodes n SET lease_seq = b.seq, seen_at = now()
+FROM (SELECT unnest(@ids::uuid[]) AS id, unnest(@seqs::bigint[]) AS seq) b
+WHERE n.id = b.id AND n.lease_seq < b.seq AND n.state <> 'removed';
+
+-- name: NodeLeases :many
+SELECT id, lease_seq FROM nodes WHERE state <> 'removed';
+
+-- name: NodeSetState :execrows
+UPDATE nodes SET state = @state WHERE id = @id AND state <> 'removed'
+  AND (sqlc.narg(revision)::bigint IS NULL OR revision = sqlc.narg(revision));
+
+-- name: NodeLock :one
+SELECT id, state FROM nodes WHERE id = $1 FOR UPDATE;
+
+-- name: NodeReserve :execrows
+-- The check and the reservation are one statement, so that two servers never
+-- both give the last byte away.
+UPDATE nodes SET used_cpus = used_cpus + @cpus, used_memory_bytes = used_memory_bytes + @memory_bytes,
+  used_disk_bytes = used_disk_bytes + @disk_bytes
+WHERE id = @id AND state <> 'removed' AND (state = 'active' OR NOT @new_vm::boolean)
+  AND used_cpus + @cpus <= cpus
+  AND used_memory_bytes + @memory_bytes <= memory_bytes
+  AND used_disk_bytes + @disk_bytes <= disk_bytes;
+
+-- name: NodeRelease :exec
+UPDATE nodes SET used_cpus = used_cpus - @cpus, used_memory_bytes = used_memory_bytes - @memory_bytes,
+  used_disk_bytes = used_disk_bytes - @disk_bytes
+WHERE id = @id;
+
+-- name: NodeUsageDrift :many
+-- What is counted against what VMs really reserve: must be empty.
+SELECT n.id, n.name, n.used_cpus, n.used_memory_bytes, n.used_disk_bytes,
+  coalesce(v.cpus, 0)::int AS real_cpus, coalesce(v.mem, 0)::bigint AS real_memory, coalesce(d.bytes, 0)::bigint AS real_disk
+FROM nodes n
+LEFT JOIN (SELECT node_id, sum(cpus) AS cpus, sum(memory_bytes) AS mem FROM vms WHERE reserved GROUP BY node_id) v ON v.node_id = n.id
+LEFT JOIN (SELECT vms.node_id, sum(s.size_bytes) AS bytes FROM vms JOIN storage_volumes s ON s.vm_id = vms.id GROUP BY vms.node_id) d ON d.node_id = n.id
+WHERE n.used_cpus <> coalesce(v.cpus, 0) OR n.used_memory_bytes <> coalesce(v.mem, 0) OR n.used_disk_bytes <> coalesce(d.bytes, 0);

@@ -1,0 +1,92 @@
+-- name: VMInsert :exec
+INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, power, op_seq, job_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9);
+
+-- name: VolumeInsert :exec
+INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id)
+VALUES ($1, $2, $3, $4, $5, $6);
+
+-- name: NICInsert :exec
+INSERT INTO network_interfaces (id, vm_id, slot, mac, forwards)
+VALUES (@id, @vm_id, @slot, (@mac::text)::macaddr, @forwards);
+
+-- name: VMLock :exec
+SELECT id FROM vms WHERE id = $1 FOR UPDATE;
+
+-- name: VMHold :one
+-- Takes the VM for a job; nothing is returned when another job holds it.
+UPDATE vms SET job_id = @job_id, op_seq = op_seq + 1 WHERE id = @id AND job_id IS NULL
+RETURNING op_seq;
+
+-- name: VMFree :exec
+UPDATE vms SET job_id = NULL, failure_code = sqlc.narg(code), failure_message = sqlc.narg(message),
+  failed_at = CASE WHEN sqlc.narg(code)::text IS NULL THEN NULL ELSE now() END
+WHERE id = @id AND job_id = @job_id;
+
+-- name: VMPlace :execrows
+UPDATE vms SET node_id = @node_id, reserved = true, placement = NULL
+WHERE id = @id AND node_id IS NULL;
+
+-- name: VMUnplace :execrows
+UPDATE vms SET node_id = NULL, reserved = false, owner_epoch = 0 WHERE id = $1 AND node_id IS NOT NULL;
+
+-- name: VMExplain :exec
+UPDATE vms SET placement = $2 WHERE id = $1 AND node_id IS NULL AND placement IS DISTINCT FROM $2;
+
+-- name: VMReserve :execrows
+UPDATE vms SET reserved = true WHERE id = $1 AND NOT reserved AND node_id IS NOT NULL;
+
+-- name: VMUnreserve :execrows
+UPDATE vms SET reserved = false WHERE id = $1 AND reserved;
+
+-- name: VMSetPower :exec
+UPDATE vms SET power = $2 WHERE id = $1 AND power <> $2;
+
+-- name: VMRaiseEpoch :one
+UPDATE vms SET owner_epoch = owner_epoch + 1 WHERE id = $1 AND node_id IS NOT NULL RETURNING owner_epoch;
+
+-- name: VMSetDeleting :exec
+UPDATE vms SET deleting = true WHERE id = $1 AND NOT deleting;
+
+-- name: VMDelete :execrows
+DELETE FROM vms WHERE id = $1;
+
+-- name: VMUpdate :execrows
+UPDATE vms SET labels = @labels WHERE id = @id
+  AND (sqlc.narg(revision)::bigint IS NULL OR revision = sqlc.narg(revision));
+
+-- name: ReportsApply :many
+-- Reports of one node. A row changes only when the VM is placed there under
+-- that very owner epoch and the report is newer than what is stored.
+WITH input AS (
+  SELECT unnest(@vm_ids::uuid[]) AS vm_id, unnest(@epochs::bigint[]) AS owner_epoch,
+    unnest(@seqs::bigint[]) AS report_seq, unnest(@phases::vm_phase[]) AS phase,
+    unnest(@reasons::text[]) AS reason, unnest(@sinces::timestamptz[]) AS since
+), placed AS (
+  SELECT i.*, v.project_id, v.name, v.job_id, v.owner_epoch AS current
+  FROM input i JOIN vms v ON v.id = i.vm_id AND v.node_id = @node_id
+), written AS (
+  INSERT INTO instances AS t (vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since)
+  SELECT vm_id, owner_epoch, @node_id, @node_epoch, report_seq, phase, reason, since
+  FROM placed WHERE owner_epoch = current
+  ON CONFLICT (vm_id, owner_epoch) DO UPDATE SET node_id = EXCLUDED.node_id, node_epoch = EXCLUDED.node_epoch,
+    report_seq = EXCLUDED.report_seq, phase = EXCLUDED.phase, reason = EXCLUDED.reason,
+    since = EXCLUDED.since, updated_at = now()
+  WHERE t.report_seq < EXCLUDED.report_seq
+  RETURNING t.vm_id
+), told AS (
+  INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
+  SELECT p.project_id, 'vm.updated', 'vm', p.vm_id, p.name, p.job_id, jsonb_build_object('phase', p.phase, 'reason', p.reason)
+  FROM placed p JOIN written w ON w.vm_id = p.vm_id
+  RETURNING id
+)
+SELECT i.vm_id::uuid AS vm_id, CASE
+    WHEN w.vm_id IS NOT NULL THEN 'applied'
+    WHEN p.vm_id IS NULL OR p.owner_epoch > p.current THEN 'not_placed'
+    ELSE 'stale' END::text AS result
+FROM input i LEFT JOIN placed p ON p.vm_id = i.vm_id LEFT JOIN written w ON w.vm_id = i.vm_id;
+
+-- name: InstancesForget :exec
+-- Only the newest incarnation is kept.
+DELETE FROM instances i USING (SELECT unnest(@vm_ids::uuid[]) AS vm_id) d
+WHERE i.vm_id = d.vm_id AND i.owner_epoch < (SELECT max(n.owner_epoch) FROM instances n WHERE n.vm_id = i.vm_id);
