@@ -1,0 +1,164 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/novacron/novacron/internal/domain/image"
+	"github.com/novacron/novacron/internal/engine/pgtx"
+	"github.com/novacron/novacron/internal/store/query"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+var imageList = lister{
+	columns: `i.id, i.project_id, i.name, i.kind::text, i.state::text, i.cmdline, i.job_id,
+  coalesce((SELECT jsonb_agg(jsonb_build_object('Role', f.role, 'SHA256', f.sha256, 'SizeBytes', f.size_bytes,
+    'Format', f.format, 'VirtualBytes', f.virtual_bytes) ORDER BY f.role) FROM image_files f WHERE f.image_id = i.id), '[]'),
+  i.revision, i.created_at, i.updated_at`,
+	from:        "images i",
+	filters:     map[string]string{"name": "i.name = %s", "kind": "i.kind::text = %s", "state": "i.state::text = %s"},
+	sorts:       map[string]string{"name": "i.name", "created_at": "i.id"},
+	defaultSort: "name",
+	idColumn:    "i.id",
+}
+
+func scanImage(rows pgx.Rows) (image.Image, Next, error) {
+	var i image.Image
+	var next Next
+	var files []byte
+	err := rows.Scan(&next.Key, &i.ID, &i.ProjectID, &i.Name, &i.Kind, &i.State, &i.Cmdline, &i.JobID, &files, &i.Revision, &i.CreatedAt, &i.UpdatedAt)
+	if err != nil {
+		return i, next, err
+	}
+	next.ID = i.ID
+	if err := json.Unmarshal(files, &i.Files); err != nil {
+		return i, next, errs.New(errs.Internal, "the record of image %q is damaged", i.Name).Because(err)
+	}
+	return i, next, nil
+}
+
+// ImageList gives a page of a project's images.
+func (s *Store) ImageList(ctx context.Context, project id.ID, p Page) ([]image.Image, *Next, error) {
+	l := imageList
+	l.where = []string{"i.project_id = $1"}
+	return listRows(ctx, s.pool, l, p, scanImage, project)
+}
+
+// ImageGet finds a project's image by id or name.
+func (s *Store) ImageGet(ctx context.Context, project id.ID, ref string) (image.Image, error) {
+	return imageGet(ctx, s.pool, project, ref)
+}
+
+// ImageGet finds an image and locks it until the transaction ends.
+func (t *Tx) ImageGet(ctx context.Context, project id.ID, ref string) (image.Image, error) {
+	i, err := imageGet(ctx, t, project, ref)
+	if err != nil {
+		return i, err
+	}
+	if _, err := t.q.ImageLock(ctx, i.ID); err != nil {
+		return i, one(err, "image", ref)
+	}
+	return imageGet(ctx, t, project, i.ID.String())
+}
+
+// ImageByID finds an image of any project, for the control plane's own use.
+func (s *Store) ImageByID(ctx context.Context, i id.ID) (image.Image, error) {
+	return imageWhere(ctx, s.pool, i.String(), []string{"i.id = $1"}, i)
+}
+
+func imageGet(ctx context.Context, db querier, project id.ID, ref string) (image.Image, error) {
+	if u, err := id.Parse(ref); err == nil {
+		return imageWhere(ctx, db, ref, []string{"i.project_id = $1", "i.id = $2"}, project, u)
+	}
+	return imageWhere(ctx, db, ref, []string{"i.project_id = $1", "i.name = $2"}, project, ref)
+}
+
+func imageWhere(ctx context.Context, db querier, ref string, where []string, args ...any) (image.Image, error) {
+	l := imageList
+	l.where = where
+	found, _, err := listRows(ctx, db, l, Page{Limit: 1}, scanImage, args...)
+	if err == nil && len(found) == 0 {
+		err = NotFound("image", ref)
+	}
+	if err != nil {
+		return image.Image{}, err
+	}
+	return found[0], nil
+}
+
+// ImageInsert records a new image, still without content.
+func (t *Tx) ImageInsert(ctx context.Context, i image.Image) error {
+	err := t.q.ImageInsert(ctx, query.ImageInsertParams{ID: i.ID, ProjectID: i.ProjectID, Name: i.Name, Kind: query.ImageKind(i.Kind), Cmdline: i.Cmdline})
+	if err != nil {
+		return taken(err, "images_project_id_name_key", "image", i.Name)
+	}
+	return t.ImageChanged(ctx, i, "image.created")
+}
+
+// ImageChanged tells readers of events that an image changed.
+func (t *Tx) ImageChanged(ctx context.Context, i image.Image, kind string) error {
+	return t.EventInsert(ctx, Event{ProjectID: &i.ProjectID, Kind: kind, ObjectKind: "image", ObjectID: i.ID, ObjectName: i.Name, JobID: i.JobID})
+}
+
+// ImageFilePut adds a file to an image that is being uploaded.
+func (t *Tx) ImageFilePut(ctx context.Context, i image.Image, f image.File) error {
+	err := t.q.ImageFilePut(ctx, query.ImageFilePutParams{
+		ImageID: i.ID, Role: query.ImageRole(f.Role), Sha256: f.SHA256, SizeBytes: f.SizeBytes, Format: f.Format, VirtualBytes: f.VirtualBytes,
+	})
+	if err != nil {
+		return taken(err, "image_files_pkey", "file of image "+i.Name, string(f.Role))
+	}
+	return t.ImageChanged(ctx, i, "image.updated")
+}
+
+// ImageSetState moves an image on; job, unless nil, holds it.
+func (t *Tx) ImageSetState(ctx context.Context, i image.Image, to image.State, job *id.ID) error {
+	if _, err := t.q.ImageSetState(ctx, query.ImageSetStateParams{ID: i.ID, State: query.ImageState(to), JobID: job}); err != nil {
+		return pgtx.Map(err)
+	}
+	i.JobID = job
+	return t.ImageChanged(ctx, i, "image.updated")
+}
+
+// ImageDelete removes an image's row.
+func (t *Tx) ImageDelete(ctx context.Context, i image.Image) error {
+	n, err := t.q.ImageDelete(ctx, i.ID)
+	if err != nil || n == 0 {
+		return pgtx.Map(err)
+	}
+	return t.ImageChanged(ctx, i, "image.deleted")
+}
+
+// ImageUsers names VMs made from an image, up to twenty.
+func (t *Tx) ImageUsers(ctx context.Context, i id.ID) ([]string, error) {
+	names, err := t.q.ImageUsers(ctx, &i)
+	return names, pgtx.Map(err)
+}
+
+// ImageShare locks a ready image against deletion until the transaction ends.
+func (t *Tx) ImageShare(ctx context.Context, i image.Image) error {
+	_, err := t.q.ImageShare(ctx, i.ID)
+	if errs.Is(one(err, "image", i.Name), errs.NotFound) {
+		return errs.New(errs.InvalidState, "image %q is %s: only a ready image makes VMs", i.Name, i.State)
+	}
+	return pgtx.Map(err)
+}
+
+// ImageSums lists the content of all images.
+func (s *Store) ImageSums(ctx context.Context) (map[string]bool, error) {
+	sums, err := s.q.ImageSums(ctx)
+	out := make(map[string]bool, len(sums))
+	for _, sum := range sums {
+		out[sum] = true
+	}
+	return out, pgtx.Map(err)
+}
+
+// ImageSumShared tells whether another image has the same content.
+func (s *Store) ImageSumShared(ctx context.Context, sum string, i id.ID) (bool, error) {
+	used, err := s.q.ImageSumUsed(ctx, query.ImageSumUsedParams{Sha256: sum, ImageID: i})
+	return used, pgtx.Map(err)
+}

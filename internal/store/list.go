@@ -1,0 +1,127 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/novacron/novacron/internal/engine/pgtx"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// Page asks for one page of a list. The order is total (the id breaks ties), so
+// pages neither skip nor repeat an object that was there all the while.
+type Page struct {
+	// Limit is how many at most; the caller has bounded it.
+	Limit int
+	// Sort is a key of the list's own table of sorts, with '-' before it for
+	// descending; empty for the list's default.
+	Sort string
+	// AfterKey and AfterID are the last object of the page before; AfterID is nil
+	// for the first page.
+	AfterKey string
+	AfterID  *id.ID
+	// Filters by key of the list's own table of filters.
+	Filters map[string]string
+}
+
+// Next is where the following page begins; nil when this one was the last.
+type Next struct {
+	Key string
+	ID  id.ID
+}
+
+// lister is what may be asked of one list: everything else is refused by name.
+type lister struct {
+	// from is the query without WHERE; each row's first two columns are the sort
+	// key as text and the id.
+	columns, from string
+	where         []string
+	filters       map[string]string // filter -> SQL condition with one %s for its parameter
+	sorts         map[string]string // sort -> SQL expression
+	defaultSort   string
+	idColumn      string
+}
+
+// build makes the statement; user input only ever becomes a parameter.
+func (l lister) build(p Page, fixed ...any) (sql string, args []any, err error) {
+	args = fixed
+	where := append([]string(nil), l.where...)
+	param := func(v any) string {
+		args = append(args, v)
+		return fmt.Sprintf("$%d", len(args))
+	}
+	for k, v := range p.Filters {
+		cond, ok := l.filters[k]
+		if !ok {
+			return "", nil, errs.New(errs.InvalidFilter, "there is no filter %q here; there are: %s", errs.Clip(k), keys(l.filters))
+		}
+		where = append(where, fmt.Sprintf(cond, param(v)))
+	}
+	sort := p.Sort
+	if sort == "" {
+		sort = l.defaultSort
+	}
+	name, desc := strings.CutPrefix(sort, "-")
+	key, ok := l.sorts[name]
+	if !ok {
+		return "", nil, errs.New(errs.InvalidFilter, "this list cannot be sorted by %q; it can by: %s", errs.Clip(name), keys(l.sorts))
+	}
+	op, dir := ">", "ASC"
+	if desc {
+		op, dir = "<", "DESC"
+	}
+	if p.AfterID != nil {
+		where = append(where, fmt.Sprintf("((%s)::text, %s) %s (%s, %s)", key, l.idColumn, op, param(p.AfterKey), param(*p.AfterID)))
+	}
+	sql = fmt.Sprintf("SELECT (%s)::text AS sort_key, %s FROM %s", key, l.columns, l.from)
+	if len(where) > 0 {
+		sql += " WHERE " + strings.Join(where, " AND ")
+	}
+	sql += fmt.Sprintf(" ORDER BY (%s)::text %s, %s %s LIMIT %s", key, dir, l.idColumn, dir, param(p.Limit+1))
+	return sql, args, nil
+}
+
+func keys(m map[string]string) string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
+}
+
+// listRows runs the statement and cuts the page; scan gives the row's sort key
+// and id along with the object.
+func listRows[T any](ctx context.Context, db querier, l lister, p Page, scan func(pgx.Rows) (T, Next, error), fixed ...any) ([]T, *Next, error) {
+	sql, args, err := l.build(p, fixed...)
+	if err != nil {
+		return nil, nil, err
+	}
+	rows, err := db.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, nil, pgtx.Map(err)
+	}
+	defer rows.Close()
+	var out []T
+	var last Next
+	for rows.Next() {
+		if len(out) == p.Limit {
+			return out, &last, nil
+		}
+		var v T
+		if v, last, err = scan(rows); err != nil {
+			return nil, nil, pgtx.Map(err)
+		}
+		out = append(out, v)
+	}
+	return out, nil, pgtx.Map(rows.Err())
+}
+
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}

@@ -1,0 +1,195 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/novacron/novacron/internal/domain/node"
+	"github.com/novacron/novacron/internal/engine/pgtx"
+	"github.com/novacron/novacron/internal/store/query"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+var nodeList = lister{
+	columns: `n.id, n.name, n.state::text, n.simulated, n.node_epoch, n.lease_seq, n.seen_at, n.agent_version, n.key_hash, n.inventory,
+  n.cpus, n.memory_bytes, n.disk_bytes, n.used_cpus, n.used_memory_bytes, n.used_disk_bytes,
+  (SELECT count(*) FROM vms WHERE vms.node_id = n.id), n.revision, n.created_at, n.updated_at`,
+	from:        "nodes n",
+	where:       []string{"n.state <> 'removed'"},
+	filters:     map[string]string{"name": "n.name = %s", "state": "n.state::text = %s"},
+	sorts:       map[string]string{"name": "n.name", "created_at": "n.id"},
+	defaultSort: "name",
+	idColumn:    "n.id",
+}
+
+func scanNode(rows pgx.Rows) (node.Node, Next, error) {
+	var n node.Node
+	var next Next
+	var inventory []byte
+	var seen *timeValue
+	err := rows.Scan(&next.Key, &n.ID, &n.Name, &n.State, &n.Simulated, &n.Epoch, &n.LeaseSeq, &seen, &n.AgentVersion, &n.KeyHash, &inventory,
+		&n.Capacity.CPUs, &n.Capacity.MemoryBytes, &n.Capacity.DiskBytes, &n.Used.CPUs, &n.Used.MemoryBytes, &n.Used.DiskBytes,
+		&n.VMs, &n.Revision, &n.CreatedAt, &n.UpdatedAt)
+	if err != nil {
+		return n, next, err
+	}
+	if seen != nil {
+		n.SeenAt = *seen
+	}
+	next.ID = n.ID
+	if err := json.Unmarshal(inventory, &n.Inventory); err != nil {
+		return n, next, errs.New(errs.Internal, "the inventory of node %q is damaged", n.Name).Because(err)
+	}
+	return n, next, nil
+}
+
+// NodeList gives a page of the nodes. Whether they report is for the caller to
+// judge.
+func (s *Store) NodeList(ctx context.Context, p Page) ([]node.Node, *Next, error) {
+	return listRows(ctx, s.pool, nodeList, p, scanNode)
+}
+
+// NodeGet finds a node by id or name.
+func (s *Store) NodeGet(ctx context.Context, ref string) (node.Node, error) {
+	return nodeGet(ctx, s.pool, ref)
+}
+
+// NodeGet finds a node and locks it against placements until the transaction
+// ends.
+func (t *Tx) NodeGet(ctx context.Context, ref string) (node.Node, error) {
+	n, err := nodeGet(ctx, t, ref)
+	if err != nil {
+		return n, err
+	}
+	if _, err := t.q.NodeLock(ctx, n.ID); err != nil {
+		return n, one(err, "node", ref)
+	}
+	return nodeGet(ctx, t, n.ID.String())
+}
+
+func nodeGet(ctx context.Context, db querier, ref string) (node.Node, error) {
+	l, arg := nodeList, any(ref)
+	if u, err := id.Parse(ref); err == nil {
+		l.where, arg = append([]string{"n.id = $1"}, l.where...), u
+	} else {
+		l.where = append([]string{"n.name = $1"}, l.where...)
+	}
+	found, _, err := listRows(ctx, db, l, Page{Limit: 1}, scanNode, arg)
+	if err == nil && len(found) == 0 {
+		err = NotFound("node", ref)
+	}
+	if err != nil {
+		return node.Node{}, err
+	}
+	return found[0], nil
+}
+
+// NodeInsert records a node that joins.
+func (t *Tx) NodeInsert(ctx context.Context, n node.Node) error {
+	err := t.q.NodeInsert(ctx, query.NodeInsertParams{ID: n.ID, Name: n.Name, Simulated: n.Simulated, KeyHash: n.KeyHash})
+	if err != nil {
+		return taken(err, "nodes_name", "node", n.Name)
+	}
+	return t.NodeChanged(ctx, n)
+}
+
+// NodeChanged tells readers of events that a node changed.
+func (t *Tx) NodeChanged(ctx context.Context, n node.Node) error {
+	return t.EventInsert(ctx, Event{Kind: "node.updated", ObjectKind: "node", ObjectID: n.ID, ObjectName: n.Name})
+}
+
+// NodeHello takes what an agent says of itself at the start of a session. An
+// older incarnation, a removed node and a key that is not the registered one are
+// refused.
+func (t *Tx) NodeHello(ctx context.Context, n node.Node, keyHash []byte) error {
+	inventory, err := json.Marshal(n.Inventory)
+	if err != nil {
+		return errs.New(errs.Internal, "the inventory cannot be written").Because(err)
+	}
+	row, err := t.q.NodeHello(ctx, query.NodeHelloParams{
+		ID: n.ID, NodeEpoch: int64(n.Epoch), AgentVersion: n.AgentVersion, Inventory: inventory, KeyHash: keyHash,
+		Cpus: int32(n.Capacity.CPUs), MemoryBytes: n.Capacity.MemoryBytes, DiskBytes: n.Capacity.DiskBytes, //nolint:gosec // a host's CPUs
+	})
+	if err == nil {
+		n.Name = row.Name
+		return t.NodeChanged(ctx, n)
+	}
+	if !errs.Is(one(err, "node", ""), errs.NotFound) {
+		return pgtx.Map(err)
+	}
+	return t.helloRefused(ctx, n, keyHash)
+}
+
+func (t *Tx) helloRefused(ctx context.Context, n node.Node, keyHash []byte) error {
+	have, err := t.q.NodeEpoch(ctx, n.ID)
+	switch {
+	case err != nil:
+		return one(err, "node", n.ID.String())
+	case have.State == query.NodeStateRemoved:
+		return errs.New(errs.Forbidden, "this node was removed from the cluster: join it anew")
+	case string(have.KeyHash) != string(keyHash):
+		return errs.New(errs.Forbidden, "this key is not the one the node is registered with")
+	default:
+		return errs.New(errs.StaleEpoch, "agent incarnation %d of this node has been seen; this is %d", have.NodeEpoch, n.Epoch)
+	}
+}
+
+// NodeBeats records lease renewals, by node.
+func (s *Store) NodeBeats(ctx context.Context, beats map[id.ID]int64) error {
+	var p query.NodeBeatsParams
+	for n, seq := range beats {
+		p.Ids, p.Seqs = append(p.Ids, n), append(p.Seqs, seq)
+	}
+	_, err := s.q.NodeBeats(ctx, p)
+	return pgtx.Map(err)
+}
+
+// NodeLeases gives the last renewal number of every node.
+func (s *Store) NodeLeases(ctx context.Context) (map[id.ID]int64, error) {
+	rows, err := s.q.NodeLeases(ctx)
+	if err != nil {
+		return nil, pgtx.Map(err)
+	}
+	out := make(map[id.ID]int64, len(rows))
+	for _, r := range rows {
+		out[r.ID] = r.LeaseSeq
+	}
+	return out, nil
+}
+
+// NodeSetState records what the operator decided; revision, unless nil, is what
+// the caller believed.
+func (t *Tx) NodeSetState(ctx context.Context, n node.Node, to node.State, revision *int64) error {
+	rows, err := t.q.NodeSetState(ctx, query.NodeSetStateParams{ID: n.ID, State: query.NodeState(to), Revision: revision})
+	if err == nil && rows == 0 {
+		err = errs.New(errs.RevisionMismatch, "node %q is at revision %d: somebody changed it; read it again", n.Name, n.Revision)
+	}
+	if err != nil {
+		return pgtx.Map(err)
+	}
+	return t.NodeChanged(ctx, n)
+}
+
+// NodeEpoch is the newest incarnation seen of a node's agent.
+func (s *Store) NodeEpoch(ctx context.Context, n id.ID) (gen.NodeEpoch, error) {
+	row, err := s.q.NodeEpoch(ctx, n)
+	return gen.NodeEpoch(row.NodeEpoch), one(err, "node", n.String())
+}
+
+// NodeUsageDrift lists nodes whose counters disagree with their VMs, one
+// sentence each: a bug, never to be seen.
+func (s *Store) NodeUsageDrift(ctx context.Context) ([]string, error) {
+	rows, err := s.q.NodeUsageDrift(ctx)
+	if err != nil {
+		return nil, pgtx.Map(err)
+	}
+	var out []string
+	for _, r := range rows {
+		out = append(out, driftText(r))
+	}
+	return out, nil
+}

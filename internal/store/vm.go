@@ -1,0 +1,272 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/engine/pgtx"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/store/query"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// VMInsert records a new VM's intent, held by the job that creates it.
+func (t *Tx) VMInsert(ctx context.Context, v vm.View, job id.ID) error {
+	in := v.Intent
+	labels, err := json.Marshal(nonNil(in.Labels))
+	if err != nil {
+		return errs.New(errs.Internal, "the labels cannot be written").Because(err)
+	}
+	power := query.VmPowerOff
+	if in.PowerOn {
+		power = query.VmPowerOn
+	}
+	err = t.q.VMInsert(ctx, query.VMInsertParams{
+		ID: in.ID, ProjectID: in.ProjectID, Name: in.Name, Labels: labels,
+		Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, ImageID: in.ImageID, Power: power, JobID: &job, //nolint:gosec // bounded by Spec.Validate
+	})
+	if err != nil {
+		return taken(err, "vms_project_id_name_key", "VM", in.Name)
+	}
+	for _, d := range v.Volumes {
+		err := t.q.VolumeInsert(ctx, query.VolumeInsertParams{
+			ID: d.ID, ProjectID: in.ProjectID, VmID: in.ID, Slot: int32(d.Slot), SizeBytes: d.SizeBytes, ImageID: d.ImageID, //nolint:gosec // bounded by Spec.Validate
+		})
+		if err != nil {
+			return pgtx.Map(err)
+		}
+	}
+	for _, n := range v.NICs {
+		if err := t.nicInsert(ctx, in.ID, n); err != nil {
+			return err
+		}
+	}
+	return t.vmEvent(ctx, in.ID, "vm.created", in, &job)
+}
+
+func nonNil(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}
+
+func (t *Tx) nicInsert(ctx context.Context, owner id.ID, n vm.NIC) error {
+	docs := make([]forwardDoc, 0, len(n.Forwards))
+	for _, f := range n.Forwards {
+		docs = append(docs, forwardDoc(f))
+	}
+	forwards, err := json.Marshal(docs)
+	if err != nil {
+		return errs.New(errs.Internal, "the forwards cannot be written").Because(err)
+	}
+	return pgtx.Map(t.q.NICInsert(ctx, query.NICInsertParams{
+		ID: n.ID, VmID: owner, Slot: int32(n.Slot), Mac: n.MAC, Forwards: forwards, //nolint:gosec // bounded by Spec.Validate
+	}))
+}
+
+func (t *Tx) vmEvent(ctx context.Context, v id.ID, kind string, in vm.Intent, job *id.ID) error {
+	return t.EventInsert(ctx, Event{
+		ProjectID: &in.ProjectID, Kind: kind, ObjectKind: "vm", ObjectID: v, ObjectName: in.Name, JobID: job,
+	})
+}
+
+// VMChanged tells readers of events that a VM changed.
+func (t *Tx) VMChanged(ctx context.Context, in vm.Intent, job *id.ID) error {
+	return t.vmEvent(ctx, in.ID, "vm.updated", in, job)
+}
+
+// VMHold takes a VM for a job and gives the job's number on it. errs.VMBusy when
+// another job holds it.
+func (t *Tx) VMHold(ctx context.Context, in vm.Intent, job id.ID) (opSeq int64, err error) {
+	opSeq, err = t.q.VMHold(ctx, query.VMHoldParams{ID: in.ID, JobID: &job})
+	if err != nil {
+		if errs.Is(one(err, "VM", in.Name), errs.NotFound) {
+			return 0, errs.New(errs.VMBusy, "VM %q was taken by another job just now", in.Name)
+		}
+		return 0, pgtx.Map(err)
+	}
+	return opSeq, t.vmEvent(ctx, in.ID, "vm.updated", in, &job)
+}
+
+// VMFree ends a job's hold. A failure stays with the VM until the next success.
+func (t *Tx) VMFree(ctx context.Context, in vm.Intent, job id.ID, failure *errs.Error) error {
+	p := query.VMFreeParams{ID: in.ID, JobID: &job}
+	if failure != nil {
+		code := string(failure.Code)
+		p.Code, p.Message = &code, &failure.Message
+	}
+	if err := t.q.VMFree(ctx, p); err != nil {
+		return pgtx.Map(err)
+	}
+	return t.vmEvent(ctx, in.ID, "vm.updated", in, &job)
+}
+
+// VMPlace puts a VM on a node and counts what it takes there. False when the
+// node has no room any more, or the VM has a node already.
+func (t *Tx) VMPlace(ctx context.Context, v vm.View, node id.ID) (bool, error) {
+	fits, err := t.q.NodeReserve(ctx, reserve(v, node, v.DiskBytes(), true))
+	if err != nil || fits == 0 {
+		return false, pgtx.Map(err)
+	}
+	n, err := t.q.VMPlace(ctx, query.VMPlaceParams{ID: v.Intent.ID, NodeID: &node})
+	if err == nil && n == 0 {
+		err = errs.New(errs.Conflict, "VM %q has a node already", v.Intent.Name)
+	}
+	if err != nil {
+		return false, pgtx.Map(err)
+	}
+	return true, t.VMChanged(ctx, v.Intent, nil)
+}
+
+func reserve(v vm.View, node id.ID, disk int64, fresh bool) query.NodeReserveParams {
+	return query.NodeReserveParams{
+		ID: node, Cpus: int32(v.Intent.CPUs), MemoryBytes: v.Intent.MemoryBytes, DiskBytes: disk, NewVm: fresh, //nolint:gosec // bounded by Spec.Validate
+	}
+}
+
+// VMUnplace takes a VM off its node and gives back what it took there.
+func (t *Tx) VMUnplace(ctx context.Context, v vm.View) error {
+	if v.Intent.NodeID == nil {
+		return nil
+	}
+	n, err := t.q.VMUnplace(ctx, v.Intent.ID)
+	if err != nil || n == 0 {
+		return pgtx.Map(err)
+	}
+	return t.release(ctx, v, v.DiskBytes())
+}
+
+func (t *Tx) release(ctx context.Context, v vm.View, disk int64) error {
+	p := query.NodeReleaseParams{ID: *v.Intent.NodeID, DiskBytes: disk}
+	if v.Intent.Reserved {
+		p.Cpus, p.MemoryBytes = int32(v.Intent.CPUs), v.Intent.MemoryBytes //nolint:gosec // bounded by Spec.Validate
+	}
+	return pgtx.Map(t.q.NodeRelease(ctx, p))
+}
+
+// VMReserve counts a stopped VM's CPU and memory on its node again, before it
+// starts. errs.NoNodeFits when there is no room.
+func (t *Tx) VMReserve(ctx context.Context, v vm.View) error {
+	n, err := t.q.VMReserve(ctx, v.Intent.ID)
+	if err != nil || n == 0 {
+		return pgtx.Map(err) // reserved already
+	}
+	fits, err := t.q.NodeReserve(ctx, reserve(v, *v.Intent.NodeID, 0, false))
+	if err == nil && fits == 0 {
+		err = errs.New(errs.NoNodeFits, "node %q, which has the disks of VM %q, has no CPU or memory left for it", v.Node.Name, v.Intent.Name)
+	}
+	return pgtx.Map(err)
+}
+
+// VMUnreserve gives back a stopped VM's CPU and memory.
+func (t *Tx) VMUnreserve(ctx context.Context, v vm.View) error {
+	n, err := t.q.VMUnreserve(ctx, v.Intent.ID)
+	if err != nil || n == 0 {
+		return pgtx.Map(err)
+	}
+	v.Intent.Reserved = true
+	return t.release(ctx, v, 0)
+}
+
+// VMExplain keeps with the VM why no node fits.
+func (t *Tx) VMExplain(ctx context.Context, v id.ID, why vm.Unplaced) error {
+	b, err := json.Marshal(why)
+	if err != nil {
+		return errs.New(errs.Internal, "the reasons cannot be written").Because(err)
+	}
+	return pgtx.Map(t.q.VMExplain(ctx, query.VMExplainParams{ID: v, Placement: b}))
+}
+
+// VMSetPower records what the user wants.
+func (t *Tx) VMSetPower(ctx context.Context, v id.ID, on bool) error {
+	p := query.VMSetPowerParams{ID: v, Power: query.VmPowerOff}
+	if on {
+		p.Power = query.VmPowerOn
+	}
+	return pgtx.Map(t.q.VMSetPower(ctx, p))
+}
+
+// VMRaiseEpoch decides a new incarnation.
+func (t *Tx) VMRaiseEpoch(ctx context.Context, v id.ID) (gen.OwnerEpoch, error) {
+	n, err := t.q.VMRaiseEpoch(ctx, v)
+	return gen.OwnerEpoch(n), one(err, "placed VM", v.String())
+}
+
+// VMSetDeleting marks a VM as going away for good.
+func (t *Tx) VMSetDeleting(ctx context.Context, v id.ID) error {
+	return pgtx.Map(t.q.VMSetDeleting(ctx, v))
+}
+
+// VMDelete removes a VM's row and everything that hangs on it, and gives back
+// what it took of its node.
+func (t *Tx) VMDelete(ctx context.Context, v vm.View, job *id.ID) error {
+	if err := t.VMUnplace(ctx, v); err != nil {
+		return err
+	}
+	n, err := t.q.VMDelete(ctx, v.Intent.ID)
+	if err != nil || n == 0 {
+		return pgtx.Map(err)
+	}
+	return t.vmEvent(ctx, v.Intent.ID, "vm.deleted", v.Intent, job)
+}
+
+// VMSetLabels replaces a VM's labels; revision, unless nil, is what the caller
+// believed.
+func (t *Tx) VMSetLabels(ctx context.Context, in vm.Intent, labels map[string]string, revision *int64) error {
+	b, err := json.Marshal(nonNil(labels))
+	if err != nil {
+		return errs.New(errs.Internal, "the labels cannot be written").Because(err)
+	}
+	n, err := t.q.VMUpdate(ctx, query.VMUpdateParams{ID: in.ID, Labels: b, Revision: revision})
+	if err == nil && n == 0 {
+		err = errs.New(errs.RevisionMismatch, "VM %q is at revision %d: somebody changed it; read it again", in.Name, in.Revision)
+	}
+	if err != nil {
+		return pgtx.Map(err)
+	}
+	return t.VMChanged(ctx, in, nil)
+}
+
+// ReportsApply takes the reports of one node and tells what became of each.
+func (s *Store) ReportsApply(ctx context.Context, node id.ID, epoch gen.NodeEpoch, items []nodelink.Report) ([]nodelink.Result, error) {
+	p := query.ReportsApplyParams{NodeID: &node, NodeEpoch: int64(epoch)}
+	place := map[id.ID]int{}
+	for i, r := range items {
+		place[r.VM] = i
+		p.VmIds = append(p.VmIds, r.VM)
+		p.Epochs = append(p.Epochs, int64(r.Epoch))
+		p.Seqs = append(p.Seqs, int64(r.Seq))
+		p.Phases = append(p.Phases, query.VmPhase(r.Phase))
+		p.Reasons = append(p.Reasons, r.Reason)
+		p.Sinces = append(p.Sinces, orNow(r.Since))
+	}
+	rows, err := s.q.ReportsApply(ctx, p)
+	if err != nil {
+		return nil, pgtx.Map(err)
+	}
+	out := make([]nodelink.Result, len(items))
+	var applied []id.ID
+	for _, r := range rows {
+		out[place[r.VmID]] = nodelink.Result(r.Result)
+		if r.Result == string(nodelink.Applied) {
+			applied = append(applied, r.VmID)
+		}
+	}
+	if len(applied) == 0 {
+		return out, nil
+	}
+	return out, pgtx.Map(s.q.InstancesForget(ctx, applied))
+}
+
+// orNow keeps a missing time from reaching the database as the year 1.
+func orNow(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Unix(0, 0)
+	}
+	return t
+}

@@ -1,0 +1,220 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/engine/pgtx"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// vmList is the one query behind every view of VMs: intent, observation, node,
+// job, disks and interfaces, as of one moment.
+var vmList = lister{
+	columns: `v.id, v.project_id, v.name, v.labels, v.cpus, v.memory_bytes, v.image_id, coalesce(i.name, ''),
+  v.power = 'on', v.node_id, v.owner_epoch, v.op_seq, v.reserved, v.deleting, v.placement,
+  v.failure_code, v.failure_message, v.failed_at, v.revision, v.created_at, v.updated_at,
+  o.owner_epoch, o.node_id, o.node_epoch, o.report_seq, o.phase::text, o.reason, o.since,
+  n.name, coalesce(n.seen_at, n.created_at),
+  j.id, j.kind, j.cancellable AND NOT j.cancel_requested, j.state = 'needs_attention', coalesce(nullif(j.wait_reason, ''), j.error_message, ''), j.created_at,
+  coalesce((SELECT jsonb_agg(jsonb_build_object('id', s.id, 'slot', s.slot, 'size', s.size_bytes, 'image', s.image_id) ORDER BY s.slot)
+    FROM storage_volumes s WHERE s.vm_id = v.id), '[]'),
+  coalesce((SELECT jsonb_agg(jsonb_build_object('id', c.id, 'slot', c.slot, 'mac', c.mac, 'forwards', c.forwards) ORDER BY c.slot)
+    FROM network_interfaces c WHERE c.vm_id = v.id), '[]')`,
+	from: `vms v
+  LEFT JOIN images i ON i.id = v.image_id
+  LEFT JOIN nodes n ON n.id = v.node_id
+  LEFT JOIN LATERAL (SELECT * FROM instances x WHERE x.vm_id = v.id ORDER BY x.owner_epoch DESC LIMIT 1) o ON true
+  LEFT JOIN jobs j ON j.id = v.job_id`,
+	filters: map[string]string{
+		"name":  "v.name = %s",
+		"node":  "n.name = %s",
+		"image": "i.name = %s",
+		"label": "v.labels ? %s",
+	},
+	sorts:       map[string]string{"name": "v.name", "created_at": "v.id"},
+	defaultSort: "name",
+	idColumn:    "v.id",
+}
+
+// forwardDoc is a forward in the database.
+type forwardDoc struct {
+	Protocol  string `json:"protocol"`
+	HostIP    string `json:"host_ip,omitempty"`
+	HostPort  int    `json:"host_port"`
+	GuestPort int    `json:"guest_port"`
+}
+
+// vmRow receives one row of vmList.
+type vmRow struct {
+	key    string
+	in     vm.Intent
+	labels []byte
+	place  []byte
+	fail   struct {
+		code, message *string
+		at            *time.Time
+	}
+	seen struct {
+		epoch     *gen.OwnerEpoch
+		node      *id.ID
+		nodeEpoch *gen.NodeEpoch
+		seq       *gen.ReportSeq
+		phase     *string
+		reason    *string
+		since     *time.Time
+	}
+	node struct {
+		name *string
+		seen *time.Time
+	}
+	job struct {
+		id              *id.ID
+		kind, why       *string
+		cancel, attends *bool
+		created         *time.Time
+	}
+	volumes, nics []byte
+}
+
+func (r *vmRow) targets() []any {
+	in, s, j := &r.in, &r.seen, &r.job
+	return []any{
+		&r.key, &in.ID, &in.ProjectID, &in.Name, &r.labels, &in.CPUs, &in.MemoryBytes, &in.ImageID, &in.ImageName,
+		&in.PowerOn, &in.NodeID, &in.Epoch, &in.OpSeq, &in.Reserved, &in.Deleting, &r.place,
+		&r.fail.code, &r.fail.message, &r.fail.at, &in.Revision, &in.CreatedAt, &in.UpdatedAt,
+		&s.epoch, &s.node, &s.nodeEpoch, &s.seq, &s.phase, &s.reason, &s.since,
+		&r.node.name, &r.node.seen,
+		&j.id, &j.kind, &j.cancel, &j.attends, &j.why, &j.created,
+		&r.volumes, &r.nics,
+	}
+}
+
+// view turns the row into what Appear and Decide take. Whether the node reports
+// is for the caller to judge.
+func (r *vmRow) view() (vm.View, error) {
+	v := vm.View{Intent: r.in}
+	if r.fail.code != nil {
+		v.Intent.Failure = &vm.Failure{Code: *r.fail.code, Message: *r.fail.message, At: *r.fail.at}
+	}
+	if s := r.seen; s.epoch != nil {
+		v.Observed = &vm.Observation{
+			Epoch: *s.epoch, NodeID: *s.node, NodeEpoch: *s.nodeEpoch, Seq: *s.seq,
+			Phase: vm.Phase(*s.phase), Reason: *s.reason, Since: *s.since,
+		}
+	}
+	if r.in.NodeID != nil && r.node.name != nil {
+		v.Node = &vm.NodeView{ID: *r.in.NodeID, Name: *r.node.name, SeenAt: *r.node.seen}
+	}
+	if j := r.job; j.id != nil {
+		v.Job = &vm.JobView{ID: *j.id, Kind: *j.kind, Cancellable: *j.cancel, Attention: *j.attends, WaitReason: *j.why, CreatedAt: *j.created}
+	}
+	return v, r.documents(&v)
+}
+
+func (r *vmRow) documents(v *vm.View) error {
+	var volumes []struct {
+		ID    id.ID  `json:"id"`
+		Slot  int    `json:"slot"`
+		Size  int64  `json:"size"`
+		Image *id.ID `json:"image"`
+	}
+	var nics []struct {
+		ID       id.ID        `json:"id"`
+		Slot     int          `json:"slot"`
+		MAC      string       `json:"mac"`
+		Forwards []forwardDoc `json:"forwards"`
+	}
+	for dst, src := range map[any][]byte{&v.Intent.Labels: r.labels, &volumes: r.volumes, &nics: r.nics} {
+		if err := json.Unmarshal(src, dst); err != nil {
+			return errs.New(errs.Internal, "the record of VM %s is damaged", r.in.ID).Because(err)
+		}
+	}
+	if r.place != nil {
+		v.Intent.Placement = &vm.Unplaced{}
+		if err := json.Unmarshal(r.place, v.Intent.Placement); err != nil {
+			return errs.New(errs.Internal, "the record of VM %s is damaged", r.in.ID).Because(err)
+		}
+	}
+	for _, d := range volumes {
+		v.Volumes = append(v.Volumes, vm.Volume{ID: d.ID, Slot: d.Slot, SizeBytes: d.Size, ImageID: d.Image})
+	}
+	for _, n := range nics {
+		c := vm.NIC{ID: n.ID, Slot: n.Slot, MAC: n.MAC}
+		for _, f := range n.Forwards {
+			c.Forwards = append(c.Forwards, vm.Forward(f))
+		}
+		v.NICs = append(v.NICs, c)
+	}
+	return nil
+}
+
+func scanVM(rows pgx.Rows) (vm.View, Next, error) {
+	var r vmRow
+	if err := rows.Scan(r.targets()...); err != nil {
+		return vm.View{}, Next{}, err
+	}
+	v, err := r.view()
+	return v, Next{Key: r.key, ID: r.in.ID}, err
+}
+
+// VMList gives a page of a project's VMs.
+func (s *Store) VMList(ctx context.Context, project id.ID, p Page) ([]vm.View, *Next, error) {
+	l := vmList
+	l.where = []string{"v.project_id = $1"}
+	return listRows(ctx, s.pool, l, p, scanVM, project)
+}
+
+// VMGet finds a project's VM by id or name.
+func (s *Store) VMGet(ctx context.Context, project id.ID, ref string) (vm.View, error) {
+	return vmGet(ctx, s.pool, project, ref)
+}
+
+// VMGet finds a VM and locks its intent until the transaction ends.
+func (t *Tx) VMGet(ctx context.Context, project id.ID, ref string) (vm.View, error) {
+	v, err := vmGet(ctx, t, project, ref)
+	if err != nil {
+		return v, err
+	}
+	if err := t.q.VMLock(ctx, v.Intent.ID); err != nil {
+		return v, pgtx.Map(err)
+	}
+	// again under the lock: a change may have come between
+	return vmGet(ctx, t, project, v.Intent.ID.String())
+}
+
+// VMByID finds a VM of any project, for the control plane's own use.
+func (t *Tx) VMByID(ctx context.Context, v id.ID) (vm.View, error) {
+	return vmWhere(ctx, t, v.String(), []string{"v.id = $1"}, v)
+}
+
+// VMByID finds a VM of any project, for the control plane's own use.
+func (s *Store) VMByID(ctx context.Context, v id.ID) (vm.View, error) {
+	return vmWhere(ctx, s.pool, v.String(), []string{"v.id = $1"}, v)
+}
+
+func vmGet(ctx context.Context, db querier, project id.ID, ref string) (vm.View, error) {
+	if u, err := id.Parse(ref); err == nil {
+		return vmWhere(ctx, db, ref, []string{"v.project_id = $1", "v.id = $2"}, project, u)
+	}
+	return vmWhere(ctx, db, ref, []string{"v.project_id = $1", "v.name = $2"}, project, ref)
+}
+
+func vmWhere(ctx context.Context, db querier, ref string, where []string, args ...any) (vm.View, error) {
+	l := vmList
+	l.where = where
+	found, _, err := listRows(ctx, db, l, Page{Limit: 1}, scanVM, args...)
+	if err == nil && len(found) == 0 {
+		err = NotFound("VM", ref)
+	}
+	if err != nil {
+		return vm.View{}, err
+	}
+	return found[0], nil
+}
