@@ -1,0 +1,266 @@
+package api
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Node is a host.
+type Node struct {
+	Meta
+	Spec   NodeSpec   `json:"spec"`
+	Status NodeStatus `json:"status"`
+}
+
+// NodeSpec is what the operator decided about a node.
+type NodeSpec struct {
+	// Schedulable: is it given new VMs? False after cordon.
+	Schedulable bool `json:"schedulable"`
+}
+
+// NodeStatus is what a node is and does.
+type NodeStatus struct {
+	// State is ready, cordoned or unknown (its lease has run out).
+	State        string    `json:"state"`
+	Reason       string    `json:"reason,omitempty"`
+	SeenAt       time.Time `json:"seen_at"`
+	Simulated    bool      `json:"simulated,omitempty"`
+	NodeEpoch    int64     `json:"node_epoch"`
+	AgentVersion string    `json:"agent_version"`
+	VMs          int       `json:"vms"`
+	Capacity     Resources `json:"capacity"`
+	Used         Resources `json:"used"`
+	Inventory    Inventory `json:"inventory"`
+}
+
+// Resources are what VMs take of a node.
+type Resources struct {
+	CPUs        int   `json:"cpus"`
+	MemoryBytes Bytes `json:"memory_bytes"`
+	DiskBytes   Bytes `json:"disk_bytes"`
+}
+
+// Inventory is what an agent found on its host.
+type Inventory struct {
+	Hostname           string     `json:"hostname"`
+	Kernel             string     `json:"kernel"`
+	OS                 string     `json:"os"`
+	CPUModel           string     `json:"cpu_model"`
+	CPUs               int        `json:"cpus"`
+	MemoryBytes        Bytes      `json:"memory_bytes"`
+	NUMA               []NUMANode `json:"numa"`
+	Disks              []HostDisk `json:"disks"`
+	Hypervisor         string     `json:"hypervisor"`
+	HypervisorVersion  string     `json:"hypervisor_version"`
+	Acceleration       string     `json:"acceleration"`
+	AccelerationReason string     `json:"acceleration_reason,omitempty"`
+	Confinement        []string   `json:"confinement"`
+}
+
+// NUMANode is one memory node of a host.
+type NUMANode struct {
+	ID          int    `json:"id"`
+	CPUs        string `json:"cpus"`
+	MemoryBytes Bytes  `json:"memory_bytes"`
+}
+
+// HostDisk is a block device of a host.
+type HostDisk struct {
+	Name       string `json:"name"`
+	Model      string `json:"model,omitempty"`
+	SizeBytes  Bytes  `json:"size_bytes"`
+	Rotational bool   `json:"rotational"`
+}
+
+// NodeToken is a fresh join token: it is shown once.
+type NodeToken struct {
+	Token     string    `json:"token"`
+	ExpiresAt time.Time `json:"expires_at"`
+	// Command is what to run on the new host.
+	Command string `json:"command"`
+}
+
+// Image is what VMs are made from.
+type Image struct {
+	Meta
+	Spec   ImageSpec   `json:"spec"`
+	Status ImageStatus `json:"status"`
+}
+
+// ImageSpec is what an image is.
+type ImageSpec struct {
+	// Type is disk or kernel.
+	Type    string `json:"type"`
+	Cmdline string `json:"cmdline,omitempty"`
+}
+
+// ImageStatus is how far an image is.
+type ImageStatus struct {
+	// State is uploading, ready or deleting.
+	State string      `json:"state"`
+	Files []ImageFile `json:"files"`
+	Job   string      `json:"job,omitempty"`
+}
+
+// ImageFile is one file of an image.
+type ImageFile struct {
+	// Role is disk, kernel or initrd.
+	Role         string `json:"role"`
+	SHA256       string `json:"sha256"`
+	SizeBytes    Bytes  `json:"size_bytes"`
+	Format       string `json:"format"`
+	VirtualBytes Bytes  `json:"virtual_bytes,omitempty"`
+}
+
+// ImageCreate asks for a new image; its files are uploaded next, one by one, to
+// PUT /images/{image}/files/{role}, and with the last one it is ready.
+type ImageCreate struct {
+	Name    string `json:"name"`
+	Type    string `json:"type"`
+	Cmdline string `json:"cmdline,omitempty"`
+}
+
+// Job is a change under way, or its record.
+type Job struct {
+	Kind string `json:"kind"` // "job"
+	ID   string `json:"id"`
+	// Type is the workflow, such as vm.start.
+	Type   string    `json:"type"`
+	Target JobTarget `json:"target"`
+	// State is queued, running, waiting, unwinding, succeeded, failed, cancelled or
+	// needs_attention.
+	State           string     `json:"state"`
+	Progress        int        `json:"progress"` // percent
+	WaitReason      string     `json:"wait_reason,omitempty"`
+	Cancellable     bool       `json:"cancellable"`
+	CancelRequested bool       `json:"cancel_requested,omitempty"`
+	Error           *JobError  `json:"error,omitempty"`
+	Steps           []JobStep  `json:"steps,omitempty"`
+	CreatedBy       string     `json:"created_by"`
+	Revision        int64      `json:"revision"`
+	CreatedAt       time.Time  `json:"created_at"`
+	StartedAt       *time.Time `json:"started_at,omitempty"`
+	FinishedAt      *time.Time `json:"finished_at,omitempty"`
+}
+
+// Ended tells whether nothing will happen to the job any more by itself.
+func (j Job) Ended() bool {
+	switch j.State {
+	case "succeeded", "failed", "cancelled", "needs_attention":
+		return true
+	}
+	return false
+}
+
+// JobTarget is the object a job is about.
+type JobTarget struct {
+	Kind string `json:"kind"`
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// JobError is why a job failed.
+type JobError struct {
+	Code   string `json:"code"`
+	Detail string `json:"detail"`
+}
+
+// JobStep is one step of a job, as its journal has it.
+type JobStep struct {
+	Name string `json:"name"`
+	// State is running, done, failed, undoing or undone.
+	State      string     `json:"state"`
+	Error      string     `json:"error,omitempty"`
+	StartedAt  time.Time  `json:"started_at"`
+	FinishedAt *time.Time `json:"finished_at,omitempty"`
+}
+
+// Event is a committed change. Seq orders all events; readers resume after it.
+type Event struct {
+	Seq    int64           `json:"seq"`
+	Kind   string          `json:"kind"` // "vm.updated"
+	Object JobTarget       `json:"object"`
+	Job    string          `json:"job,omitempty"`
+	Data   json.RawMessage `json:"data,omitempty"`
+	At     time.Time       `json:"at"`
+}
+
+// Token is an API token's record; the token itself is only in the answer to its
+// creation.
+type Token struct {
+	ID         string     `json:"id"`
+	Name       string     `json:"name"`
+	Role       string     `json:"role"`
+	Token      string     `json:"token,omitempty"`
+	CreatedBy  string     `json:"created_by"`
+	CreatedAt  time.Time  `json:"created_at"`
+	ExpiresAt  *time.Time `json:"expires_at,omitempty"`
+	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
+	RevokedAt  *time.Time `json:"revoked_at,omitempty"`
+}
+
+// TokenCreate asks for an API token.
+type TokenCreate struct {
+	Name string `json:"name"`
+	// Role is administrator or reader.
+	Role string `json:"role"`
+	// ExpiresInSeconds is how long it is good; absent for 90 days.
+	ExpiresInSeconds *int64 `json:"expires_in_seconds,omitempty"`
+}
+
+// Setup spends the one-time setup token for a first administrator's API token.
+type Setup struct {
+	SetupToken string `json:"setup_token"`
+	Name       string `json:"name"`
+}
+
+// System is what a server says of its cluster.
+type System struct {
+	Cluster string `json:"cluster"`
+	Server  string `json:"server"`
+	Version string `json:"version"`
+	// Fingerprint is of the certificate this server shows, SHA-256.
+	Fingerprint string   `json:"fingerprint"`
+	Servers     []string `json:"servers"`
+	// SetupDone: has the setup token been spent?
+	SetupDone bool   `json:"setup_done"`
+	Principal string `json:"principal"`
+	Role      string `json:"role"`
+}
+
+// Task is a reconciler's last activations on one server.
+type Task struct {
+	Name        string          `json:"name"`
+	PeriodMS    int64           `json:"period_ms"`
+	LeaderOnly  bool            `json:"leader_only"`
+	Active      bool            `json:"active"`
+	Running     bool            `json:"running"`
+	Activations int64           `json:"activations"`
+	Failures    int64           `json:"failures"`
+	LastStart   *time.Time      `json:"last_start,omitempty"`
+	LastTookMS  float64         `json:"last_took_ms"`
+	LastStatus  json.RawMessage `json:"last_status,omitempty"`
+	LastError   string          `json:"last_error,omitempty"`
+}
+
+// AuditRecord is one attempt at a change.
+type AuditRecord struct {
+	Seq       int64          `json:"seq"`
+	At        time.Time      `json:"at"`
+	Principal string         `json:"principal"`
+	Role      string         `json:"role"`
+	Origin    string         `json:"origin"`
+	Action    string         `json:"action"`
+	Object    JobTarget      `json:"object"`
+	Job       string         `json:"job,omitempty"`
+	Outcome   string         `json:"outcome"`
+	RequestID string         `json:"request_id,omitempty"`
+	Detail    map[string]any `json:"detail,omitempty"`
+}
+
+// AuditVerified is the result of walking the audit chain.
+type AuditVerified struct {
+	Records int64  `json:"records"`
+	Intact  bool   `json:"intact"`
+	Problem string `json:"problem,omitempty"`
+}

@@ -1,0 +1,108 @@
+package api
+
+import "time"
+
+// VM is a virtual machine.
+type VM struct {
+	Meta
+	Spec   VMSpec   `json:"spec"`
+	Status VMStatus `json:"status"`
+}
+
+// VMSpec is what is wanted of a VM.
+type VMSpec struct {
+	CPUs        int      `json:"cpus"`
+	MemoryBytes Bytes    `json:"memory_bytes"`
+	Image       string   `json:"image,omitempty"`
+	Power       string   `json:"power"` // "on" or "off"
+	Disks       []VMDisk `json:"disks"`
+	NICs        []VMNIC  `json:"nics"`
+}
+
+// VMDisk is one disk of a VM.
+type VMDisk struct {
+	ID        string `json:"id"`
+	SizeBytes Bytes  `json:"size_bytes"`
+	Image     string `json:"image,omitempty"`
+}
+
+// VMNIC is one network interface of a VM.
+type VMNIC struct {
+	ID       string    `json:"id"`
+	MAC      string    `json:"mac"`
+	Forwards []Forward `json:"forwards,omitempty"`
+}
+
+// Forward leads a port of the node to the guest.
+type Forward struct {
+	Protocol  string `json:"protocol"`
+	HostIP    string `json:"host_ip,omitempty"`
+	HostPort  int    `json:"host_port"`
+	GuestPort int    `json:"guest_port"`
+}
+
+// VMStatus is how a VM appears.
+type VMStatus struct {
+	// State is one of pending, provisioning, starting, running, paused, suspended,
+	// stopping, stopped, migrating, restoring, deleting, failed, unknown.
+	State  string    `json:"state"`
+	Reason string    `json:"reason,omitempty"`
+	Since  time.Time `json:"since"`
+	// LastState is what an unknown VM was last seen as.
+	LastState string `json:"last_state,omitempty"`
+	Node      string `json:"node,omitempty"`
+	// OwnerEpoch rises with each incarnation.
+	OwnerEpoch int64 `json:"owner_epoch"`
+	// Job is the job that holds the VM.
+	Job string `json:"job,omitempty"`
+	// Placement says, per node, why none fits.
+	Placement []PlacementReason `json:"placement,omitempty"`
+}
+
+// PlacementReason is why one node does not fit.
+type PlacementReason struct {
+	Node    string   `json:"node"`
+	Reasons []string `json:"reasons"`
+}
+
+// VMCreate asks for a new VM.
+type VMCreate struct {
+	Name        string            `json:"name"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	CPUs        int               `json:"cpus"`
+	MemoryBytes Bytes             `json:"memory_bytes"`
+	// Image is the name or id of the image it is made from.
+	Image string `json:"image,omitempty"`
+	// Disks in the order the guest sees them. The first of a VM from a disk image
+	// is made from the image.
+	Disks []VMDiskCreate `json:"disks,omitempty"`
+	NICs  []VMNICCreate  `json:"nics,omitempty"`
+	// Start it once it is made?
+	Start bool `json:"start,omitempty"`
+	// Node restricts placement to one node.
+	Node string `json:"node,omitempty"`
+}
+
+// VMDiskCreate is a disk wanted.
+type VMDiskCreate struct {
+	SizeBytes Bytes `json:"size_bytes"`
+}
+
+// VMNICCreate is a network interface wanted.
+type VMNICCreate struct {
+	Forwards []Forward `json:"forwards,omitempty"`
+}
+
+// VMPatch changes a VM. Fields that are absent stay.
+type VMPatch struct {
+	Labels *map[string]string `json:"labels,omitempty"`
+}
+
+// VMStop says how to stop a VM.
+type VMStop struct {
+	// GraceSeconds is how long the guest may take to shut down before it is
+	// powered off: 0 to 3600, 60 by default.
+	GraceSeconds *int `json:"grace_seconds,omitempty"`
+	// Force powers it off at once.
+	Force bool `json:"force,omitempty"`
+}
