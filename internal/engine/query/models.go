@@ -106,14 +106,14 @@ func (ns NullStepState) Value() (driver.Value, error) {
 }
 
 type JobStep struct {
-	JobID      uuid.UUID
-	Position   int32
-	Name       string
-	State      StepState
-	Output     []byte
-	Failures   int32
-	ErrorCode  *string
-	Error      *string
-	StartedAt  time.Time
-	FinishedAt *time.Time
+	JobID        uuid.UUID
+	Position     int32
+	Name         string
+	State        StepState
+	Output       []byte
+	Failures     int32
+	ErrorCode    *string
+	ErrorMessage *string
+	StartedAt    time.Time
+	FinishedAt   *time.Time
 }

@@ -1,13 +1,20 @@
 -- name: InsertJob :exec
-INSERT INTO jobs (id, project_id, kind, target_kind, target_id, target_name, params, op_seq, cancellable, created_by, request_id)
-VALUES (@id, @project_id, @kind, @target_kind, @target_id, @target_name, @params, @op_seq, @cancellable, @created_by, @request_id);
+WITH j AS (
+  INSERT INTO jobs (id, project_id, kind, target_kind, target_id, target_name, params, op_seq, cancellable, created_by, request_id)
+  VALUES (@id, @project_id, @kind, @target_kind, @target_id, @target_name, @params, @op_seq, @cancellable, @created_by, @request_id)
+  RETURNING *)
+INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
+SELECT c.project_id, 'job.updated', 'job', c.id, c.kind, c.id,
+  jsonb_build_object('state', c.state, 'progress', c.progress, 'target_kind', c.target_kind, 'target_id', c.target_id,
+    'target_name', c.target_name, 'step', '', 'wait_reason', c.wait_reason)
+FROM j c;
 
 -- name: JobEvent :exec
 -- What watchers of jobs see; they read the job for more.
 INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
 SELECT j.project_id, 'job.updated', 'job', j.id, j.kind, j.id,
-  jsonb_build_object('state', j.state, 'progress', j.progress, 'kind', j.kind, 'target_kind', j.target_kind,
-    'target_id', j.target_id, 'target_name', j.target_name, 'step', @step::text, 'wait_reason', j.wait_reason)
+  jsonb_build_object('state', j.state, 'progress', j.progress, 'target_kind', j.target_kind, 'target_id', j.target_id,
+    'target_name', j.target_name, 'step', @step::text, 'wait_reason', j.wait_reason)
 FROM jobs j WHERE j.id = @id;
 
 -- name: Holders :many
@@ -36,7 +43,7 @@ told AS (
       'target_name', c.target_name, 'step', ''::text, 'wait_reason', c.wait_reason)
   FROM claimed c WHERE c.state <> c.was)
 SELECT id, project_id, kind, target_kind, target_id, target_name, state, params, op_seq, fence, wakes,
-  cancel_requested, progress, error_code, error_message, created_by, request_id
+  cancel_requested, progress, unwind_code, unwind_message, created_by, request_id
 FROM claimed;
 
 -- name: StepsOf :many
@@ -53,7 +60,7 @@ WITH j AS (
   WHERE u.id = @id AND u.holder = @holder::uuid AND u.fence = @fence AND NOT u.cancel_requested
   RETURNING u.*),
 done AS (
-  UPDATE job_steps s SET state = 'done', output = @output, failures = 0, error_code = NULL, error = NULL, finished_at = now()
+  UPDATE job_steps s SET state = 'done', output = @output, failures = 0, error_code = NULL, error_message = NULL, finished_at = now()
   FROM j WHERE s.job_id = j.id AND s.position = @done::int),
 began AS (
   INSERT INTO job_steps (job_id, position, name, state) SELECT j.id, @next::int, @name::text, 'running' FROM j
@@ -73,11 +80,11 @@ SELECT cancel_requested FROM jobs WHERE id = @id AND holder = @holder::uuid AND 
 UPDATE jobs SET progress = @progress WHERE id = @id AND holder = @holder::uuid AND fence = @fence;
 
 -- name: StepDone :exec
-UPDATE job_steps SET state = 'done', output = @output, failures = 0, error_code = NULL, error = NULL, finished_at = now()
+UPDATE job_steps SET state = 'done', output = @output, failures = 0, error_code = NULL, error_message = NULL, finished_at = now()
 WHERE job_id = @job_id AND position = @position;
 
 -- name: StepFailed :exec
-UPDATE job_steps SET state = 'failed', failures = 0, error_code = @error_code, error = @error, finished_at = now()
+UPDATE job_steps SET state = 'failed', failures = 0, error_code = @code::text, error_message = @message::text, finished_at = now()
 WHERE job_id = @job_id AND position = @position;
 
 -- name: StepUndoing :exec
@@ -87,12 +94,14 @@ UPDATE job_steps SET state = 'undoing' WHERE job_id = @job_id AND position = @po
 UPDATE job_steps SET state = 'undone', failures = 0, finished_at = now() WHERE job_id = @job_id AND position = @position;
 
 -- name: Unwind :execrows
-UPDATE jobs SET state = 'unwinding', cancellable = false, wait_reason = '', error_code = @error_code, error_message = @error_message
+UPDATE jobs SET state = 'unwinding', cancellable = false, wait_reason = '',
+  unwind_code = @code::text, unwind_message = @message::text, error_code = @code::text, error_message = @message::text
 WHERE id = @id AND holder = @holder::uuid AND fence = @fence;
 
 -- name: Park :one
--- A wake that came since the claim looked counts as already due. A failure is
--- recorded with the step; its code is null for a step that merely waits.
+-- A wake that came since the claim looked counts as already due. The failure
+-- of a do is recorded with the step (none for a step that merely waits); those of
+-- an undo are only counted: why the step failed stays.
 WITH j AS (
   UPDATE jobs u SET holder = NULL, wait_reason = @reason,
     state = CASE WHEN u.state = 'unwinding' THEN u.state ELSE 'waiting'::job_state END,
@@ -100,12 +109,10 @@ WITH j AS (
   WHERE u.id = @id AND u.holder = @holder::uuid AND u.fence = @fence
   RETURNING u.*),
 failed AS (
-  UPDATE job_steps s SET failures = @failures::int, error_code = sqlc.narg('error_code'), error = sqlc.narg('error')
-  FROM j WHERE s.job_id = j.id AND s.position = @position::int AND s.state <> 'failed'),
-counted AS (
-  -- why a failed step failed is kept; only its undo's failures are counted
-  UPDATE job_steps s SET failures = @failures::int
-  FROM j WHERE s.job_id = j.id AND s.position = @position::int AND s.state = 'failed'),
+  UPDATE job_steps s SET failures = @failures::int,
+    error_code = CASE WHEN s.state = 'running' THEN sqlc.narg('code')::text ELSE s.error_code END,
+    error_message = CASE WHEN s.state = 'running' THEN sqlc.narg('message')::text ELSE s.error_message END
+  FROM j WHERE s.job_id = j.id AND s.position = @position::int),
 told AS (
   INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
   SELECT c.project_id, 'job.updated', 'job', c.id, c.kind, c.id,
@@ -118,15 +125,15 @@ SELECT wake_at FROM j;
 UPDATE jobs SET holder = NULL WHERE id = @id AND holder = @holder::uuid AND fence = @fence;
 
 -- name: End :execrows
-UPDATE jobs SET state = @state, holder = NULL, finished_at = now(), cancellable = false, wait_reason = '',
+UPDATE jobs SET state = @state::job_state, holder = NULL, finished_at = now(), cancellable = false, wait_reason = '',
   progress = CASE WHEN @state::job_state = 'succeeded' THEN 100 ELSE progress END,
-  error_code = @error_code, error_message = @error_message
+  error_code = unwind_code, error_message = unwind_message
 WHERE id = @id AND holder = @holder::uuid AND fence = @fence
   AND (NOT cancel_requested OR @state::job_state <> 'succeeded');
 
 -- name: Attention :execrows
 UPDATE jobs SET state = 'needs_attention', holder = NULL, cancellable = false, wait_reason = @reason,
-  error_code = 'needs_attention', error_message = @error_message
+  error_code = 'needs_attention', error_message = @message::text
 WHERE id = @id AND holder = @holder::uuid AND fence = @fence;
 
 -- name: CancelRequests :many
@@ -140,9 +147,8 @@ WHERE id = @id AND (cancel_requested OR cancellable) AND state IN ('queued', 'ru
 SELECT state, kind FROM jobs WHERE id = @id;
 
 -- name: RetryJob :execrows
-UPDATE jobs SET wake_at = now(), wait_reason = '',
-  state = (CASE WHEN EXISTS (SELECT FROM job_steps s WHERE s.job_id = jobs.id AND s.state IN ('failed', 'undoing', 'undone'))
-    THEN 'unwinding' ELSE 'waiting' END)::job_state
+UPDATE jobs SET wake_at = now(), wait_reason = '', error_code = unwind_code, error_message = unwind_message,
+  state = (CASE WHEN unwind_code IS NULL THEN 'waiting' ELSE 'unwinding' END)::job_state
 WHERE id = @id AND state = 'needs_attention';
 
 -- name: ResetFailures :exec

@@ -16,9 +16,9 @@ const advance = `-- name: Advance :one
 WITH j AS (
   UPDATE jobs u SET progress = $1, cancellable = $2, wait_reason = ''
   WHERE u.id = $3 AND u.holder = $4::uuid AND u.fence = $5 AND NOT u.cancel_requested
-  RETURNING u.id, u.project_id, u.kind, u.target_kind, u.target_id, u.target_name, u.state, u.params, u.op_seq, u.holder, u.fence, u.wake_at, u.wait_reason, u.wakes, u.cancellable, u.cancel_requested, u.progress, u.error_code, u.error_message, u.created_by, u.request_id, u.revision, u.created_at, u.started_at, u.finished_at, u.updated_at),
+  RETURNING u.id, u.project_id, u.kind, u.target_kind, u.target_id, u.target_name, u.state, u.params, u.op_seq, u.holder, u.fence, u.wake_at, u.wait_reason, u.wakes, u.cancellable, u.cancel_requested, u.progress, u.error_code, u.error_message, u.unwind_code, u.unwind_message, u.created_by, u.request_id, u.revision, u.created_at, u.started_at, u.finished_at, u.updated_at),
 done AS (
-  UPDATE job_steps s SET state = 'done', output = $6, failures = 0, error_code = NULL, error = NULL, finished_at = now()
+  UPDATE job_steps s SET state = 'done', output = $6, failures = 0, error_code = NULL, error_message = NULL, finished_at = now()
   FROM j WHERE s.job_id = j.id AND s.position = $7::int),
 began AS (
   INSERT INTO job_steps (job_id, position, name, state) SELECT j.id, $8::int, $9::text, 'running' FROM j
@@ -65,22 +65,22 @@ func (q *Queries) Advance(ctx context.Context, arg AdvanceParams) (int64, error)
 
 const attention = `-- name: Attention :execrows
 UPDATE jobs SET state = 'needs_attention', holder = NULL, cancellable = false, wait_reason = $1,
-  error_code = 'needs_attention', error_message = $2
+  error_code = 'needs_attention', error_message = $2::text
 WHERE id = $3 AND holder = $4::uuid AND fence = $5
 `
 
 type AttentionParams struct {
-	Reason       string
-	ErrorMessage *string
-	ID           uuid.UUID
-	Holder       uuid.UUID
-	Fence        int64
+	Reason  string
+	Message string
+	ID      uuid.UUID
+	Holder  uuid.UUID
+	Fence   int64
 }
 
 func (q *Queries) Attention(ctx context.Context, arg AttentionParams) (int64, error) {
 	result, err := q.db.Exec(ctx, attention,
 		arg.Reason,
-		arg.ErrorMessage,
+		arg.Message,
 		arg.ID,
 		arg.Holder,
 		arg.Fence,
@@ -140,7 +140,7 @@ claimed AS (
     state = CASE WHEN state = 'unwinding' THEN state ELSE 'running'::job_state END,
     started_at = coalesce(started_at, now())
   FROM due WHERE j.id = due.id
-  RETURNING j.id, j.project_id, j.kind, j.target_kind, j.target_id, j.target_name, j.state, j.params, j.op_seq, j.holder, j.fence, j.wake_at, j.wait_reason, j.wakes, j.cancellable, j.cancel_requested, j.progress, j.error_code, j.error_message, j.created_by, j.request_id, j.revision, j.created_at, j.started_at, j.finished_at, j.updated_at, due.was),
+  RETURNING j.id, j.project_id, j.kind, j.target_kind, j.target_id, j.target_name, j.state, j.params, j.op_seq, j.holder, j.fence, j.wake_at, j.wait_reason, j.wakes, j.cancellable, j.cancel_requested, j.progress, j.error_code, j.error_message, j.unwind_code, j.unwind_message, j.created_by, j.request_id, j.revision, j.created_at, j.started_at, j.finished_at, j.updated_at, due.was),
 told AS (
   INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
   SELECT c.project_id, 'job.updated', 'job', c.id, c.kind, c.id,
@@ -148,7 +148,7 @@ told AS (
       'target_name', c.target_name, 'step', ''::text, 'wait_reason', c.wait_reason)
   FROM claimed c WHERE c.state <> c.was)
 SELECT id, project_id, kind, target_kind, target_id, target_name, state, params, op_seq, fence, wakes,
-  cancel_requested, progress, error_code, error_message, created_by, request_id
+  cancel_requested, progress, unwind_code, unwind_message, created_by, request_id
 FROM claimed
 `
 
@@ -174,8 +174,8 @@ type ClaimJobsRow struct {
 	Wakes           int64
 	CancelRequested bool
 	Progress        int32
-	ErrorCode       *string
-	ErrorMessage    *string
+	UnwindCode      *string
+	UnwindMessage   *string
 	CreatedBy       string
 	RequestID       string
 }
@@ -211,8 +211,8 @@ func (q *Queries) ClaimJobs(ctx context.Context, arg ClaimJobsParams) ([]ClaimJo
 			&i.Wakes,
 			&i.CancelRequested,
 			&i.Progress,
-			&i.ErrorCode,
-			&i.ErrorMessage,
+			&i.UnwindCode,
+			&i.UnwindMessage,
 			&i.CreatedBy,
 			&i.RequestID,
 		); err != nil {
@@ -244,27 +244,23 @@ func (q *Queries) ClaimState(ctx context.Context, arg ClaimStateParams) (bool, e
 }
 
 const end = `-- name: End :execrows
-UPDATE jobs SET state = $1, holder = NULL, finished_at = now(), cancellable = false, wait_reason = '',
+UPDATE jobs SET state = $1::job_state, holder = NULL, finished_at = now(), cancellable = false, wait_reason = '',
   progress = CASE WHEN $1::job_state = 'succeeded' THEN 100 ELSE progress END,
-  error_code = $2, error_message = $3
-WHERE id = $4 AND holder = $5::uuid AND fence = $6
+  error_code = unwind_code, error_message = unwind_message
+WHERE id = $2 AND holder = $3::uuid AND fence = $4
   AND (NOT cancel_requested OR $1::job_state <> 'succeeded')
 `
 
 type EndParams struct {
-	State        JobState
-	ErrorCode    *string
-	ErrorMessage *string
-	ID           uuid.UUID
-	Holder       uuid.UUID
-	Fence        int64
+	State  JobState
+	ID     uuid.UUID
+	Holder uuid.UUID
+	Fence  int64
 }
 
 func (q *Queries) End(ctx context.Context, arg EndParams) (int64, error) {
 	result, err := q.db.Exec(ctx, end,
 		arg.State,
-		arg.ErrorCode,
-		arg.ErrorMessage,
 		arg.ID,
 		arg.Holder,
 		arg.Fence,
@@ -301,8 +297,15 @@ func (q *Queries) Holders(ctx context.Context, me uuid.UUID) ([]uuid.UUID, error
 }
 
 const insertJob = `-- name: InsertJob :exec
-INSERT INTO jobs (id, project_id, kind, target_kind, target_id, target_name, params, op_seq, cancellable, created_by, request_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+WITH j AS (
+  INSERT INTO jobs (id, project_id, kind, target_kind, target_id, target_name, params, op_seq, cancellable, created_by, request_id)
+  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+  RETURNING id, project_id, kind, target_kind, target_id, target_name, state, params, op_seq, holder, fence, wake_at, wait_reason, wakes, cancellable, cancel_requested, progress, error_code, error_message, unwind_code, unwind_message, created_by, request_id, revision, created_at, started_at, finished_at, updated_at)
+INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
+SELECT c.project_id, 'job.updated', 'job', c.id, c.kind, c.id,
+  jsonb_build_object('state', c.state, 'progress', c.progress, 'target_kind', c.target_kind, 'target_id', c.target_id,
+    'target_name', c.target_name, 'step', '', 'wait_reason', c.wait_reason)
+FROM j c
 `
 
 type InsertJobParams struct {
@@ -339,8 +342,8 @@ func (q *Queries) InsertJob(ctx context.Context, arg InsertJobParams) error {
 const jobEvent = `-- name: JobEvent :exec
 INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
 SELECT j.project_id, 'job.updated', 'job', j.id, j.kind, j.id,
-  jsonb_build_object('state', j.state, 'progress', j.progress, 'kind', j.kind, 'target_kind', j.target_kind,
-    'target_id', j.target_id, 'target_name', j.target_name, 'step', $1::text, 'wait_reason', j.wait_reason)
+  jsonb_build_object('state', j.state, 'progress', j.progress, 'target_kind', j.target_kind, 'target_id', j.target_id,
+    'target_name', j.target_name, 'step', $1::text, 'wait_reason', j.wait_reason)
 FROM jobs j WHERE j.id = $2
 `
 
@@ -394,14 +397,12 @@ WITH j AS (
     state = CASE WHEN u.state = 'unwinding' THEN u.state ELSE 'waiting'::job_state END,
     wake_at = CASE WHEN u.wakes <> $2 THEN now() ELSE now() + make_interval(secs => $3::float8) END
   WHERE u.id = $4 AND u.holder = $5::uuid AND u.fence = $6
-  RETURNING u.id, u.project_id, u.kind, u.target_kind, u.target_id, u.target_name, u.state, u.params, u.op_seq, u.holder, u.fence, u.wake_at, u.wait_reason, u.wakes, u.cancellable, u.cancel_requested, u.progress, u.error_code, u.error_message, u.created_by, u.request_id, u.revision, u.created_at, u.started_at, u.finished_at, u.updated_at),
+  RETURNING u.id, u.project_id, u.kind, u.target_kind, u.target_id, u.target_name, u.state, u.params, u.op_seq, u.holder, u.fence, u.wake_at, u.wait_reason, u.wakes, u.cancellable, u.cancel_requested, u.progress, u.error_code, u.error_message, u.unwind_code, u.unwind_message, u.created_by, u.request_id, u.revision, u.created_at, u.started_at, u.finished_at, u.updated_at),
 failed AS (
-  UPDATE job_steps s SET failures = $7::int, error_code = $8, error = $9
-  FROM j WHERE s.job_id = j.id AND s.position = $10::int AND s.state <> 'failed'),
-counted AS (
-  -- why a failed step failed is kept; only its undo's failures are counted
-  UPDATE job_steps s SET failures = $7::int
-  FROM j WHERE s.job_id = j.id AND s.position = $10::int AND s.state = 'failed'),
+  UPDATE job_steps s SET failures = $7::int,
+    error_code = CASE WHEN s.state = 'running' THEN $8::text ELSE s.error_code END,
+    error_message = CASE WHEN s.state = 'running' THEN $9::text ELSE s.error_message END
+  FROM j WHERE s.job_id = j.id AND s.position = $10::int),
 told AS (
   INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
   SELECT c.project_id, 'job.updated', 'job', c.id, c.kind, c.id,
@@ -412,21 +413,22 @@ SELECT wake_at FROM j
 `
 
 type ParkParams struct {
-	Reason    string
-	Wakes     int64
-	Seconds   float64
-	ID        uuid.UUID
-	Holder    uuid.UUID
-	Fence     int64
-	Failures  int32
-	ErrorCode *string
-	Error     *string
-	Position  int32
-	Name      string
+	Reason   string
+	Wakes    int64
+	Seconds  float64
+	ID       uuid.UUID
+	Holder   uuid.UUID
+	Fence    int64
+	Failures int32
+	Code     *string
+	Message  *string
+	Position int32
+	Name     string
 }
 
-// A wake that came since the claim looked counts as already due. A failure is
-// recorded with the step; its code is null for a step that merely waits.
+// A wake that came since the claim looked counts as already due. The failure
+// of a do is recorded with the step (none for a step that merely waits); those of
+// an undo are only counted: why the step failed stays.
 func (q *Queries) Park(ctx context.Context, arg ParkParams) (time.Time, error) {
 	row := q.db.QueryRow(ctx, park,
 		arg.Reason,
@@ -436,8 +438,8 @@ func (q *Queries) Park(ctx context.Context, arg ParkParams) (time.Time, error) {
 		arg.Holder,
 		arg.Fence,
 		arg.Failures,
-		arg.ErrorCode,
-		arg.Error,
+		arg.Code,
+		arg.Message,
 		arg.Position,
 		arg.Name,
 	)
@@ -471,9 +473,8 @@ func (q *Queries) ResetFailures(ctx context.Context, jobID uuid.UUID) error {
 }
 
 const retryJob = `-- name: RetryJob :execrows
-UPDATE jobs SET wake_at = now(), wait_reason = '',
-  state = (CASE WHEN EXISTS (SELECT FROM job_steps s WHERE s.job_id = jobs.id AND s.state IN ('failed', 'undoing', 'undone'))
-    THEN 'unwinding' ELSE 'waiting' END)::job_state
+UPDATE jobs SET wake_at = now(), wait_reason = '', error_code = unwind_code, error_message = unwind_message,
+  state = (CASE WHEN unwind_code IS NULL THEN 'waiting' ELSE 'unwinding' END)::job_state
 WHERE id = $1 AND state = 'needs_attention'
 `
 
@@ -510,7 +511,7 @@ func (q *Queries) SetProgress(ctx context.Context, arg SetProgressParams) (int64
 }
 
 const stepDone = `-- name: StepDone :exec
-UPDATE job_steps SET state = 'done', output = $1, failures = 0, error_code = NULL, error = NULL, finished_at = now()
+UPDATE job_steps SET state = 'done', output = $1, failures = 0, error_code = NULL, error_message = NULL, finished_at = now()
 WHERE job_id = $2 AND position = $3
 `
 
@@ -526,21 +527,21 @@ func (q *Queries) StepDone(ctx context.Context, arg StepDoneParams) error {
 }
 
 const stepFailed = `-- name: StepFailed :exec
-UPDATE job_steps SET state = 'failed', failures = 0, error_code = $1, error = $2, finished_at = now()
+UPDATE job_steps SET state = 'failed', failures = 0, error_code = $1::text, error_message = $2::text, finished_at = now()
 WHERE job_id = $3 AND position = $4
 `
 
 type StepFailedParams struct {
-	ErrorCode *string
-	Error     *string
-	JobID     uuid.UUID
-	Position  int32
+	Code     string
+	Message  string
+	JobID    uuid.UUID
+	Position int32
 }
 
 func (q *Queries) StepFailed(ctx context.Context, arg StepFailedParams) error {
 	_, err := q.db.Exec(ctx, stepFailed,
-		arg.ErrorCode,
-		arg.Error,
+		arg.Code,
+		arg.Message,
 		arg.JobID,
 		arg.Position,
 	)
@@ -576,7 +577,7 @@ func (q *Queries) StepUndone(ctx context.Context, arg StepUndoneParams) error {
 }
 
 const stepsOf = `-- name: StepsOf :many
-SELECT job_id, position, name, state, output, failures, error_code, error, started_at, finished_at FROM job_steps WHERE job_id = ANY($1::uuid[]) ORDER BY job_id, position
+SELECT job_id, position, name, state, output, failures, error_code, error_message, started_at, finished_at FROM job_steps WHERE job_id = ANY($1::uuid[]) ORDER BY job_id, position
 `
 
 func (q *Queries) StepsOf(ctx context.Context, jobs []uuid.UUID) ([]JobStep, error) {
@@ -596,7 +597,7 @@ func (q *Queries) StepsOf(ctx context.Context, jobs []uuid.UUID) ([]JobStep, err
 			&i.Output,
 			&i.Failures,
 			&i.ErrorCode,
-			&i.Error,
+			&i.ErrorMessage,
 			&i.StartedAt,
 			&i.FinishedAt,
 		); err != nil {
@@ -611,22 +612,23 @@ func (q *Queries) StepsOf(ctx context.Context, jobs []uuid.UUID) ([]JobStep, err
 }
 
 const unwind = `-- name: Unwind :execrows
-UPDATE jobs SET state = 'unwinding', cancellable = false, wait_reason = '', error_code = $1, error_message = $2
+UPDATE jobs SET state = 'unwinding', cancellable = false, wait_reason = '',
+  unwind_code = $1::text, unwind_message = $2::text, error_code = $1::text, error_message = $2::text
 WHERE id = $3 AND holder = $4::uuid AND fence = $5
 `
 
 type UnwindParams struct {
-	ErrorCode    *string
-	ErrorMessage *string
-	ID           uuid.UUID
-	Holder       uuid.UUID
-	Fence        int64
+	Code    string
+	Message string
+	ID      uuid.UUID
+	Holder  uuid.UUID
+	Fence   int64
 }
 
 func (q *Queries) Unwind(ctx context.Context, arg UnwindParams) (int64, error) {
 	result, err := q.db.Exec(ctx, unwind,
-		arg.ErrorCode,
-		arg.ErrorMessage,
+		arg.Code,
+		arg.Message,
 		arg.ID,
 		arg.Holder,
 		arg.Fence,

@@ -250,6 +250,9 @@ CREATE TABLE jobs (
   progress     int NOT NULL DEFAULT 0 CHECK (progress BETWEEN 0 AND 100),
   error_code   text,
   error_message text,
+  -- why it unwinds: kept while error_* tells what needs attention
+  unwind_code  text,
+  unwind_message text,
   created_by   text NOT NULL,
   request_id   text NOT NULL DEFAULT '',
   revision     bigint NOT NULL DEFAULT 1,
@@ -261,6 +264,9 @@ CREATE TABLE jobs (
     (state IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL)),
   CONSTRAINT terminal_has_no_holder CHECK (
     state IN ('running', 'unwinding') OR holder IS NULL),
+  CONSTRAINT unwind_says_why CHECK (
+    (unwind_code IS NULL) = (unwind_message IS NULL) AND
+    (state <> 'unwinding' OR unwind_code IS NOT NULL)),
   CONSTRAINT error_iff_not_well CHECK (
     (error_code IS NULL) = (error_message IS NULL) AND
     (state <> 'succeeded' OR error_code IS NULL) AND
@@ -280,12 +286,12 @@ CREATE TABLE job_steps (
   -- failures in a row of its do, later of its undo, that were worth another try
   failures    int NOT NULL DEFAULT 0,
   error_code  text,
-  error       text,
+  error_message text,
   started_at  timestamptz NOT NULL DEFAULT now(),
   finished_at timestamptz,
   PRIMARY KEY (job_id, position),
-  CONSTRAINT error_is_whole CHECK ((error_code IS NULL) = (error IS NULL)),
-  CONSTRAINT failed_says_why CHECK (state <> 'failed' OR error IS NOT NULL)
+  CONSTRAINT error_is_whole CHECK ((error_code IS NULL) = (error_message IS NULL)),
+  CONSTRAINT failed_says_why CHECK (state <> 'failed' OR error_code IS NOT NULL)
 );
 
 ALTER TABLE vms ADD CONSTRAINT vms_job_fk FOREIGN KEY (job_id) REFERENCES jobs(id) DEFERRABLE INITIALLY DEFERRED;

@@ -575,6 +575,8 @@ type Job struct {
 	Progress        int32
 	ErrorCode       *string
 	ErrorMessage    *string
+	UnwindCode      *string
+	UnwindMessage   *string
 	CreatedBy       string
 	RequestID       string
 	Revision        int64
@@ -585,16 +587,16 @@ type Job struct {
 }
 
 type JobStep struct {
-	JobID      uuid.UUID
-	Position   int32
-	Name       string
-	State      StepState
-	Output     []byte
-	Failures   int32
-	ErrorCode  *string
-	Error      *string
-	StartedAt  time.Time
-	FinishedAt *time.Time
+	JobID        uuid.UUID
+	Position     int32
+	Name         string
+	State        StepState
+	Output       []byte
+	Failures     int32
+	ErrorCode    *string
+	ErrorMessage *string
+	StartedAt    time.Time
+	FinishedAt   *time.Time
 }
 
 type Lease struct {

@@ -17,7 +17,7 @@ ON CONFLICT (principal, key) DO NOTHING;
 DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours';
 
 -- name: JobSteps :many
-SELECT position, name, state, error, started_at, finished_at FROM job_steps WHERE job_id = $1 ORDER BY position;
+SELECT position, name, state, error_message AS error, started_at, finished_at FROM job_steps WHERE job_id = $1 ORDER BY position;
 
 -- name: JobHolderOf :one
 SELECT job_id FROM vms WHERE id = $1;

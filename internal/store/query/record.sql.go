@@ -151,7 +151,7 @@ func (q *Queries) JobHolderOf(ctx context.Context, id uuid.UUID) (*uuid.UUID, er
 }
 
 const jobSteps = `-- name: JobSteps :many
-SELECT position, name, state, error, started_at, finished_at FROM job_steps WHERE job_id = $1 ORDER BY position
+SELECT position, name, state, error_message AS error, started_at, finished_at FROM job_steps WHERE job_id = $1 ORDER BY position
 `
 
 type JobStepsRow struct {
