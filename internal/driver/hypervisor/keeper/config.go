@@ -1,0 +1,98 @@
+package keeper
+
+import (
+	"time"
+
+	"github.com/novacron/novacron/internal/driver/hypervisor/process"
+	"github.com/novacron/novacron/internal/vocab/gen"
+)
+
+// The hidden words that make the program a keeper or its second stage.
+const (
+	Face     = "keeper"
+	ExecFace = "keeper-exec"
+)
+
+// Files of a VM's record folder that the keeper writes.
+const (
+	ProcFile = "proc.json"
+	ExitFile = "exit.json"
+	LockFile = "lock"
+)
+
+// File descriptors that the hypervisor finds open: listening UNIX sockets.
+const (
+	ControlFD = 3
+	SerialFD  = 4
+
+	specFD = 5
+)
+
+// Config is what a keeper is told, on its standard input.
+type Config struct {
+	// Dir is the VM's record folder.
+	Dir string `json:"dir"`
+	// Control, Serial and Socket are the paths of the sockets to make: the first
+	// two for the hypervisor, the third is the keeper's own.
+	Control string `json:"control"`
+	Serial  string `json:"serial"`
+	Socket  string `json:"socket"`
+	// Epoch is noted in proc.json.
+	Epoch gen.OwnerEpoch `json:"epoch"`
+	// LogBytes bounds each of the two log segments.
+	LogBytes int64 `json:"log_bytes"`
+	// Cgroups are the folders the keeper itself joins.
+	Cgroups []string `json:"cgroups,omitempty"`
+	// Exec is what the child becomes.
+	Exec Exec `json:"exec"`
+}
+
+// Exec says what keeper-exec confines itself to and becomes.
+type Exec struct {
+	Path string   `json:"path"`
+	Argv []string `json:"argv"`
+	Env  []string `json:"env,omitempty"`
+	// Cgroups are the folders to join.
+	Cgroups []string `json:"cgroups,omitempty"`
+	// Credential is whom to become; nil stays.
+	Credential *Credential `json:"credential,omitempty"`
+	Limits     []Limit     `json:"limits,omitempty"`
+}
+
+// Credential is a user and a group; supplementary groups are dropped.
+type Credential struct {
+	UID int `json:"uid"`
+	GID int `json:"gid"`
+}
+
+// Limit is one resource limit of setrlimit(2), soft and hard alike.
+type Limit struct {
+	Resource int    `json:"resource"`
+	Max      uint64 `json:"max"`
+}
+
+// Proc is proc.json.
+type Proc struct {
+	Epoch      gen.OwnerEpoch   `json:"epoch"`
+	Keeper     process.Identity `json:"keeper"`
+	Hypervisor process.Identity `json:"hypervisor"`
+}
+
+// Exit is exit.json: how the hypervisor ended.
+type Exit struct {
+	Epoch gen.OwnerEpoch `json:"epoch"`
+	// Code is the exit code; -1 if it was killed.
+	Code int `json:"code"`
+	// Signal that killed it, or 0.
+	Signal int `json:"signal,omitempty"`
+	// At is wall time.
+	At time.Time `json:"at"`
+	// Said is the end of what it wrote to standard error.
+	Said string `json:"said,omitempty"`
+}
+
+// report is the keeper's answer to the agent.
+type report struct {
+	Proc  Proc   `json:"proc"`
+	Error string `json:"error,omitempty"`
+}

@@ -1,0 +1,86 @@
+package keeper
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Exit codes of keeper-exec before it has become something else.
+const (
+	exitNoSpec  = 125 // the keeper died before it said what to become
+	exitConfine = 126 // could not confine itself, or exec
+)
+
+// ExecMain is the second stage; the program calls it first of all when its first
+// argument is ExecFace. It returns only if it could not become the hypervisor.
+func ExecMain([]string) int {
+	var spec Exec
+	pipe := os.NewFile(specFD, "spec")
+	if pipe == nil {
+		return exitNoSpec
+	}
+	if err := json.NewDecoder(pipe).Decode(&spec); err != nil {
+		return exitNoSpec
+	}
+	_ = pipe.Close()
+	fmt.Fprintln(os.Stderr, "keeper-exec:", confineAndExec(spec))
+	return exitConfine
+}
+
+// confineAndExec gives up rights in the order in which each step still has the
+// rights it needs: cgroups and limits as the user we came as, then the user, then
+// the promise to gain nothing any more.
+func confineAndExec(spec Exec) error {
+	// no_new_privs belongs to the thread that execs.
+	runtime.LockOSThread()
+	unix.Umask(0o077)
+	if err := join(spec.Cgroups); err != nil {
+		return err
+	}
+	for _, l := range spec.Limits {
+		if err := syscall.Setrlimit(l.Resource, &syscall.Rlimit{Cur: l.Max, Max: l.Max}); err != nil {
+			return fmt.Errorf("set limit %d: %w", l.Resource, err)
+		}
+	}
+	if c := spec.Credential; c != nil {
+		if err := syscall.Setgroups(nil); err != nil {
+			return fmt.Errorf("drop groups: %w", err)
+		}
+		if err := syscall.Setresgid(c.GID, c.GID, c.GID); err != nil {
+			return fmt.Errorf("become group %d: %w", c.GID, err)
+		}
+		if err := syscall.Setresuid(c.UID, c.UID, c.UID); err != nil {
+			return fmt.Errorf("become user %d: %w", c.UID, err)
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("set no_new_privs: %w", err)
+	}
+	// What the agent itself may have inherited stays behind.
+	if err := unix.CloseRange(SerialFD+1, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close inherited files: %w", err)
+	}
+	if err := syscall.Exec(spec.Path, spec.Argv, spec.Env); err != nil {
+		return fmt.Errorf("exec the hypervisor: %w", err)
+	}
+	return nil
+}
+
+// join moves this process into cgroups.
+func join(cgroups []string) error {
+	pid := []byte(strconv.Itoa(os.Getpid()))
+	for _, dir := range cgroups {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), pid, 0); err != nil {
+			return fmt.Errorf("join the VM's cgroup: %w", err)
+		}
+	}
+	return nil
+}

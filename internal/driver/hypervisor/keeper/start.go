@@ -1,0 +1,87 @@
+package keeper
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// stderrFile holds what a keeper says when it breaks.
+const stderrFile = "keeper.err"
+
+// Start runs a keeper from the program at binary and returns when it reports
+// that the hypervisor was started and is written down. What the hypervisor then
+// does is to be asked from itself.
+//
+// After an error, and after ctx has ended, a keeper may still be starting: its
+// lock (see Running) tells, and proc.json names what to end.
+func Start(ctx context.Context, binary, title string, c Config) (Proc, error) {
+	in, err := json.Marshal(c)
+	if err != nil {
+		return Proc{}, err
+	}
+	stderr, err := os.OpenFile(filepath.Join(c.Dir, stderrFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return Proc{}, err
+	}
+	defer func() { _ = stderr.Close() }()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return Proc{}, err
+	}
+	defer func() { _ = r.Close() }()
+	cmd := exec.Command(binary, Face, title)
+	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=2", "GOTRACEBACK=single"}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), w, stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	_ = w.Close()
+	if err != nil {
+		return Proc{}, fmt.Errorf("start the keeper: %w", err)
+	}
+	go func() { _ = cmd.Wait() }() // reaped whenever it ends; its exit says nothing
+	stop := context.AfterFunc(ctx, func() { _ = r.Close() })
+	defer stop()
+	return readReport(ctx, r)
+}
+
+func readReport(ctx context.Context, r io.Reader) (Proc, error) {
+	var got report
+	err := json.NewDecoder(r).Decode(&got)
+	switch {
+	case ctx.Err() != nil:
+		return Proc{}, ctx.Err()
+	case err != nil:
+		return Proc{}, fmt.Errorf("the keeper ended without a report: %w", err)
+	case got.Error != "":
+		return Proc{}, errors.New(got.Error)
+	}
+	return got.Proc, nil
+}
+
+// Running tells whether a keeper holds the record folder: a live one, or one that
+// is just starting.
+func Running(root *os.Root) (bool, error) {
+	f, err := root.OpenFile(LockFile, os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = f.Close() }()
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
+}
