@@ -2,11 +2,13 @@ package workflow
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/novacron/novacron/internal/vocab/clock"
@@ -38,7 +40,7 @@ type Options struct {
 	Poll time.Duration
 	// Backoff between failures of a step; DefaultBackoff by default.
 	Backoff Backoff
-	// MaxFailures of one step in a row, worth retrying, before the job unwinds; 9 by
+	// MaxFailures of one step in a row, worth retrying, before the job unwinds; 10 by
 	// default (about 30 s with DefaultBackoff).
 	MaxFailures int
 	// MaxFailuresAfter is the same at and after the point of no return, where the
@@ -53,55 +55,197 @@ type Options struct {
 	Twice bool
 }
 
+func (o Options) filled() Options {
+	def := func(n *int, v int) {
+		if *n == 0 {
+			*n = v
+		}
+	}
+	def(&o.Workers, 64)
+	def(&o.MaxFailures, 10)
+	def(&o.MaxFailuresAfter, 10)
+	if o.Poll == 0 {
+		o.Poll = time.Second
+	}
+	if o.Backoff == nil {
+		o.Backoff = DefaultBackoff
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Committed == nil {
+		o.Committed = func() {}
+	}
+	return o
+}
+
 // Executor drives jobs. Make one per server with New.
-type Executor struct{ opts Options }
+type Executor struct {
+	opts  Options
+	flows map[string]*Bound
+	kinds []string
+	nudge chan struct{}
+	// replan says that due has changed
+	replan chan struct{}
+	// killed is closed by a test's ErrKilled: from then on nothing is written
+	killed   chan struct{}
+	killOnce sync.Once
+	wg       sync.WaitGroup
+
+	mu     sync.Mutex
+	active map[id.ID]*claim
+	// due holds when jobs parked by this executor want to be looked at, on the
+	// clock's Boot: the poll alone would make short pauses a second long
+	due []time.Duration
+
+	// of the claiming goroutine alone
+	holders []id.ID
+	sick    bool
+	pollAt  time.Duration // on the clock's Boot
+}
+
+// errStopping is the cause of contexts that end with the executor.
+var errStopping = errors.New("workflow: the executor stops")
+
+// patience is how long a clean stop waits for steps to heed their context.
+const patience = 15 * time.Second
 
 // New makes an executor.
-func New(opts Options) *Executor { return &Executor{opts: opts} }
+func New(opts Options) *Executor {
+	e := &Executor{
+		opts: opts.filled(), flows: map[string]*Bound{}, nudge: make(chan struct{}, 1), replan: make(chan struct{}, 1),
+		killed: make(chan struct{}), active: map[id.ID]*claim{},
+	}
+	for _, f := range opts.Flows {
+		if e.flows[f.name] != nil {
+			panic("workflow: two flows are named " + f.name)
+		}
+		e.flows[f.name] = &f
+		e.kinds = append(e.kinds, f.name)
+	}
+	return e
+}
 
 // Run claims and drives jobs until ctx ends; then it stops the steps under way
 // and releases their claims, so that another server goes on at once.
-func (e *Executor) Run(ctx context.Context) error { panic("workflow: not built yet") }
+func (e *Executor) Run(ctx context.Context) error {
+	root, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(errStopping)
+	for {
+		polled, more := e.wait(ctx)
+		if !more {
+			break
+		}
+		e.round(root, polled)
+	}
+	if e.isKilled() {
+		end(ErrKilled)
+		e.wg.Wait()
+		return ErrKilled
+	}
+	end(errStopping)
+	return e.drain()
+}
+
+// wait sleeps until there may be work: nudged, a parked job due, or polled.
+func (e *Executor) wait(ctx context.Context) (polled, more bool) {
+	for {
+		pause := max(e.pollAt-e.opts.Clock.Boot(), 0)
+		if d, ok := e.nextDue(); ok {
+			pause = min(pause, d)
+		}
+		timer, stop := e.opts.Clock.After(pause)
+		select {
+		case <-e.killed:
+			stop()
+			return false, false
+		case <-ctx.Done():
+			stop()
+			return false, false
+		case <-e.replan:
+			stop()
+			continue
+		case <-e.nudge:
+			stop()
+		case <-timer:
+		}
+		if e.opts.Clock.Boot() < e.pollAt {
+			return false, !e.isKilled()
+		}
+		e.pollAt = e.opts.Clock.Boot() + e.opts.Poll*8/10 + rand.N(e.opts.Poll*4/10)
+		return true, !e.isKilled()
+	}
+}
+
+// drain waits for the workers, who release their claims.
+func (e *Executor) drain() error {
+	done := make(chan struct{})
+	go func() { e.wg.Wait(); close(done) }()
+	late, stop := e.opts.Clock.After(patience)
+	defer stop()
+	select {
+	case <-done:
+		return nil
+	case <-late:
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return fmt.Errorf("workflow: %d steps did not stop within %v", len(e.active), patience)
+	}
+}
 
 // Nudge makes the executor look for work now: call it after a commit that
 // enqueued, cancelled, retried or woke a job. It never blocks.
-func (e *Executor) Nudge() {}
+func (e *Executor) Nudge() { poke(e.nudge) }
 
-// Enqueue inserts the job inside the caller's transaction. Nudge the executor
-// after the commit.
-func Enqueue(ctx context.Context, tx pgx.Tx, j NewJob) error { panic("workflow: not built yet") }
-
-// Cancel asks for a job to be cancelled. It is granted while the current step
-// (or, between two, the next one) allows it; the job then unwinds and ends as
-// cancelled. Otherwise the error is errs.NotCancellable, or errs.NotFound. To
-// cancel twice is no error.
-func Cancel(ctx context.Context, tx pgx.Tx, job id.ID) error { panic("workflow: not built yet") }
-
-// Retry lets a job that needs attention go on where it stood, forward or
-// unwinding, with its count of failures at zero.
-func Retry(ctx context.Context, tx pgx.Tx, job id.ID) error { panic("workflow: not built yet") }
-
-// Wake makes parked jobs run again now and gives their number. Nudge the
-// executor after the commit.
-func Wake(ctx context.Context, db Querier, f Filter) (int64, error) {
-	panic("workflow: not built yet")
+func poke(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
 }
 
-// FirstCancellable is what NewJob.Cancellable of this flow's jobs should be.
-func (f Flow[E]) FirstCancellable() bool { return f.Steps[0].Cancellable }
-
-type claim struct {
-	job     Job
-	fence   int64
-	params  json.RawMessage
-	outputs map[string]json.RawMessage
-	log     *slog.Logger
+func (e *Executor) isKilled() bool {
+	select {
+	case <-e.killed:
+		return true
+	default:
+		return false
+	}
 }
 
-func (c *claim) inTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	panic("workflow: not built yet")
+func (e *Executor) kill() { e.killOnce.Do(func() { close(e.killed) }) }
+
+// maxDue bounds the memory of parked jobs; the poll finds the others.
+const maxDue = 4096
+
+func (e *Executor) parkedFor(d time.Duration) {
+	if d > e.opts.Poll {
+		return // the poll is soon enough
+	}
+	e.mu.Lock()
+	if len(e.due) < maxDue {
+		// a little late rather than a little early: the database's clock decides
+		e.due = append(e.due, e.opts.Clock.Boot()+d+time.Millisecond)
+	}
+	e.mu.Unlock()
+	poke(e.replan)
 }
 
-func (c *claim) reportProgress(ctx context.Context, percent int) error {
-	panic("workflow: not built yet")
+// nextDue gives how long until a parked job is due and forgets those that are.
+func (e *Executor) nextDue() (time.Duration, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now, next, found := e.opts.Clock.Boot(), time.Duration(0), false
+	rest := e.due[:0]
+	for _, at := range e.due {
+		left := max(at-now, 0)
+		if !found || left < next {
+			next, found = left, true
+		}
+		if at > now {
+			rest = append(rest, at)
+		}
+	}
+	e.due = rest
+	return next, found
 }

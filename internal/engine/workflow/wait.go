@@ -43,7 +43,7 @@ func retryable(err error) bool {
 // Backoff is the pause after the n-th failure in a row (1 is the first).
 type Backoff func(n int) time.Duration
 
-// DefaultBackoff doubles from 250 ms to 5 s: nine failures take about 30 s.
+// DefaultBackoff doubles from 250 ms to 5 s: ten failures take about 30 s.
 func DefaultBackoff(n int) time.Duration {
 	const first, most = 250 * time.Millisecond, 5 * time.Second
 	if n > 5 {
