@@ -75,7 +75,7 @@ func (d *Driver) begin(ctx context.Context, v id.ID) (context.Context, func(), e
 		free()
 		return nil, nil, errDead()
 	}
-	leave, err := d.host.enter(ctx, v)
+	leave, err := d.host.turns.Take(ctx, v)
 	if err != nil {
 		free()
 		return nil, nil, err

@@ -13,8 +13,8 @@ import (
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/serial"
+	"github.com/novacron/novacron/internal/driver/hypervisor/turn"
 	"github.com/novacron/novacron/internal/vocab/clock"
-	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
@@ -38,9 +38,10 @@ type Host struct {
 	life context.Context
 	end  context.CancelFunc
 
+	turns turn.Table
+
 	mu           sync.Mutex
 	guests       map[id.ID]*guest
-	busy         map[id.ID]chan struct{} // calls under way, by VM; closed at their end
 	faults       map[id.ID]*Faults
 	gates        map[id.ID][]*held
 	gatesChanged chan struct{}
@@ -78,7 +79,6 @@ func NewHost(opt Options) (*Host, error) {
 	h := &Host{
 		opt:          opt,
 		guests:       map[id.ID]*guest{},
-		busy:         map[id.ID]chan struct{}{},
 		faults:       map[id.ID]*Faults{},
 		gates:        map[id.ID][]*held{},
 		gatesChanged: make(chan struct{}),
@@ -95,31 +95,6 @@ func NewHost(opt Options) (*Host, error) {
 // Close ends what waits in the background. Guests stay as they are, in memory
 // and in Options.Dir.
 func (h *Host) Close() { h.end() }
-
-// enter serializes calls about one VM. It waits for its turn until ctx ends.
-func (h *Host) enter(ctx context.Context, vm id.ID) (leave func(), err error) {
-	for {
-		h.mu.Lock()
-		turn, taken := h.busy[vm]
-		if !taken {
-			mine := make(chan struct{})
-			h.busy[vm] = mine
-			h.mu.Unlock()
-			return func() {
-				h.mu.Lock()
-				delete(h.busy, vm)
-				h.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		h.mu.Unlock()
-		select {
-		case <-turn:
-		case <-ctx.Done():
-			return nil, errs.New(errs.Timeout, "another call about VM %s is still under way", vm).Because(ctx.Err())
-		}
-	}
-}
 
 // change gives a guest a new phase, keeps it, and queues it for every sink. It is
 // called with h.mu held; flush follows once it is released.
