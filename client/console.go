@@ -1,0 +1,74 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/coder/websocket"
+)
+
+// Console is an open serial console.
+type Console struct {
+	ctx  context.Context
+	end  context.CancelFunc
+	conn *websocket.Conn
+	rest []byte
+}
+
+var _ io.ReadWriteCloser = (*Console)(nil)
+
+// Console attaches to the serial console of a VM until it is closed or ctx
+// ends. Reading gives io.EOF when the guest is gone. One goroutine may read while
+// another writes.
+func (s VMs) Console(ctx context.Context, vm string) (*Console, error) {
+	var conn *websocket.Conn
+	// Attaching is safe: an attempt that broke off holds nothing.
+	err := s.c.repeat(ctx, request{safe: true}, func(ctx context.Context) (err error) {
+		conn, _, err = s.c.websocket(ctx, vmPath(vm)+"/console", nil) //nolint:bodyclose // the library closes it
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	conn.SetReadLimit(maxEvent)
+	life, end := context.WithCancel(ctx)
+	go keepAlive(life, conn)
+	return &Console{ctx: life, end: end, conn: conn}, nil
+}
+
+// Read implements io.Reader.
+func (c *Console) Read(p []byte) (int, error) {
+	for len(c.rest) == 0 {
+		_, data, err := c.conn.Read(c.ctx)
+		if err != nil {
+			if c.ctx.Err() != nil {
+				return 0, io.EOF
+			}
+			return 0, closed(err)
+		}
+		c.rest = data
+	}
+	n := copy(p, c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
+}
+
+// Write implements io.Writer.
+func (c *Console) Write(p []byte) (int, error) {
+	if err := c.conn.Write(c.ctx, websocket.MessageBinary, p); err != nil {
+		return 0, closed(err)
+	}
+	return len(p), nil
+}
+
+// Close lets go of the console.
+func (c *Console) Close() error {
+	err := c.conn.Close(websocket.StatusNormalClosure, "")
+	c.end()
+	var ce websocket.CloseError
+	if errors.As(err, &ce) {
+		return nil
+	}
+	return err
+}

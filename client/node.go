@@ -1,0 +1,49 @@
+package client
+
+import (
+	"context"
+	"iter"
+	"net/url"
+
+	"github.com/novacron/novacron/api"
+)
+
+// Nodes are the hosts. A node is named by its name or its id.
+type Nodes struct{ c *Client }
+
+func nodePath(node string) string { return "/nodes/" + url.PathEscape(node) }
+
+// List gives one page.
+func (s Nodes) List(ctx context.Context, o ListOptions) (api.List[api.Node], error) {
+	return list[api.Node](ctx, s.c, "/nodes", o)
+}
+
+// All walks through every page.
+func (s Nodes) All(ctx context.Context, o ListOptions) iter.Seq2[api.Node, error] {
+	return all[api.Node](ctx, s.c, "/nodes", o)
+}
+
+// Get reads one.
+func (s Nodes) Get(ctx context.Context, node string) (api.Node, error) {
+	return get[api.Node](ctx, s.c, nodePath(node))
+}
+
+// Token makes a single-use token with which a host joins the cluster.
+func (s Nodes) Token(ctx context.Context) (api.NodeToken, error) {
+	return create[api.NodeToken](ctx, s.c, "/node-tokens", struct{}{})
+}
+
+// Cordon keeps new VMs off a node.
+func (s Nodes) Cordon(ctx context.Context, node string) (api.Node, error) {
+	return post[api.Node](ctx, s.c, nodePath(node)+"/cordon", nil, nil)
+}
+
+// Uncordon gives a node new VMs again.
+func (s Nodes) Uncordon(ctx context.Context, node string) (api.Node, error) {
+	return post[api.Node](ctx, s.c, nodePath(node)+"/uncordon", nil, nil)
+}
+
+// Remove takes a node out of the cluster for ever.
+func (s Nodes) Remove(ctx context.Context, node string) (Change, error) {
+	return remove[Change](ctx, s.c, nodePath(node))
+}

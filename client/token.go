@@ -1,0 +1,28 @@
+package client
+
+import (
+	"context"
+	"iter"
+	"net/url"
+
+	"github.com/novacron/novacron/api"
+)
+
+// Tokens are the API tokens.
+type Tokens struct{ c *Client }
+
+// All walks through every page.
+func (s Tokens) All(ctx context.Context, o ListOptions) iter.Seq2[api.Token, error] {
+	return all[api.Token](ctx, s.c, "/tokens", o)
+}
+
+// Create makes a token. The answer is the only place that ever holds it.
+func (s Tokens) Create(ctx context.Context, req api.TokenCreate) (api.Token, error) {
+	return create[api.Token](ctx, s.c, "/tokens", req)
+}
+
+// Revoke ends a token at once.
+func (s Tokens) Revoke(ctx context.Context, id string) error {
+	_, err := remove[struct{}](ctx, s.c, "/tokens/"+url.PathEscape(id))
+	return err
+}

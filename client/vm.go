@@ -1,0 +1,127 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"iter"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/novacron/novacron/api"
+)
+
+// VMs are the virtual machines. A VM is named by its name or its id.
+type VMs struct{ c *Client }
+
+// Change is the answer to a change: the job that makes it, or, when nothing is
+// left to do, the object as it is.
+type Change struct {
+	// Job makes the change; nil if it is already made.
+	Job *api.Job
+	// VM is the machine when it already is as asked.
+	VM *api.VM
+}
+
+// UnmarshalJSON implements json.Unmarshaler: it tells the two answers apart.
+func (ch *Change) UnmarshalJSON(data []byte) error {
+	var both struct {
+		Kind string   `json:"kind"`
+		Job  *api.Job `json:"job"`
+	}
+	if err := json.Unmarshal(data, &both); err != nil {
+		return err
+	}
+	switch both.Kind {
+	case "vm":
+		return json.Unmarshal(data, &ch.VM)
+	case "job":
+		return json.Unmarshal(data, &ch.Job)
+	default:
+		ch.Job = both.Job
+		return nil
+	}
+}
+
+func vmPath(vm string) string { return "/vms/" + url.PathEscape(vm) }
+
+// List gives one page.
+func (s VMs) List(ctx context.Context, o ListOptions) (api.List[api.VM], error) {
+	return list[api.VM](ctx, s.c, "/vms", o)
+}
+
+// All walks through every page.
+func (s VMs) All(ctx context.Context, o ListOptions) iter.Seq2[api.VM, error] {
+	return all[api.VM](ctx, s.c, "/vms", o)
+}
+
+// Get reads one.
+func (s VMs) Get(ctx context.Context, vm string) (api.VM, error) {
+	return get[api.VM](ctx, s.c, vmPath(vm))
+}
+
+// Create asks for a new VM.
+func (s VMs) Create(ctx context.Context, req api.VMCreate) (Change, error) {
+	return create[Change](ctx, s.c, "/vms", req)
+}
+
+// Patch changes a VM that is still at the revision.
+func (s VMs) Patch(ctx context.Context, vm string, revision int64, patch api.VMPatch) (api.VM, error) {
+	var out api.VM
+	body, err := json.Marshal(patch)
+	if err != nil {
+		return out, fail(CodeInvalidConfig, "the change cannot be written as JSON", err)
+	}
+	r := request{method: http.MethodPatch, path: vmPath(vm), body: body, header: http.Header{}}
+	r.header.Set("If-Match", strconv.Quote(strconv.FormatInt(revision, 10)))
+	err = s.c.do(ctx, r, &out)
+	return out, err
+}
+
+// Delete removes a VM and its disks.
+func (s VMs) Delete(ctx context.Context, vm string) (Change, error) {
+	return remove[Change](ctx, s.c, vmPath(vm))
+}
+
+// Start starts a VM.
+func (s VMs) Start(ctx context.Context, vm string) (Change, error) {
+	return s.act(ctx, vm, "start", nil)
+}
+
+// Stop shuts a VM down.
+func (s VMs) Stop(ctx context.Context, vm string, how api.VMStop) (Change, error) {
+	return s.act(ctx, vm, "stop", how)
+}
+
+// Restart shuts a VM down and starts it again.
+func (s VMs) Restart(ctx context.Context, vm string, how api.VMStop) (Change, error) {
+	return s.act(ctx, vm, "restart", how)
+}
+
+// Pause halts a VM's CPUs; its memory stays.
+func (s VMs) Pause(ctx context.Context, vm string) (Change, error) {
+	return s.act(ctx, vm, "pause", nil)
+}
+
+// Resume lets a paused VM go on.
+func (s VMs) Resume(ctx context.Context, vm string) (Change, error) {
+	return s.act(ctx, vm, "resume", nil)
+}
+
+func (s VMs) act(ctx context.Context, vm, verb string, how any) (Change, error) {
+	return post[Change](ctx, s.c, vmPath(vm)+"/"+verb, nil, how)
+}
+
+// Logs reads what the guest wrote to its serial console. With follow the stream
+// goes on until it is closed or ctx ends.
+func (s VMs) Logs(ctx context.Context, vm string, follow bool) (io.ReadCloser, error) {
+	q := url.Values{}
+	if follow {
+		q.Set("follow", "true")
+	}
+	return s.c.open(ctx, request{
+		method: http.MethodGet, path: vmPath(vm) + "/log", query: q, safe: true,
+		header: http.Header{"Accept": {"text/plain, application/problem+json"}},
+	})
+}
