@@ -118,7 +118,9 @@ type failure struct {
 }
 
 func fail(code, detail string, cause error) error {
-	return &failure{public: &api.Error{Title: "the request was not answered", Detail: detail, Code: code}, cause: cause}
+	return &failure{cause: cause, public: &api.Error{
+		Title: "the request was not answered", Detail: detail, Code: code, Retryable: code == CodeUnreachable,
+	}}
 }
 
 // Error implements error.
@@ -140,8 +142,7 @@ func (f *failure) Unwrap() []error {
 // CodeOf gives the code of an error of this package or of a server; empty for
 // any other error.
 func CodeOf(err error) string {
-	var e *api.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*api.Error](err); ok {
 		return e.Code
 	}
 	return ""

@@ -66,8 +66,7 @@ func (c *Console) Write(p []byte) (int, error) {
 func (c *Console) Close() error {
 	err := c.conn.Close(websocket.StatusNormalClosure, "")
 	c.end()
-	var ce websocket.CloseError
-	if errors.As(err, &ce) {
+	if _, answered := errors.AsType[websocket.CloseError](err); answered {
 		return nil
 	}
 	return err

@@ -78,8 +78,8 @@ func (s *stream) connect(ctx context.Context) error {
 			s.anchor(resp)
 			return nil
 		}
-		var t *tried
-		if !errors.As(err, &t) {
+		t, ok := errors.AsType[*tried](err)
+		if !ok {
 			return err
 		}
 		if !t.again || now().After(deadline) || sleep(ctx, max(backoff(n), t.wait)) != nil {
@@ -175,11 +175,11 @@ func (c *Client) websocket(ctx context.Context, path string, query url.Values) (
 // closed tells how a WebSocket's end is seen by a reader: io.EOF when the other
 // side was done.
 func closed(err error) error {
-	var ce websocket.CloseError
+	ce, said := errors.AsType[websocket.CloseError](err)
 	switch {
-	case errors.As(err, &ce) && ce.Code == websocket.StatusNormalClosure:
+	case said && ce.Code == websocket.StatusNormalClosure:
 		return io.EOF
-	case errors.As(err, &ce) && ce.Reason != "":
+	case said && ce.Reason != "":
 		return &failure{public: &api.Error{
 			Title: "the connection was ended", Detail: ce.Reason,
 			Code: CodeUnreachable, Retryable: true,

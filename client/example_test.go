@@ -12,7 +12,7 @@ import (
 	"github.com/novacron/novacron/client"
 )
 
-func Example() {
+func Example() { //nolint:testableexamples // it needs a cluster
 	c, err := client.New(client.Config{
 		Addresses:   []string{"cloud.example:8443"},
 		Fingerprint: os.Getenv("NOVACRON_FINGERPRINT"),
@@ -21,7 +21,6 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
 	ctx := context.Background()
 	change, err := c.VMs.Create(ctx, api.VMCreate{
 		Name: "web", CPUs: 1, MemoryBytes: 512 << 20, Image: "debian", Start: true,
@@ -40,7 +39,7 @@ func Example() {
 }
 
 // A list walks through its pages by itself.
-func ExampleVMs_All() {
+func ExampleVMs_All() { //nolint:testableexamples // it needs a cluster
 	c, err := client.New(client.Config{Socket: "/run/novacron/server/api.sock"})
 	if err != nil {
 		log.Fatal(err)
@@ -54,7 +53,7 @@ func ExampleVMs_All() {
 }
 
 // Errors carry a stable code to branch on.
-func ExampleCodeOf() {
+func ExampleCodeOf() { //nolint:testableexamples // it needs a cluster
 	c, err := client.New(client.Config{Socket: "/run/novacron/server/api.sock"})
 	if err != nil {
 		log.Fatal(err)
@@ -71,7 +70,7 @@ func ExampleCodeOf() {
 }
 
 // Events resume by themselves after the last one seen.
-func ExampleClient_Events() {
+func ExampleClient_Events() { //nolint:testableexamples // it needs a cluster
 	c, err := client.New(client.Config{Socket: "/run/novacron/server/api.sock"})
 	if err != nil {
 		log.Fatal(err)
@@ -85,7 +84,7 @@ func ExampleClient_Events() {
 }
 
 // Logs are a stream like any other.
-func ExampleVMs_Logs() {
+func ExampleVMs_Logs() { //nolint:testableexamples // it needs a cluster
 	c, err := client.New(client.Config{Socket: "/run/novacron/server/api.sock"})
 	if err != nil {
 		log.Fatal(err)

@@ -48,7 +48,9 @@ func (s Images) Delete(ctx context.Context, image string) (Change, error) {
 // is read twice: its hash goes ahead, so that the server can tell a damaged
 // transfer. progress, if not nil, is told how much was sent; it goes back to the
 // start when a broken upload begins again.
-func (s Images) Upload(ctx context.Context, image, role string, content io.ReaderAt, size int64, progress func(sent int64)) (api.Image, error) {
+func (s Images) Upload(ctx context.Context, image, role string, content io.ReaderAt, size int64,
+	progress func(sent int64),
+) (api.Image, error) {
 	sum := sha256.New()
 	if _, err := io.Copy(sum, &stoppable{ctx, io.NewSectionReader(content, 0, size)}); err != nil {
 		return api.Image{}, fail(CodeInvalidConfig, "the file of the image cannot be read", err)

@@ -78,27 +78,43 @@ func (c *Client) WaitJob(ctx context.Context, id string, progress func(api.Job))
 	defer stop()
 	nudge := make(chan struct{}, 1)
 	go c.nudge(watch, id, nudge)
-	var last api.Job
-	lost := now()
+	w := &waiting{c: c, id: id, progress: progress, answered: now()}
 	for every := pollFirst; ; every = min(every*2, pollLast) {
-		job, err := c.Jobs.Get(ctx, id)
-		switch {
-		case err == nil:
-			lost = now()
-			if job.Revision != last.Revision || last.ID == "" || len(job.Steps) != len(last.Steps) {
-				progress(job)
-			}
-			last = job
-		case ctx.Err() != nil || !retryable(err) || now().Sub(lost) > patience:
-			return last, err
-		}
-		if err == nil && job.Ended() {
-			return job, ended(job)
+		done, err := w.look(ctx)
+		if done || err != nil {
+			return w.last, err
 		}
 		if err := waitNudge(ctx, nudge, every); err != nil {
-			return last, fail(CodeInterrupted, "waiting for the job was interrupted; the job goes on", err)
+			return w.last, fail(CodeInterrupted, "waiting for the job was interrupted; the job goes on", err)
 		}
 	}
+}
+
+// waiting is one caller's wait for a job.
+type waiting struct {
+	c        *Client
+	id       string
+	progress func(api.Job)
+	last     api.Job
+	// answered is when a server last did.
+	answered time.Time
+}
+
+// look reads the job once; done says that it has ended, whatever came of it.
+func (w *waiting) look(ctx context.Context) (done bool, err error) {
+	job, err := w.c.Jobs.Get(ctx, w.id)
+	if err != nil {
+		if ctx.Err() != nil || !retryable(err) || now().Sub(w.answered) > patience {
+			return false, err
+		}
+		return false, nil
+	}
+	w.answered = now()
+	if w.last.ID == "" || job.Revision != w.last.Revision || len(job.Steps) != len(w.last.Steps) {
+		w.progress(job)
+	}
+	w.last = job
+	return job.Ended(), ended(job)
 }
 
 // WaitChange waits for a change's job, if there is one.
@@ -110,7 +126,7 @@ func (c *Client) WaitChange(ctx context.Context, change Change, progress func(ap
 }
 
 func ended(job api.Job) error {
-	if job.State == "succeeded" {
+	if !job.Ended() || job.State == "succeeded" {
 		return nil
 	}
 	return &JobError{Job: job}
@@ -118,8 +134,8 @@ func ended(job api.Job) error {
 
 // retryable tells whether the same call may succeed later.
 func retryable(err error) bool {
-	var e *api.Error
-	return errors.As(err, &e) && e.Retryable
+	e, ok := errors.AsType[*api.Error](err)
+	return ok && e.Retryable
 }
 
 // nudge says when an event concerns the job. Errors end it: polling goes on.

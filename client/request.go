@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -135,8 +136,8 @@ func (c *Client) repeat(ctx context.Context, r request, try func(context.Context
 		if err == nil {
 			return nil
 		}
-		var t *tried
-		if !errors.As(err, &t) {
+		t, ok := errors.AsType[*tried](err)
+		if !ok {
 			return err
 		}
 		wait := max(backoff(n), t.wait)
@@ -196,9 +197,7 @@ func (c *Client) newRequest(ctx context.Context, base string, r request) (*http.
 	if r.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	for k, v := range r.header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, r.header)
 	if r.raw != nil {
 		req.ContentLength = r.size
 	}
@@ -225,22 +224,18 @@ func (c *Client) unreachable(base string, cause error, sent bool) error {
 	if c.cfg.Socket != "" {
 		where = c.cfg.Socket
 	}
-	var asURL *url.Error
-	if errors.As(cause, &asURL) {
+	if asURL, ok := errors.AsType[*url.Error](cause); ok {
 		cause = asURL.Err // the URL is said already
 	}
-	var unknown *tls.CertificateVerificationError
-	if errors.Is(cause, errUntrusted) || errors.As(cause, &unknown) {
+	_, unknown := errors.AsType[*tls.CertificateVerificationError](cause)
+	if unknown || errors.Is(cause, errUntrusted) {
 		return &tried{again: len(c.bases) > 1, err: fail(CodeUntrusted, "the server at "+where+" is not trusted", cause)}
 	}
-	err := fail(CodeUnreachable, "the server at "+where+" cannot be reached", cause)
+	detail := "the server at " + where + " cannot be reached"
 	if sent {
-		err = fail(CodeUnreachable, "the connection to the server at "+where+" broke off", cause)
+		detail = "the connection to the server at " + where + " broke off"
 	}
-	var f *failure
-	if errors.As(err, &f) {
-		f.public.Retryable = true
-	}
+	err := fail(CodeUnreachable, detail, cause)
 	return &tried{again: true, sent: sent, err: err}
 }
 
