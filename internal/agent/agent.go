@@ -64,7 +64,8 @@ type Agent struct {
 	records *records
 	reports *reporter
 	log     *slog.Logger
-	// beats numbers the lease renewals of this incarnation, over all sessions
+	// beats numbers the lease renewals of this incarnation, over all sessions; the
+	// incarnation is the upper half, so that renewals grow across restarts
 	beats atomic.Int64
 
 	mu     sync.Mutex

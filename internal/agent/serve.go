@@ -60,7 +60,7 @@ func (a *Agent) Serve(ctx context.Context, up Up, lease time.Duration) error {
 func (a *Agent) beat(ctx context.Context, up Up, every time.Duration) error {
 	for {
 		err := a.call(ctx, up, nodelink.MethodHeartbeat, nodelink.Heartbeat{
-			NodeEpoch: a.cfg.Epoch, Seq: a.beats.Add(1),
+			NodeEpoch: a.cfg.Epoch, Seq: int64(a.cfg.Epoch)<<32 + a.beats.Add(1),
 		}, nil)
 		if err == nil {
 			err = a.cfg.Clock.Sleep(ctx, every)

@@ -109,3 +109,13 @@ func (n Node) Change(to State) error {
 	}
 	return nil
 }
+
+// CPUOvercommit is how many vCPUs a node offers per CPU: guests idle most of the
+// time, and a busy one only slows others down. Four is Nova's default since
+// 2023 ("initial_cpu_allocation_ratio"). Memory is not overcommitted.
+const CPUOvercommit = 4
+
+// Schedulable is what a node offers to VMs.
+func Schedulable(i Inventory) Resources {
+	return Resources{CPUs: i.CPUs * CPUOvercommit, MemoryBytes: i.MemoryBytes, DiskBytes: i.StorageBytes}
+}

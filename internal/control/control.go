@@ -1,0 +1,173 @@
+package control
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"log/slog"
+
+	"github.com/novacron/novacron/internal/domain/audit"
+	"github.com/novacron/novacron/internal/domain/auth"
+	"github.com/novacron/novacron/internal/domain/job"
+	"github.com/novacron/novacron/internal/engine/blob"
+	"github.com/novacron/novacron/internal/engine/pki"
+	"github.com/novacron/novacron/internal/engine/workflow"
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// Config is what a Service is made of.
+type Config struct {
+	Store *store.Store
+	CA    *pki.Authority
+	// Cluster is the cluster's row, its secrets opened elsewhere.
+	Cluster store.Cluster
+	Project id.ID
+	Images  *blob.Dir
+	Live    *Liveness
+	Clock   clock.Clock
+	Log     *slog.Logger
+	// Committed is called after each commit: it wakes executor and sequencer.
+	Committed func()
+}
+
+// Service carries out requests.
+type Service struct{ cfg Config }
+
+// New makes a service.
+func New(cfg Config) *Service { return &Service{cfg: cfg} }
+
+// Caller is who asks, and for which request.
+type Caller struct {
+	auth.Principal
+	RequestID string
+	// Key is the request's idempotency key, Hash what it stands for.
+	Key  string
+	Hash []byte
+}
+
+// Accepted is what a change that takes time answers with.
+type Accepted struct {
+	// Job is nil when there was nothing to do.
+	Job *id.ID `json:"job"`
+	// Object is what the change is about.
+	Object id.ID `json:"object"`
+}
+
+// record makes the audit record of an accepted change.
+func (c Caller) record(action, kind string, object id.ID, name string) audit.Record {
+	return audit.Record{
+		Principal: c.Name, Role: string(c.Role), Origin: c.Origin, Action: action,
+		ObjectKind: kind, ObjectID: &object, ObjectName: name, Outcome: audit.Accepted, RequestID: c.RequestID,
+	}
+}
+
+// change runs one transaction of a request and wakes whoever waits for commits.
+func (s *Service) change(ctx context.Context, fn func(*store.Tx) error) error {
+	err := s.cfg.Store.InTx(ctx, fn)
+	if err == nil {
+		s.cfg.Committed()
+	}
+	return err
+}
+
+// once makes a creation happen once per idempotency key: the answer is kept in
+// the transaction of the change, and a repeat gets it again. A key used for
+// another request is refused.
+func (s *Service) once(ctx context.Context, c Caller, create func(*store.Tx) (Accepted, error)) (Accepted, error) {
+	if c.Key == "" {
+		var out Accepted
+		err := s.change(ctx, func(tx *store.Tx) (err error) {
+			out, err = create(tx)
+			return err
+		})
+		return out, err
+	}
+	for range 2 {
+		if out, ok, err := s.answered(ctx, c); ok || err != nil {
+			return out, err
+		}
+		out, first, err := s.createOnce(ctx, c, create)
+		if err != nil || first {
+			return out, err
+		}
+	}
+	return Accepted{}, errs.New(errs.Conflict, "another request with the same Idempotency-Key is under way; repeat this one")
+}
+
+func (s *Service) answered(ctx context.Context, c Caller) (out Accepted, ok bool, err error) {
+	a, err := s.cfg.Store.IdempotencyGet(ctx, c.Name, c.Key)
+	if err != nil || a == nil {
+		return out, false, err
+	}
+	if string(a.RequestHash) != string(c.Hash) {
+		return out, false, errs.New(errs.IdempotencyReuse, "this Idempotency-Key was used for another request: make a new key for a new request")
+	}
+	if err := json.Unmarshal(a.Body, &out); err != nil {
+		return out, false, errs.New(errs.Internal, "the kept answer cannot be read").Because(err)
+	}
+	return out, true, nil
+}
+
+// errLost rolls the transaction back when another request with the key won.
+var errLost = errs.New(errs.Conflict, "another request with the same Idempotency-Key was first")
+
+func (s *Service) createOnce(ctx context.Context, c Caller, create func(*store.Tx) (Accepted, error)) (out Accepted, first bool, err error) {
+	err = s.change(ctx, func(tx *store.Tx) error {
+		var err error
+		if out, err = create(tx); err != nil {
+			return err
+		}
+		body, err := json.Marshal(out)
+		if err != nil {
+			return errs.New(errs.Internal, "the answer cannot be kept").Because(err)
+		}
+		won, err := tx.IdempotencyPut(ctx, c.Name, c.Key, store.Answer{RequestHash: c.Hash, Status: 202, Body: body})
+		if err == nil && !won {
+			return errLost
+		}
+		return err
+	})
+	if err == errLost { //nolint:errorlint // our own value, unwrapped
+		return out, false, nil
+	}
+	return out, err == nil, err
+}
+
+// HashRequest is what an idempotency key is bound to.
+func HashRequest(method, path string, body []byte) []byte {
+	h := sha256.New()
+	for _, part := range [][]byte{[]byte(method), []byte(path), body} {
+		h.Write(part)
+		h.Write([]byte{0})
+	}
+	return h.Sum(nil)
+}
+
+// enqueue starts a workflow in the transaction of the change.
+func enqueue(ctx context.Context, tx *store.Tx, c Caller, j workflow.NewJob) error {
+	j.CreatedBy, j.RequestID = c.Name, c.RequestID
+	return workflow.Enqueue(ctx, tx, j)
+}
+
+// Jobs gives a page of jobs.
+func (s *Service) Jobs(ctx context.Context, p store.Page) ([]job.Job, *store.Next, error) {
+	return s.cfg.Store.JobList(ctx, s.cfg.Project, p)
+}
+
+// Job gives one job with its steps.
+func (s *Service) Job(ctx context.Context, j id.ID) (job.Job, error) {
+	return s.cfg.Store.JobGet(ctx, s.cfg.Project, j)
+}
+
+// CancelJob asks for a job to be cancelled.
+func (s *Service) CancelJob(ctx context.Context, c Caller, j id.ID) (job.Job, error) {
+	return s.onJob(ctx, c, "job.cancel", j, workflow.Cancel)
+}
+
+// RetryJob lets a job that needs attention go on.
+func (s *Service) RetryJob(ctx context.Context, c Caller, j id.ID) (job.Job, error) {
+	return s.onJob(ctx, c, "job.retry", j, workflow.Retry)
+}

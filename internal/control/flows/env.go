@@ -1,0 +1,169 @@
+package flows
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/novacron/novacron/internal/domain/image"
+	"github.com/novacron/novacron/internal/domain/node"
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/engine/workflow"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// Env is what steps may use.
+type Env struct {
+	Store *store.Store
+	Nodes Nodes
+	// Reporting judges a node's lease by this server's own clock.
+	Reporting func(node id.ID) bool
+	Files     Files
+	// Cluster is the incarnation every command carries.
+	Cluster id.ID
+}
+
+// Nodes sends commands.
+type Nodes interface {
+	// Call sends a command to a node and reads its reply; it fills in the node's
+	// epoch in the header of a fenced command. errs.NodeUnreachable when the node
+	// has no session here.
+	Call(ctx context.Context, node id.ID, cmd nodelink.Command, reply any) error
+}
+
+// Files is the content of images on this server.
+type Files interface {
+	// Ticket lets one bulk stream read a file, once, for a while.
+	Ticket(sha256 string) (string, error)
+	// Remove deletes a file; an absent one is no error.
+	Remove(sha256 string) error
+}
+
+// run is a step of a flow about VMs.
+type run = workflow.Run[Env]
+
+// stepTimeout bounds a command that should take milliseconds; a node that takes
+// longer is asked again under the next attempt.
+const stepTimeout = 30 * time.Second
+
+// load reads the VM a job is about.
+func load(ctx context.Context, r *run) (vm.View, error) {
+	return r.Env.Store.VMByID(ctx, r.Job.Target.ID)
+}
+
+// head makes the header of a command of this step.
+func head(r *run, v vm.View, epoch gen.OwnerEpoch, budget time.Duration) nodelink.Header {
+	return nodelink.Header{
+		Cluster: r.Env.Cluster, VM: v.Intent.ID, OwnerEpoch: epoch,
+		Operation: r.Job.ID, OpSeq: r.Job.OpSeq, Step: r.Step, Attempt: r.Attempt,
+		BudgetMS: budget.Milliseconds(),
+	}
+}
+
+// call sends a command about a VM to its node, waiting a little longer than the
+// node may take.
+func call(ctx context.Context, r *run, v vm.View, cmd nodelink.Fenced, reply any) error {
+	if v.Intent.NodeID == nil {
+		return errs.New(errs.Internal, "VM %q has no node to send %s to", v.Intent.Name, cmd.Method())
+	}
+	budget := time.Duration(cmd.Head().BudgetMS) * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, budget+stepTimeout/2)
+	defer cancel()
+	return r.Env.Nodes.Call(ctx, *v.Intent.NodeID, cmd, reply)
+}
+
+// observe sends a command whose reply is an observation, and records that as the
+// agent's report.
+func observe(ctx context.Context, r *run, v vm.View, cmd nodelink.Fenced) (nodelink.Report, error) {
+	var rep nodelink.Report
+	if err := call(ctx, r, v, cmd, &rep); err != nil {
+		return rep, err
+	}
+	_, err := r.Env.Store.ReportsApply(ctx, *v.Intent.NodeID, cmd.Head().NodeEpoch, []nodelink.Report{rep})
+	return rep, err
+}
+
+// write runs store writes under the job's claim.
+func write(ctx context.Context, r *run, fn func(*store.Tx) error) error {
+	return r.InTx(ctx, func(tx pgx.Tx) error { return fn(store.On(tx)) })
+}
+
+// free is the Finish of flows that leave the VM in place: it ends the hold, and
+// a failure stays with the VM until the next success.
+func free(ctx context.Context, tx pgx.Tx, r *run, out workflow.Outcome) error {
+	v, err := store.On(tx).VMByID(ctx, r.Job.Target.ID)
+	if err != nil {
+		return err
+	}
+	failure := out.Err
+	if out.Succeeded() {
+		failure = nil
+	}
+	return store.On(tx).VMFree(ctx, v.Intent, r.Job.ID, failure)
+}
+
+// machine is what the node needs to launch the VM.
+func machine(v vm.View, img *image.Image) nodelink.Machine {
+	m := nodelink.Machine{Name: v.Intent.Name, CPUs: v.Intent.CPUs, MemoryBytes: v.Intent.MemoryBytes}
+	if img != nil && img.Kind == image.Kernel {
+		m.Kernel, m.Initrd, m.Cmdline = part(*img, image.RoleKernel), part(*img, image.RoleInitrd), img.Cmdline
+	}
+	for _, d := range v.Volumes {
+		m.Volumes = append(m.Volumes, d.ID)
+	}
+	for _, n := range v.NICs {
+		c := nodelink.NIC{ID: n.ID, MAC: n.MAC}
+		for _, f := range n.Forwards {
+			c.Forwards = append(c.Forwards, nodelink.Forward(f))
+		}
+		m.NICs = append(m.NICs, c)
+	}
+	return m
+}
+
+func part(i image.Image, r image.Role) *nodelink.ImageFile {
+	f, ok := i.File(r)
+	if !ok {
+		return nil
+	}
+	w := wireFile(f)
+	return &w
+}
+
+func wireFile(f image.File) nodelink.ImageFile {
+	return nodelink.ImageFile{SHA256: f.SHA256, SizeBytes: f.SizeBytes, Format: f.Format, VirtualBytes: f.VirtualBytes}
+}
+
+// imageOf reads the VM's image; nil when it has none.
+func imageOf(ctx context.Context, r *run, v vm.View) (*image.Image, error) {
+	if v.Intent.ImageID == nil {
+		return nil, nil
+	}
+	i, err := r.Env.Store.ImageByID(ctx, *v.Intent.ImageID)
+	return &i, err
+}
+
+// candidates reads all nodes with this server's judgement of their leases.
+func candidates(ctx context.Context, env Env) ([]node.Node, error) {
+	var all []node.Node
+	page := store.Page{Limit: 500}
+	for {
+		nodes, next, err := env.Store.NodeList(ctx, page)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range nodes {
+			n.Reporting = env.Reporting(n.ID)
+			all = append(all, n)
+		}
+		if next == nil {
+			return all, nil
+		}
+		page.AfterKey, page.AfterID = next.Key, &next.ID
+	}
+}

@@ -1,0 +1,212 @@
+package flows
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/novacron/novacron/internal/domain/scheduler"
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/engine/workflow"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// CreateParams are the parameters of vm.create.
+type CreateParams struct {
+	// Start the VM once its disks are there?
+	Start bool `json:"start"`
+	// Node restricts placement; empty for any.
+	Node string `json:"node,omitempty"`
+}
+
+// placeAgain is how long a VM that fits nowhere waits for the next look, unless
+// a node joins or is uncordoned before.
+const placeAgain = 5 * time.Second
+
+// fetchTimeout bounds the transfer of an image to a node.
+const fetchTimeout = 30 * time.Minute
+
+// VMCreate makes a VM whose intent was recorded, held by this job, when it was
+// accepted: choose a node, bring the image there, make the disks, and launch it
+// if asked. While no node fits, it waits and says why, per node.
+//
+// It unwinds to nothing: process, disks, reservation and the VM's row are gone;
+// what stays is the image in the node's cache and this job's record.
+func VMCreate() workflow.Flow[Env] {
+	return workflow.Flow[Env]{
+		Name: vm.JobCreate,
+		Steps: []workflow.Step[Env]{
+			{Name: "place", Do: place, Undo: unplace, Cancellable: true},
+			{Name: "fetch image", Do: fetchImage, Cancellable: true},
+			// the disks' undo removes all the node holds of the VM, the record included
+			{Name: "make disks", Do: makeDisks, Undo: erase, Cancellable: true},
+			// the epoch rises before the command goes out and never falls again
+			{Name: "raise epoch", Do: ifStart(raiseEpoch), Undo: lowerPower},
+			{Name: "launch", Do: ifStart(launch), Undo: powerOffUndo},
+		},
+		Finish: finishCreate,
+	}
+}
+
+func ifStart(do func(context.Context, *run) (any, error)) func(context.Context, *run) (any, error) {
+	return func(ctx context.Context, r *run) (any, error) {
+		var p CreateParams
+		if err := r.Params(&p); err != nil || !p.Start {
+			return nil, err
+		}
+		return do(ctx, r)
+	}
+}
+
+// placed is the output of "place".
+type placed struct {
+	Node id.ID `json:"node"`
+}
+
+// place chooses among the nodes as they are now and commits the choice under the
+// node's own counters; a node that filled up meanwhile is passed over.
+func place(ctx context.Context, r *run) (any, error) {
+	var p CreateParams
+	if err := r.Params(&p); err != nil {
+		return nil, err
+	}
+	v, err := load(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if v.Intent.NodeID != nil {
+		return placed{*v.Intent.NodeID}, nil // done before a crash
+	}
+	nodes, err := candidates(ctx, r.Env)
+	if err != nil {
+		return nil, err
+	}
+	plan, rejected, ok := scheduler.Place(nodes, scheduler.Request{
+		CPUs: v.Intent.CPUs, MemoryBytes: v.Intent.MemoryBytes, DiskBytes: v.DiskBytes(), NodeName: p.Node,
+	})
+	if !ok {
+		return nil, explain(ctx, r, v, rejected)
+	}
+	for _, c := range plan.Ranked {
+		var ok bool
+		err := write(ctx, r, func(tx *store.Tx) (err error) {
+			ok, err = tx.VMPlace(ctx, v, c.Node)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			return placed{c.Node}, nil
+		}
+	}
+	return nil, workflow.Wait("every node that fitted was taken meanwhile", placeAgain/10)
+}
+
+// explain keeps the reasons with the VM and parks the job.
+func explain(ctx context.Context, r *run, v vm.View, rejected []scheduler.Rejected) error {
+	why := vm.Unplaced{Summary: scheduler.Explain(rejected)}
+	for _, n := range rejected {
+		why.Nodes = append(why.Nodes, vm.UnplacedNode{Node: n.Name, Reasons: n.Reasons})
+	}
+	err := write(ctx, r, func(tx *store.Tx) error {
+		if old := v.Intent.Placement; old != nil && old.Summary == why.Summary {
+			return nil
+		}
+		if err := tx.VMExplain(ctx, v.Intent.ID, why); err != nil {
+			return err
+		}
+		return tx.VMChanged(ctx, v.Intent, &r.Job.ID)
+	})
+	if err != nil {
+		return err
+	}
+	return workflow.Wait(why.Summary, placeAgain)
+}
+
+func unplace(ctx context.Context, r *run) error {
+	return write(ctx, r, func(tx *store.Tx) error {
+		v, err := tx.VMByID(ctx, r.Job.Target.ID)
+		if err != nil {
+			return err
+		}
+		return tx.VMUnplace(ctx, v)
+	})
+}
+
+// fetchImage brings the image's files into the node's cache. It has no undo: the
+// cache is the node's own to empty.
+func fetchImage(ctx context.Context, r *run) (any, error) {
+	v, err := load(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	img, err := imageOf(ctx, r, v)
+	if err != nil || img == nil {
+		return nil, err
+	}
+	cmd := &nodelink.EnsureImages{Header: head(r, v, v.Intent.Epoch, fetchTimeout), Tickets: map[string]string{}}
+	for _, f := range img.Files {
+		cmd.Files = append(cmd.Files, wireFile(f))
+		if cmd.Tickets[f.SHA256], err = r.Env.Files.Ticket(f.SHA256); err != nil {
+			return nil, err
+		}
+	}
+	return nil, call(ctx, r, v, cmd, nil)
+}
+
+func makeDisks(ctx context.Context, r *run) (any, error) {
+	v, err := load(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	cmd := &nodelink.CreateVolumes{Header: head(r, v, v.Intent.Epoch, stepTimeout)}
+	for _, d := range v.Volumes {
+		spec := nodelink.VolumeSpec{ID: d.ID, SizeBytes: d.SizeBytes}
+		if d.ImageID != nil {
+			img, err := r.Env.Store.ImageByID(ctx, *d.ImageID)
+			if err != nil {
+				return nil, err
+			}
+			if spec.Base = part(img, "disk"); spec.Base == nil {
+				return nil, errs.New(errs.Conflict, "image %q has no disk to make a volume from", img.Name)
+			}
+		}
+		cmd.Volumes = append(cmd.Volumes, spec)
+	}
+	return nil, call(ctx, r, v, cmd, nil)
+}
+
+// erase removes what the node holds of the VM. A VM that got no node has nothing.
+func erase(ctx context.Context, r *run) error {
+	v, err := load(ctx, r)
+	if err != nil || v.Intent.NodeID == nil {
+		return err
+	}
+	cmd := &nodelink.Erase{Header: head(r, v, v.Intent.Epoch, stepTimeout)}
+	for _, d := range v.Volumes {
+		cmd.Volumes = append(cmd.Volumes, d.ID)
+	}
+	return call(ctx, r, v, cmd, nil)
+}
+
+func finishCreate(ctx context.Context, tx pgx.Tx, r *run, out workflow.Outcome) error {
+	t := store.On(tx)
+	v, err := t.VMByID(ctx, r.Job.Target.ID)
+	if err != nil {
+		return err
+	}
+	if !out.Succeeded() {
+		return t.VMDelete(ctx, v, &r.Job.ID)
+	}
+	if !v.Intent.PowerOn {
+		if err := t.VMUnreserve(ctx, v); err != nil {
+			return err
+		}
+	}
+	return t.VMFree(ctx, v.Intent, r.Job.ID, nil)
+}

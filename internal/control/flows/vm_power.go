@@ -1,0 +1,197 @@
+package flows
+
+import (
+	"context"
+	"time"
+
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/engine/workflow"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/gen"
+)
+
+// VMStart launches a VM on the node that has its disks, under a new owner
+// epoch. It unwinds to a stopped VM with the reason kept: process and
+// reservation are gone, the raised epoch stays, since a late command under it
+// must not work either.
+func VMStart() workflow.Flow[Env] {
+	return workflow.Flow[Env]{
+		Name: vm.JobStart,
+		Steps: []workflow.Step[Env]{
+			{Name: "reserve", Do: reserve, Undo: unreserve, Cancellable: true},
+			{Name: "raise epoch", Do: raiseEpoch, Undo: lowerPower},
+			{Name: "launch", Do: launch, Undo: powerOffUndo},
+		},
+		Finish: free,
+	}
+}
+
+// StopParams are the parameters of vm.stop and vm.restart.
+type StopParams struct {
+	// GraceMS is how long the guest may take to shut down; 0 powers it off at once.
+	GraceMS int64 `json:"grace_ms"`
+}
+
+// VMStop asks the guest to shut down, powers it off when the grace period is
+// over, and gives back CPU and memory. What was asked of a guest cannot be taken
+// back: unwinding restores the wish that it runs, and what the guest did meanwhile is shown as
+// it is.
+func VMStop() workflow.Flow[Env] {
+	return workflow.Flow[Env]{
+		Name: vm.JobStop,
+		Steps: []workflow.Step[Env]{
+			{Name: "intend", Do: intendOff, Undo: intendOn, Cancellable: true},
+			{Name: "shut down", Do: shutDown},
+			{Name: "power off", Do: powerOff},
+			{Name: "release", Do: releaseDo},
+		},
+		Finish: free,
+	}
+}
+
+// VMRestart stops and launches a VM under a new owner epoch. A launch that fails
+// leaves it stopped, with the reason.
+func VMRestart() workflow.Flow[Env] {
+	return workflow.Flow[Env]{
+		Name: vm.JobRestart,
+		Steps: []workflow.Step[Env]{
+			// what was asked of a guest cannot be taken back: no undo
+			{Name: "shut down", Do: shutDown},
+			{Name: "power off", Do: powerOff},
+			{Name: "reserve", Do: reserve, Undo: unreserve},
+			{Name: "raise epoch", Do: raiseEpoch, Undo: lowerPower},
+			{Name: "launch", Do: launch, Undo: powerOffUndo},
+		},
+		Finish: free,
+	}
+}
+
+// VMPause halts a VM's vCPUs. It unwinds to whatever the guest does.
+func VMPause() workflow.Flow[Env] {
+	return workflow.Flow[Env]{
+		Name: vm.JobPause,
+		Steps: []workflow.Step[Env]{{Name: "pause", Do: func(ctx context.Context, r *run) (any, error) {
+			v, err := load(ctx, r)
+			if err != nil {
+				return nil, err
+			}
+			return observe(ctx, r, v, &nodelink.Pause{Header: head(r, v, v.Intent.Epoch, stepTimeout)})
+		}}},
+		Finish: free,
+	}
+}
+
+// VMResume continues a VM's vCPUs.
+func VMResume() workflow.Flow[Env] {
+	return workflow.Flow[Env]{
+		Name: vm.JobResume,
+		Steps: []workflow.Step[Env]{{Name: "resume", Do: func(ctx context.Context, r *run) (any, error) {
+			v, err := load(ctx, r)
+			if err != nil {
+				return nil, err
+			}
+			return observe(ctx, r, v, &nodelink.Resume{Header: head(r, v, v.Intent.Epoch, stepTimeout)})
+		}}},
+		Finish: free,
+	}
+}
+
+// reserve counts the VM's CPU and memory on its node.
+func reserve(ctx context.Context, r *run) (any, error) {
+	return nil, write(ctx, r, func(tx *store.Tx) error {
+		v, err := tx.VMByID(ctx, r.Job.Target.ID)
+		if err != nil {
+			return err
+		}
+		return tx.VMReserve(ctx, v)
+	})
+}
+
+func unreserve(ctx context.Context, r *run) error {
+	return write(ctx, r, func(tx *store.Tx) error {
+		v, err := tx.VMByID(ctx, r.Job.Target.ID)
+		if err != nil {
+			return err
+		}
+		return tx.VMUnreserve(ctx, v)
+	})
+}
+
+func releaseDo(ctx context.Context, r *run) (any, error) { return nil, unreserve(ctx, r) }
+
+// raised is the output of "raise epoch".
+type raised struct {
+	Epoch gen.OwnerEpoch `json:"epoch"`
+}
+
+// raiseEpoch decides the new incarnation before any command goes out. Run twice,
+// it decides twice: a number nobody used is no loss, one used twice would be.
+func raiseEpoch(ctx context.Context, r *run) (any, error) {
+	var out raised
+	err := write(ctx, r, func(tx *store.Tx) (err error) {
+		if err := tx.VMSetPower(ctx, r.Job.Target.ID, true); err != nil {
+			return err
+		}
+		out.Epoch, err = tx.VMRaiseEpoch(ctx, r.Job.Target.ID)
+		return err
+	})
+	return out, err
+}
+
+// lowerPower takes back the wish, not the epoch.
+func lowerPower(ctx context.Context, r *run) error { return setPower(ctx, r, false) }
+
+func intendOff(ctx context.Context, r *run) (any, error) { return nil, setPower(ctx, r, false) }
+
+func intendOn(ctx context.Context, r *run) error { return setPower(ctx, r, true) }
+
+func setPower(ctx context.Context, r *run, on bool) error {
+	return write(ctx, r, func(tx *store.Tx) error { return tx.VMSetPower(ctx, r.Job.Target.ID, on) })
+}
+
+func launch(ctx context.Context, r *run) (any, error) {
+	v, err := load(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	img, err := imageOf(ctx, r, v)
+	if err != nil {
+		return nil, err
+	}
+	return observe(ctx, r, v, &nodelink.Launch{
+		Header:  head(r, v, v.Intent.Epoch, launchTimeout),
+		Machine: machine(v, img),
+	})
+}
+
+// launchTimeout is generous: a host under load takes its time to start QEMU.
+const launchTimeout = time.Minute
+
+// shutDown asks the guest and waits; whether it obeyed, "power off" finds out.
+func shutDown(ctx context.Context, r *run) (any, error) {
+	var p StopParams
+	if err := r.Params(&p); err != nil || p.GraceMS <= 0 {
+		return nil, err
+	}
+	v, err := load(ctx, r)
+	if err != nil || v.Intent.Epoch == 0 {
+		return nil, err
+	}
+	grace := time.Duration(p.GraceMS) * time.Millisecond
+	return observe(ctx, r, v, &nodelink.Shutdown{Header: head(r, v, v.Intent.Epoch, grace+stepTimeout), GraceMS: p.GraceMS})
+}
+
+// powerOff ends the process, if there is one, and reports that there is none.
+func powerOff(ctx context.Context, r *run) (any, error) {
+	v, err := load(ctx, r)
+	if err != nil || v.Intent.NodeID == nil || v.Intent.Epoch == 0 {
+		return nil, err
+	}
+	return observe(ctx, r, v, &nodelink.PowerOff{Header: head(r, v, v.Intent.Epoch, stepTimeout)})
+}
+
+func powerOffUndo(ctx context.Context, r *run) error {
+	_, err := powerOff(ctx, r)
+	return err
+}

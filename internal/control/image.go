@@ -1,0 +1,154 @@
+package control
+
+import (
+	"context"
+	"io"
+
+	"github.com/novacron/novacron/internal/control/flows"
+	"github.com/novacron/novacron/internal/domain/image"
+	"github.com/novacron/novacron/internal/domain/image/inspect"
+	"github.com/novacron/novacron/internal/engine/workflow"
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/unit"
+)
+
+// maxUpload bounds one image file.
+const maxUpload = 2 * unit.TiB
+
+// Images gives a page of images.
+func (s *Service) Images(ctx context.Context, p store.Page) ([]image.Image, *store.Next, error) {
+	return s.cfg.Store.ImageList(ctx, s.cfg.Project, p)
+}
+
+// Image gives one image.
+func (s *Service) Image(ctx context.Context, ref string) (image.Image, error) {
+	return s.cfg.Store.ImageGet(ctx, s.cfg.Project, ref)
+}
+
+// CreateImage records an image whose files come next.
+func (s *Service) CreateImage(ctx context.Context, c Caller, name string, kind image.Kind, cmdline string) (image.Image, error) {
+	if err := image.Validate(name, kind, cmdline); err != nil {
+		return image.Image{}, err
+	}
+	out, err := s.once(ctx, c, func(tx *store.Tx) (Accepted, error) {
+		i := image.Image{ID: id.New(), ProjectID: s.cfg.Project, Name: name, Kind: kind, Cmdline: cmdline}
+		if err := tx.ImageInsert(ctx, i); err != nil {
+			return Accepted{}, err
+		}
+		r := c.record("image.create", "image", i.ID, name)
+		r.ProjectID = &s.cfg.Project
+		return Accepted{Object: i.ID}, tx.AuditInsert(ctx, r)
+	})
+	if err != nil {
+		return image.Image{}, err
+	}
+	return s.Image(ctx, out.Object.String())
+}
+
+// PutImageFile receives a file of an image, looks into it before anything else
+// does, and makes the image ready with the last one. sum, unless empty, is the
+// SHA-256 the sender promises.
+func (s *Service) PutImageFile(ctx context.Context, c Caller, ref string, role image.Role, sum string, body io.Reader) (image.Image, error) {
+	i, err := s.Image(ctx, ref)
+	if err != nil {
+		return i, err
+	}
+	if err := takes(i, role); err != nil {
+		return i, err
+	}
+	up, err := s.cfg.Images.Receive(ctx, body, maxUpload)
+	if err != nil {
+		return i, err
+	}
+	defer up.Discard()
+	if sum != "" && sum != up.SHA256 {
+		return i, errs.New(errs.ImageMismatch, "the file arrived as SHA-256 %s, not as promised: send it again", up.SHA256)
+	}
+	is, err := inspect.File(up.File(), up.Size, role)
+	if err != nil {
+		return i, err
+	}
+	if err := up.Keep(); err != nil {
+		return i, err
+	}
+	f := image.File{Role: role, SHA256: up.SHA256, SizeBytes: up.Size, Format: is.Format, VirtualBytes: is.VirtualBytes}
+	if err := s.keepFile(ctx, c, i.ID, f); err != nil {
+		return i, err // an unreferenced file is swept by the reconciler of images
+	}
+	return s.Image(ctx, i.ID.String())
+}
+
+func takes(i image.Image, role image.Role) error {
+	switch {
+	case !i.Kind.Takes(role):
+		return errs.New(errs.InvalidField, "an image of type %s has no %q file; it has: %v", i.Kind, errs.Clip(string(role)), i.Kind.Roles())
+	case i.State != image.Uploading:
+		return errs.New(errs.InvalidState, "image %q is %s: its files do not change any more", i.Name, i.State)
+	}
+	if _, have := i.File(role); have {
+		return errs.New(errs.AlreadyExists, "image %q has its %s already", i.Name, role)
+	}
+	return nil
+}
+
+func (s *Service) keepFile(ctx context.Context, c Caller, i id.ID, f image.File) error {
+	return s.change(ctx, func(tx *store.Tx) error {
+		img, err := tx.ImageGet(ctx, s.cfg.Project, i.String())
+		if err != nil {
+			return err
+		}
+		if err := takes(img, f.Role); err != nil {
+			return err
+		}
+		if err := tx.ImageFilePut(ctx, img, f); err != nil {
+			return err
+		}
+		if img.Files = append(img.Files, f); img.Complete() {
+			if err := tx.ImageSetState(ctx, img, image.Ready, nil); err != nil {
+				return err
+			}
+		}
+		r := c.record("image.upload", "image", img.ID, img.Name)
+		r.ProjectID, r.Detail = &s.cfg.Project, map[string]any{"role": string(f.Role), "sha256": f.SHA256, "size_bytes": f.SizeBytes}
+		return tx.AuditInsert(ctx, r)
+	})
+}
+
+// DeleteImage starts the deletion of an image that no VM is made from.
+func (s *Service) DeleteImage(ctx context.Context, c Caller, ref string) (Accepted, error) {
+	var out Accepted
+	err := s.change(ctx, func(tx *store.Tx) error {
+		i, err := tx.ImageGet(ctx, s.cfg.Project, ref)
+		if err != nil {
+			return err
+		}
+		if i.State == image.Deleting {
+			out = Accepted{i.JobID, i.ID}
+			return nil
+		}
+		users, err := tx.ImageUsers(ctx, i.ID)
+		if err != nil {
+			return err
+		}
+		if len(users) > 0 {
+			return errs.New(errs.InUse, "image %q is in use: delete its VMs first", i.Name).BlockedBy(users...)
+		}
+		job := id.New()
+		out = Accepted{&job, i.ID}
+		if err := enqueue(ctx, tx, c, workflow.NewJob{
+			ID: job, Kind: flows.JobImageDelete, ProjectID: &s.cfg.Project, Params: struct{}{},
+			Target: workflow.Target{Kind: "image", ID: i.ID, Name: i.Name},
+		}); err != nil {
+			return err
+		}
+		if err := tx.ImageSetState(ctx, i, image.Deleting, &job); err != nil {
+			return err
+		}
+		r := c.record("image.delete", "image", i.ID, i.Name)
+		r.JobID, r.ProjectID = &job, &s.cfg.Project
+		return tx.AuditInsert(ctx, r)
+	})
+	return out, err
+}

@@ -1,0 +1,122 @@
+package control
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// LeaseTTL is how long a node counts as alive after the renewal that this server
+// saw last. Agents renew at a third of it and count from when they sent, so an
+// agent always expires first.
+const LeaseTTL = 10 * time.Second
+
+// watchEvery is how often the renewal numbers are read; beats are written in
+// batches as often.
+const watchEvery = 500 * time.Millisecond
+
+// Liveness judges nodes' leases by this server's own CLOCK_BOOTTIME: from when
+// it first saw each renewal's number, with database reads working throughout. A
+// gap in the reads suspends judgement: everyone gets a full term again.
+type Liveness struct {
+	store *store.Store
+	clock clock.Clock
+	log   *slog.Logger
+
+	mu sync.Mutex
+	// seen is the renewal number and when this server first saw it
+	seen map[id.ID]sighting
+	// read is when the numbers were last read
+	read time.Duration
+	// heard are renewals not yet written
+	heard map[id.ID]int64
+}
+
+type sighting struct {
+	seq int64
+	at  time.Duration
+}
+
+// NewLiveness makes a judge; Run makes it see.
+func NewLiveness(s *store.Store, c clock.Clock, log *slog.Logger) *Liveness {
+	return &Liveness{store: s, clock: c, log: log, seen: map[id.ID]sighting{}, heard: map[id.ID]int64{}}
+}
+
+// Heard takes a renewal from a session; it is written with the next batch.
+func (l *Liveness) Heard(node id.ID, seq int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heard[node] = max(l.heard[node], seq)
+}
+
+// Reporting tells whether a node's lease is good.
+func (l *Liveness) Reporting(node id.ID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, ok := l.seen[node]
+	return ok && s.seq > 0 && l.clock.Boot()-s.at < LeaseTTL
+}
+
+// Run writes and reads renewals until ctx ends.
+func (l *Liveness) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := l.Step(ctx); err != nil && ctx.Err() == nil {
+			l.log.Warn("node leases cannot be read or written; judgement is suspended", "err", err)
+		}
+		if l.clock.Sleep(ctx, watchEvery) != nil {
+			return
+		}
+	}
+}
+
+// Step writes what was heard and looks once.
+func (l *Liveness) Step(ctx context.Context) error {
+	l.mu.Lock()
+	heard := l.heard
+	l.heard = map[id.ID]int64{}
+	l.mu.Unlock()
+	if len(heard) > 0 {
+		if err := l.store.NodeBeats(ctx, heard); err != nil {
+			l.putBack(heard)
+			return err
+		}
+	}
+	started := l.clock.Boot()
+	leases, err := l.store.NodeLeases(ctx)
+	if err != nil {
+		return err
+	}
+	l.look(leases, started)
+	return nil
+}
+
+func (l *Liveness) putBack(heard map[id.ID]int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for n, seq := range heard {
+		l.heard[n] = max(l.heard[n], seq)
+	}
+}
+
+func (l *Liveness) look(leases map[id.ID]int64, now time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// a gap in the reads: what looks old may only not have been looked at
+	blind := l.read != 0 && now-l.read > LeaseTTL/2
+	l.read = now
+	for n := range l.seen {
+		if _, ok := leases[n]; !ok {
+			delete(l.seen, n)
+		}
+	}
+	for n, seq := range leases {
+		if s, ok := l.seen[n]; !ok || s.seq != seq || blind {
+			l.seen[n] = sighting{seq, now}
+		}
+	}
+}

@@ -1,0 +1,181 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"github.com/novacron/novacron/internal/domain/node"
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/engine/pki"
+	"github.com/novacron/novacron/internal/engine/workflow"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// JoinTokenLife is how long a join token is good.
+const JoinTokenLife = 15 * time.Minute
+
+// Nodes gives a page of nodes.
+func (s *Service) Nodes(ctx context.Context, p store.Page) ([]node.Node, *store.Next, error) {
+	nodes, next, err := s.cfg.Store.NodeList(ctx, p)
+	for i := range nodes {
+		nodes[i].Reporting = s.cfg.Live.Reporting(nodes[i].ID)
+	}
+	return nodes, next, err
+}
+
+// Node gives one node.
+func (s *Service) Node(ctx context.Context, ref string) (node.Node, error) {
+	n, err := s.cfg.Store.NodeGet(ctx, ref)
+	n.Reporting = s.cfg.Live.Reporting(n.ID)
+	return n, err
+}
+
+// JoinToken makes a single-use token with which one host may join.
+func (s *Service) JoinToken(ctx context.Context, c Caller) (string, time.Time, error) {
+	secret, hash := pki.NewSecret(pki.PrefixJoin)
+	servers, err := s.cfg.Store.ServerAddresses(ctx)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	k := store.Token{ID: id.New(), Kind: store.TokenJoin, Name: "join", Hash: hash, CreatedBy: c.Name, Life: JoinTokenLife}
+	err = s.change(ctx, func(tx *store.Tx) error {
+		if err := tx.TokenInsert(ctx, k); err != nil {
+			return err
+		}
+		return tx.AuditInsert(ctx, c.record("node.token", "token", k.ID, k.Name))
+	})
+	pin := s.cfg.CA.Pin()
+	t := pki.JoinToken{Secret: secret, Pin: pin[:], Servers: servers}
+	return t.String(), s.cfg.Clock.Now().Add(JoinTokenLife), err
+}
+
+// Join takes in a node: the token is spent, the name taken and the certificate
+// signed in one transaction. origin is the peer's address, for the record.
+func (s *Service) Join(ctx context.Context, r nodelink.JoinRequest, origin string) (nodelink.JoinReply, error) {
+	if err := id.CheckName("/name", r.Name); err != nil {
+		return nodelink.JoinReply{}, err
+	}
+	token, err := s.cfg.Store.TokenUsable(ctx, store.TokenJoin, pki.HashSecret(r.Token))
+	if err != nil {
+		return nodelink.JoinReply{}, err
+	}
+	n := node.Node{ID: id.New(), Name: r.Name, Simulated: r.Simulated}
+	certPEM, keyHash, err := s.cfg.CA.Node(n.ID, []byte(r.CSRPEM), s.cfg.Clock.Now())
+	if err != nil {
+		return nodelink.JoinReply{}, err
+	}
+	n.KeyHash = keyHash
+	who := Caller{}
+	who.Name, who.Role, who.Origin = "join token "+token.ID.String(), "node", origin
+	err = s.change(ctx, func(tx *store.Tx) error {
+		if err := tx.TokenSpend(ctx, token.ID); err != nil {
+			return err
+		}
+		if err := tx.NodeInsert(ctx, n); err != nil {
+			return err
+		}
+		return tx.AuditInsert(ctx, who.record("node.join", "node", n.ID, n.Name))
+	})
+	if err != nil {
+		return nodelink.JoinReply{}, err
+	}
+	servers, err := s.cfg.Store.ServerAddresses(ctx)
+	return nodelink.JoinReply{
+		Node: n.ID, Cluster: s.cfg.Cluster.Incarnation, CertPEM: string(certPEM), CAPEM: s.cfg.Cluster.CACertPEM, Servers: servers,
+	}, err
+}
+
+// Hello takes what an agent says of itself at the start of a session.
+func (s *Service) Hello(ctx context.Context, h nodelink.Hello, keyHash []byte) (nodelink.Welcome, error) {
+	if h.Protocol > nodelink.Protocol {
+		return nodelink.Welcome{}, errs.New(errs.Unsupported, "the agent speaks version %d of the node link, this server %d: upgrade the servers first", h.Protocol, nodelink.Protocol)
+	}
+	inv := inventory(h.Inventory)
+	n := node.Node{
+		ID: h.Node, Epoch: h.NodeEpoch, AgentVersion: h.AgentVersion, Inventory: inv, Capacity: node.Schedulable(inv),
+	}
+	err := s.change(ctx, func(tx *store.Tx) error {
+		if err := tx.NodeHello(ctx, n, keyHash); err != nil {
+			return err
+		}
+		return s.wakePending(ctx, tx)
+	})
+	if err != nil {
+		return nodelink.Welcome{}, err
+	}
+	servers, err := s.cfg.Store.ServerAddresses(ctx)
+	return nodelink.Welcome{Cluster: s.cfg.Cluster.Incarnation, Servers: servers, LeaseMS: LeaseTTL.Milliseconds()}, err
+}
+
+// wakePending lets VMs that fit nowhere look again.
+func (s *Service) wakePending(ctx context.Context, tx *store.Tx) error {
+	_, err := workflow.Wake(ctx, tx, workflow.Filter{Kind: vm.JobCreate})
+	return err
+}
+
+// Beat takes a lease renewal.
+func (s *Service) Beat(node id.ID, b nodelink.Heartbeat) { s.cfg.Live.Heard(node, b.Seq) }
+
+// Reports takes observations of one node.
+func (s *Service) Reports(ctx context.Context, node id.ID, epoch gen.NodeEpoch, items []nodelink.Report) (nodelink.ReportsReply, error) {
+	for _, r := range items {
+		if !r.Phase.Valid() {
+			return nodelink.ReportsReply{}, errs.New(errs.InvalidField, "%q is not a phase", errs.Clip(string(r.Phase)))
+		}
+	}
+	results, err := s.cfg.Store.ReportsApply(ctx, node, epoch, items)
+	if err == nil {
+		s.cfg.Committed()
+	}
+	return nodelink.ReportsReply{Results: results}, err
+}
+
+// SetNode cordons, uncordons or removes a node.
+func (s *Service) SetNode(ctx context.Context, c Caller, ref string, to node.State, revision *int64) (node.Node, error) {
+	var n node.Node
+	err := s.change(ctx, func(tx *store.Tx) (err error) {
+		if n, err = tx.NodeGet(ctx, ref); err != nil {
+			return err
+		}
+		if err := n.Change(to); err != nil {
+			return err
+		}
+		if n.State == to && revision == nil {
+			return nil
+		}
+		if err := tx.NodeSetState(ctx, n, to, revision); err != nil {
+			return err
+		}
+		if to == node.Active {
+			if err := s.wakePending(ctx, tx); err != nil {
+				return err
+			}
+		}
+		action := map[node.State]string{node.Active: "node.uncordon", node.Cordoned: "node.cordon", node.Removed: "node.remove"}[to]
+		return tx.AuditInsert(ctx, c.record(action, "node", n.ID, n.Name))
+	})
+	if err != nil || to == node.Removed {
+		return n, err
+	}
+	return s.Node(ctx, n.ID.String())
+}
+
+func inventory(w nodelink.Inventory) node.Inventory {
+	inv := node.Inventory{
+		Hostname: w.Hostname, Kernel: w.Kernel, OS: w.OS, CPUModel: w.CPUModel, CPUs: w.CPUs, MemoryBytes: w.MemoryBytes,
+		Hypervisor: w.Hypervisor, HypervisorVersion: w.HypervisorVersion,
+		Acceleration: w.Acceleration, AccelerationReason: w.AccelerationReason,
+		Confinement: w.Confinement, StorageBytes: w.StorageBytes,
+	}
+	for _, n := range w.NUMA {
+		inv.NUMA = append(inv.NUMA, node.NUMANode(n))
+	}
+	for _, d := range w.Disks {
+		inv.Disks = append(inv.Disks, node.Disk(d))
+	}
+	return inv
+}

@@ -1,0 +1,218 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"github.com/novacron/novacron/internal/control/flows"
+	"github.com/novacron/novacron/internal/domain/image"
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/engine/workflow"
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/unit"
+)
+
+// NewVM is a request for a VM.
+type NewVM struct {
+	vm.Spec
+	// Image is its name or id.
+	Image string
+	Start bool
+	// Node restricts placement; empty for any.
+	Node string
+}
+
+// VMs gives a page of VMs, each with what it appears as.
+func (s *Service) VMs(ctx context.Context, p store.Page) ([]vm.View, *store.Next, error) {
+	views, next, err := s.cfg.Store.VMList(ctx, s.cfg.Project, p)
+	for i := range views {
+		s.judge(&views[i])
+	}
+	return views, next, err
+}
+
+// VM gives one VM.
+func (s *Service) VM(ctx context.Context, ref string) (vm.View, error) {
+	v, err := s.cfg.Store.VMGet(ctx, s.cfg.Project, ref)
+	s.judge(&v)
+	return v, err
+}
+
+// judge fills in whether the VM's node reports.
+func (s *Service) judge(v *vm.View) {
+	if v.Node != nil {
+		v.Node.Reporting = s.cfg.Live.Reporting(v.Node.ID)
+	}
+}
+
+// CreateVM records a VM and starts its creation.
+func (s *Service) CreateVM(ctx context.Context, c Caller, n NewVM) (Accepted, error) {
+	if err := n.Validate(); err != nil {
+		return Accepted{}, err
+	}
+	if n.Image == "" {
+		return Accepted{}, errs.New(errs.InvalidField, "a VM is made from an image: name one ('novacron image list')").
+			At(errs.Field{Pointer: "/image", Message: "is required"})
+	}
+	if n.Node != "" {
+		if _, err := s.cfg.Store.NodeGet(ctx, n.Node); err != nil {
+			return Accepted{}, err
+		}
+	}
+	return s.once(ctx, c, func(tx *store.Tx) (Accepted, error) {
+		img, err := tx.ImageGet(ctx, s.cfg.Project, n.Image)
+		if err != nil {
+			return Accepted{}, err
+		}
+		if err := tx.ImageShare(ctx, img); err != nil {
+			return Accepted{}, err
+		}
+		v, err := s.newView(n, img)
+		if err != nil {
+			return Accepted{}, err
+		}
+		job := id.New()
+		if err := tx.VMInsert(ctx, v, job); err != nil {
+			return Accepted{}, err
+		}
+		return Accepted{&job, v.Intent.ID}, s.begin(ctx, tx, c, v, workflow.NewJob{
+			ID: job, Kind: vm.JobCreate, OpSeq: 1, Cancellable: true,
+			Params: flows.CreateParams{Start: n.Start, Node: n.Node},
+		})
+	})
+}
+
+// begin enqueues a job on a VM and writes the audit record that goes with it.
+func (s *Service) begin(ctx context.Context, tx *store.Tx, c Caller, v vm.View, j workflow.NewJob) error {
+	j.ProjectID = &s.cfg.Project
+	j.Target = workflow.Target{Kind: "vm", ID: v.Intent.ID, Name: v.Intent.Name}
+	if err := enqueue(ctx, tx, c, j); err != nil {
+		return err
+	}
+	r := c.record(j.Kind, "vm", v.Intent.ID, v.Intent.Name)
+	r.JobID, r.ProjectID = &j.ID, &s.cfg.Project
+	return tx.AuditInsert(ctx, r)
+}
+
+// newView makes the VM's intent with fresh ids for everything it has.
+func (s *Service) newView(n NewVM, img image.Image) (vm.View, error) {
+	v := vm.View{Intent: vm.Intent{
+		ID: id.New(), ProjectID: s.cfg.Project, Name: n.Name, Labels: n.Labels,
+		CPUs: n.CPUs, MemoryBytes: n.MemoryBytes, ImageID: &img.ID, ImageName: img.Name,
+	}}
+	disks := n.Disks
+	base, fromImage := img.File(image.RoleDisk)
+	if fromImage && len(disks) == 0 {
+		disks = []vm.DiskSpec{{SizeBytes: base.VirtualBytes}}
+	}
+	for i, d := range disks {
+		vol := vm.Volume{ID: id.New(), Slot: i, SizeBytes: d.SizeBytes}
+		if fromImage && i == 0 {
+			if d.SizeBytes < base.VirtualBytes {
+				limit := "at least " + unit.FormatBytes(base.VirtualBytes)
+				return v, errs.New(errs.InvalidSize, "the first disk is made from image %q and must be %s", img.Name, limit).
+					At(errs.Field{Pointer: "/disks/0/size_bytes", Message: "is smaller than the image", Limit: limit, Got: fmt.Sprint(d.SizeBytes)})
+			}
+			vol.ImageID = &img.ID
+		}
+		v.Volumes = append(v.Volumes, vol)
+	}
+	for i, c := range n.NICs {
+		v.NICs = append(v.NICs, vm.NIC{ID: id.New(), Slot: i, MAC: newMAC(), Forwards: c.Forwards})
+	}
+	return v, nil
+}
+
+// newMAC makes an address in our own range: locally administered, 02:4e:43, and
+// 24 random bits. The database refuses one that is taken.
+func newMAC() string {
+	var b [3]byte
+	rand.Read(b[:])
+	return fmt.Sprintf("02:4e:43:%02x:%02x:%02x", b[0], b[1], b[2])
+}
+
+// Stop says how to stop or restart a VM.
+type Stop struct {
+	Grace time.Duration
+}
+
+// Grace periods of stop and restart.
+const (
+	DefaultGrace = 60 * time.Second
+	MaxGrace     = time.Hour
+)
+
+// AskVM carries out a request about a VM: it decides under the row's lock, takes
+// the VM for the job, and enqueues it. Without a job, there was nothing to do.
+func (s *Service) AskVM(ctx context.Context, c Caller, ref string, r vm.Request, stop Stop) (Accepted, error) {
+	if stop.Grace < 0 || stop.Grace > MaxGrace {
+		return Accepted{}, errs.New(errs.OutOfRange, "the grace period is 0 to %v", MaxGrace).
+			At(errs.Field{Pointer: "/grace_seconds", Message: "is out of range", Limit: "0 to 3600"})
+	}
+	var out Accepted
+	err := s.change(ctx, func(tx *store.Tx) error {
+		v, err := tx.VMGet(ctx, s.cfg.Project, ref)
+		if err != nil {
+			return err
+		}
+		s.judge(&v)
+		out, err = s.ask(ctx, tx, c, v, r, stop)
+		return err
+	})
+	return out, err
+}
+
+func (s *Service) ask(ctx context.Context, tx *store.Tx, c Caller, v vm.View, r vm.Request, stop Stop) (Accepted, error) {
+	out := Accepted{Object: v.Intent.ID}
+	action, err := vm.Decide(v, r)
+	if err != nil {
+		return out, err
+	}
+	switch action {
+	case vm.DoNothing:
+		return out, nil
+	case vm.DoCancel:
+		out.Job = &v.Job.ID
+		rec := c.record("vm.delete", "vm", v.Intent.ID, v.Intent.Name)
+		rec.JobID, rec.ProjectID = out.Job, &s.cfg.Project
+		if err := tx.AuditInsert(ctx, rec); err != nil {
+			return out, err
+		}
+		return out, workflow.Cancel(ctx, tx, v.Job.ID)
+	case vm.DoJob:
+	}
+	j := workflow.NewJob{ID: id.New(), Kind: "vm." + string(r), Params: struct{}{}}
+	if r == vm.Stop || r == vm.Restart {
+		j.Params = flows.StopParams{GraceMS: stop.Grace.Milliseconds()}
+	}
+	if j.OpSeq, err = tx.VMHold(ctx, v.Intent, j.ID); err != nil {
+		return out, err
+	}
+	j.Cancellable = r == vm.Start || r == vm.Stop
+	out.Job = &j.ID
+	return out, s.begin(ctx, tx, c, v, j)
+}
+
+// LabelVM replaces a VM's labels.
+func (s *Service) LabelVM(ctx context.Context, c Caller, ref string, labels map[string]string, revision *int64) error {
+	return s.change(ctx, func(tx *store.Tx) error {
+		v, err := tx.VMGet(ctx, s.cfg.Project, ref)
+		if err != nil {
+			return err
+		}
+		spec := vm.Spec{Name: v.Intent.Name, CPUs: v.Intent.CPUs, MemoryBytes: v.Intent.MemoryBytes, Labels: labels}
+		if err := spec.Validate(); err != nil {
+			return err
+		}
+		if err := tx.VMSetLabels(ctx, v.Intent, labels, revision); err != nil {
+			return err
+		}
+		r := c.record("vm.update", "vm", v.Intent.ID, v.Intent.Name)
+		r.ProjectID = &s.cfg.Project
+		return tx.AuditInsert(ctx, r)
+	})
+}

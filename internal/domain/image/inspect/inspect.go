@@ -1,0 +1,282 @@
+// Package inspect looks into image files before any tool does: it tells the
+// format and refuses what could make a hypervisor read another file or wait for
+// ever. It reads a bounded part of the file and never more than it needs.
+//
+// Layouts: qcow2 from QEMU's docs/interop/qcow2.txt; the others are known by
+// their magic numbers only, and refused.
+package inspect
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"github.com/novacron/novacron/internal/domain/image"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/unit"
+)
+
+// Result is what a file is.
+type Result struct {
+	Format string // "qcow2" or "raw"
+	// VirtualBytes is what a guest sees of a disk.
+	VirtualBytes int64
+}
+
+// maxVirtual is the largest disk we take: what a VM's disk may be.
+const maxVirtual = 64 * unit.TiB
+
+// File inspects a file that is to play a role in an image.
+func File(r io.ReaderAt, size int64, role image.Role) (Result, error) {
+	head := make([]byte, 4096)
+	n, err := r.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return Result{}, errs.New(errs.HostFailure, "the image cannot be read").Because(err)
+	}
+	head = head[:n]
+	switch role {
+	case image.RoleDisk:
+		return disk(r, head, size)
+	case image.RoleKernel:
+		return kernel(head, size)
+	case image.RoleInitrd:
+		return initrd(head, size)
+	}
+	return Result{}, refuse("there is no such role")
+}
+
+func refuse(format string, args ...any) error {
+	return errs.New(errs.InvalidImage, format, args...)
+}
+
+// foreign are formats we know and do not take, by where their magic stands. Each
+// can name other files or needs its own reader.
+var foreign = []struct {
+	at    int
+	magic string
+	name  string
+}{
+	{0, "KDMV", "VMDK"},
+	{0, "COWD", "VMDK"},
+	{0, "# Disk DescriptorFile", "VMDK descriptor"},
+	{0, "vhdxfile", "VHDX"},
+	{0, "conectix", "VHD"},
+	{0x40, "\x7f\x10\xda\xbe", "VDI"},
+	{0, "QED\x00", "QED"},
+	{0, "OOOM\x00", "UML COW"},
+	{0, "WithoutFreeSpace", "Parallels"},
+	{0, "WithouFreSpacExt", "Parallels"},
+	{0, "\x1f\x8b", "gzip: unpack it first"},
+	{0, "\xfd7zXZ\x00", "xz: unpack it first"},
+	{0, "\x28\xb5\x2f\xfd", "zstd: unpack it first"},
+	{0, "BZh", "bzip2: unpack it first"},
+	{257, "ustar", "tar or OVA"},
+}
+
+func disk(r io.ReaderAt, head []byte, size int64) (Result, error) {
+	if bytes.HasPrefix(head, []byte("QFI\xfb")) {
+		return qcow2(r, head, size)
+	}
+	for _, f := range foreign {
+		if len(head) >= f.at+len(f.magic) && string(head[f.at:f.at+len(f.magic)]) == f.magic {
+			return Result{}, refuse("the file is %s; a disk is imported from qcow2 or raw", f.name)
+		}
+	}
+	if tail, err := vhdFooter(r, size); err != nil || tail {
+		return Result{}, errors.Join(err, vhdRefusal(tail))
+	}
+	if size%512 != 0 {
+		return Result{}, refuse("the file is not qcow2, and %d bytes are not whole sectors of 512: it is no raw disk either", size)
+	}
+	if size > maxVirtual {
+		return Result{}, refuse("the disk is larger than %s", unit.FormatBytes(maxVirtual))
+	}
+	return Result{Format: "raw", VirtualBytes: size}, nil
+}
+
+// vhdFooter: a fixed VHD is a raw disk with a footer in its last sector.
+func vhdFooter(r io.ReaderAt, size int64) (bool, error) {
+	if size < 512 {
+		return false, nil
+	}
+	tail := make([]byte, 8)
+	if _, err := r.ReadAt(tail, size-512); err != nil && !errors.Is(err, io.EOF) {
+		return false, errs.New(errs.HostFailure, "the image cannot be read").Because(err)
+	}
+	return string(tail) == "conectix", nil
+}
+
+func vhdRefusal(is bool) error {
+	if !is {
+		return nil
+	}
+	return refuse("the file is VHD; a disk is imported from qcow2 or raw")
+}
+
+// Fields of the qcow2 header, by offset.
+const (
+	qVersion        = 4
+	qBackingOffset  = 8
+	qClusterBits    = 20
+	qSize           = 24
+	qCrypt          = 32
+	qL1Size         = 36
+	qL1Offset       = 40
+	qRefOffset      = 48
+	qRefClusters    = 56
+	qSnapshots      = 60
+	qIncompatible   = 72
+	qHeaderLength   = 100
+	qHeaderV2       = 72
+	qHeaderV3       = 104
+	incompatDirty   = 1 << 0
+	incompatCorrupt = 1 << 1
+	incompatData    = 1 << 2
+	incompatZstd    = 1 << 3
+	incompatL2      = 1 << 4
+)
+
+// maxL1 is QEMU's own bound on the L1 table, in bytes (QCOW_MAX_L1_SIZE).
+const maxL1 = 32 * unit.MiB
+
+func qcow2(r io.ReaderAt, head []byte, size int64) (Result, error) {
+	if len(head) < qHeaderV2 {
+		return Result{}, refuse("the qcow2 header is cut short")
+	}
+	be := binary.BigEndian
+	version := be.Uint32(head[qVersion:])
+	if version != 2 && version != 3 {
+		return Result{}, refuse("qcow2 version %d is unknown", version)
+	}
+	if be.Uint64(head[qBackingOffset:]) != 0 {
+		return Result{}, refuse("the image has a backing file: convert it to a standalone image first (qemu-img convert)")
+	}
+	if be.Uint32(head[qCrypt:]) != 0 {
+		return Result{}, refuse("the image is encrypted")
+	}
+	bits := be.Uint32(head[qClusterBits:])
+	if bits < 9 || bits > 21 {
+		return Result{}, refuse("the cluster size of 2^%d bytes is not one that qcow2 has", bits)
+	}
+	virtual := be.Uint64(head[qSize:])
+	if virtual == 0 || virtual > uint64(maxVirtual) || virtual%512 != 0 {
+		return Result{}, refuse("the virtual size of %d bytes is not between 512 bytes and %s in whole sectors", virtual, unit.FormatBytes(maxVirtual))
+	}
+	if version == 3 {
+		if err := qcow2v3(r, head, size); err != nil {
+			return Result{}, err
+		}
+	}
+	if err := qcow2Tables(head, size, bits, virtual); err != nil {
+		return Result{}, err
+	}
+	return Result{Format: "qcow2", VirtualBytes: int64(virtual)}, nil
+}
+
+// qcow2Tables checks that the tables the header points at lie inside the file
+// and are as large as the disk needs, not larger.
+func qcow2Tables(head []byte, size int64, bits uint32, virtual uint64) error {
+	be := binary.BigEndian
+	l1Entries, l1Offset := uint64(be.Uint32(head[qL1Size:])), be.Uint64(head[qL1Offset:])
+	// an L2 table of one cluster maps 2^(bits-3) clusters of 2^bits bytes
+	need := (virtual + 1<<(2*bits-3) - 1) >> (2*bits - 3)
+	switch {
+	case l1Entries < need || l1Entries*8 > uint64(maxL1):
+		return refuse("the L1 table has %d entries; the disk needs %d", l1Entries, need)
+	case !inside(l1Offset, l1Entries*8, size, bits):
+		return refuse("the L1 table lies outside of the file")
+	case !inside(be.Uint64(head[qRefOffset:]), uint64(be.Uint32(head[qRefClusters:]))<<bits, size, bits):
+		return refuse("the refcount table lies outside of the file")
+	case be.Uint32(head[qRefClusters:]) == 0 || uint64(be.Uint32(head[qRefClusters:]))<<bits > uint64(8*unit.MiB):
+		return refuse("the refcount table has a size that qcow2 does not allow")
+	case be.Uint32(head[qSnapshots:]) != 0:
+		return refuse("the image has internal snapshots: convert it to a plain image first (qemu-img convert)")
+	}
+	return nil
+}
+
+func inside(offset, length uint64, size int64, bits uint32) bool {
+	if size < 0 || offset == 0 || offset&(1<<bits-1) != 0 {
+		return false
+	}
+	return offset <= uint64(size) && length <= uint64(size)-offset
+}
+
+func qcow2v3(r io.ReaderAt, head []byte, size int64) error {
+	if len(head) < qHeaderV3 {
+		return refuse("the qcow2 header is cut short")
+	}
+	be := binary.BigEndian
+	incompatible := be.Uint64(head[qIncompatible:])
+	switch {
+	case incompatible&incompatData != 0:
+		return refuse("the image keeps its data in an external file")
+	case incompatible&incompatCorrupt != 0:
+		return refuse("the image is marked as corrupt: repair it first (qemu-img check -r)")
+	case incompatible&^uint64(incompatDirty|incompatZstd|incompatL2) != 0:
+		return refuse("the image uses features that this version does not know (bits %#x)", incompatible)
+	}
+	length := int64(be.Uint32(head[qHeaderLength:]))
+	if length < qHeaderV3 || length > 4096 || length%8 != 0 {
+		return refuse("the qcow2 header claims to be %d bytes long", length)
+	}
+	return extensions(r, length, size)
+}
+
+// maxExtensions bounds the walk: QEMU writes at most five.
+const maxExtensions = 64
+
+// extensions walks the header's extensions: one of them names an external data
+// file, one a format of a backing file; a file without either has neither.
+func extensions(r io.ReaderAt, at, size int64) error {
+	head := make([]byte, 8)
+	for range maxExtensions {
+		if at+8 > size {
+			return refuse("the qcow2 header's extensions run past the file")
+		}
+		if _, err := r.ReadAt(head, at); err != nil {
+			return refuse("the qcow2 header's extensions cannot be read")
+		}
+		kind, length := binary.BigEndian.Uint32(head), int64(binary.BigEndian.Uint32(head[4:]))
+		switch kind {
+		case 0:
+			return nil
+		case 0xE2792ACA:
+			return refuse("the image names the format of a backing file")
+		case 0x44415441:
+			return refuse("the image keeps its data in an external file")
+		case 0x0537be77:
+			return refuse("the image is encrypted")
+		}
+		at += 8 + (length+7)/8*8
+	}
+	return refuse("the qcow2 header has too many extensions")
+}
+
+// maxBoot bounds kernels and initrds: both are loaded into guest memory whole.
+const maxBoot = unit.GiB
+
+// kernel: an x86 bzImage has "HdrS" at 0x202 (Linux Documentation/arch/x86/boot.rst).
+func kernel(head []byte, size int64) (Result, error) {
+	if len(head) < 0x206 || string(head[0x202:0x206]) != "HdrS" {
+		return Result{}, refuse("the file is not an x86 Linux kernel (bzImage)")
+	}
+	if size > maxBoot {
+		return Result{}, refuse("the kernel is larger than %s", unit.FormatBytes(maxBoot))
+	}
+	return Result{Format: "raw"}, nil
+}
+
+// initrd: a cpio archive, packed or not (Linux early-userspace/buffer-format).
+func initrd(head []byte, size int64) (Result, error) {
+	if size > maxBoot {
+		return Result{}, refuse("the initrd is larger than %s", unit.FormatBytes(maxBoot))
+	}
+	for _, magic := range []string{"070701", "070702", "\x1f\x8b", "\xfd7zXZ", "\x28\xb5\x2f\xfd", "BZh", "\x02\x21\x4c\x18", "\x04\x22\x4d\x18", "\x5d\x00\x00", "\x89LZO"} {
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return Result{Format: "raw"}, nil
+		}
+	}
+	return Result{}, refuse("the file is not an initrd (cpio, packed or not)")
+}
