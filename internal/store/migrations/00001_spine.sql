@@ -328,7 +328,6 @@ CREATE INDEX events_unnumbered ON events (id) WHERE seq IS NULL;
 -- that both believe to be the sequencer give each number once.
 CREATE TABLE sequencer (
   singleton  boolean PRIMARY KEY DEFAULT true CHECK (singleton),
-  term       bigint NOT NULL DEFAULT 0,
   event_seq  bigint NOT NULL DEFAULT 0,
   audit_seq  bigint NOT NULL DEFAULT 0,
   audit_hash bytea NOT NULL DEFAULT '\x0000000000000000000000000000000000000000000000000000000000000000'
