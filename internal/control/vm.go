@@ -12,6 +12,7 @@ import (
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/store"
 	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/gen"
 	"github.com/novacron/novacron/internal/vocab/id"
 	"github.com/novacron/novacron/internal/vocab/unit"
 )
@@ -215,4 +216,39 @@ func (s *Service) LabelVM(ctx context.Context, c Caller, ref string, labels map[
 		r.ProjectID = &s.cfg.Project
 		return tx.AuditInsert(ctx, r)
 	})
+}
+
+// Incarnation is where a VM's process is, if anywhere.
+type Incarnation struct {
+	VM    id.ID
+	Node  id.ID
+	Epoch gen.OwnerEpoch
+}
+
+// Placed tells where a VM's console and log are.
+func (s *Service) Placed(ctx context.Context, ref string) (Incarnation, error) {
+	v, err := s.VM(ctx, ref)
+	if err != nil {
+		return Incarnation{}, err
+	}
+	if v.Intent.NodeID == nil || v.Intent.Epoch == 0 {
+		return Incarnation{}, errs.New(errs.InvalidState, "VM %q has never run: it is %s", v.Intent.Name, vm.Appear(v).State)
+	}
+	return Incarnation{VM: v.Intent.ID, Node: *v.Intent.NodeID, Epoch: v.Intent.Epoch}, nil
+}
+
+// ConsoleOpened records that somebody attached to a console.
+func (s *Service) ConsoleOpened(ctx context.Context, c Caller, ref string) {
+	err := s.change(ctx, func(tx *store.Tx) error {
+		v, err := tx.VMGet(ctx, s.cfg.Project, ref)
+		if err != nil {
+			return err
+		}
+		r := c.record("vm.console", "vm", v.Intent.ID, v.Intent.Name)
+		r.ProjectID = &s.cfg.Project
+		return tx.AuditInsert(ctx, r)
+	})
+	if err != nil {
+		s.cfg.Log.Error("an opened console cannot be recorded", "vm", ref, "principal", c.Name, "err", err)
+	}
 }

@@ -1,0 +1,107 @@
+// Package tasks holds the reconcilers: what repairs what no request asked for.
+// Each takes no arguments, reads everything, does bounded work, keeps no memory,
+// and returns a status that prints ("novacron debug tasks").
+package tasks
+
+import (
+	"context"
+	"time"
+
+	"github.com/novacron/novacron/internal/engine/blob"
+	"github.com/novacron/novacron/internal/engine/reconcile"
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// Env is what tasks may use.
+type Env struct {
+	Store  *store.Store
+	Images *blob.Dir
+	Clock  clock.Clock
+	// Connected lists the nodes with a session with this server; Drop ends one.
+	Connected func() []id.ID
+	Drop      func(node id.ID)
+}
+
+// All lists every reconciler.
+func All(e Env) []reconcile.Task {
+	return []reconcile.Task{
+		{Name: "idempotency-keys", Period: time.Hour, LeaderOnly: true, Activate: e.sweepKeys},
+		{Name: "image-files", Period: 10 * time.Minute, Activate: e.sweepFiles},
+		{Name: "node-usage", Period: time.Minute, LeaderOnly: true, Activate: e.checkUsage},
+		{Name: "removed-nodes", Period: 5 * time.Second, Activate: e.dropRemoved},
+	}
+}
+
+// swept is the status of tasks that remove what is too old.
+type swept struct {
+	Removed int64 `json:"removed"`
+	Kept    int64 `json:"kept"`
+}
+
+// sweepKeys forgets idempotency keys older than a day.
+func (e Env) sweepKeys(ctx context.Context) (any, error) {
+	n, err := e.Store.IdempotencySweep(ctx)
+	return swept{Removed: n}, err
+}
+
+// unreferencedAge is how long an image file that no image has may lie: longer
+// than any upload takes between writing the file and recording it.
+const unreferencedAge = time.Hour
+
+// sweepFiles removes image files that no image has: an upload whose record
+// failed, or a deletion that another server finished.
+func (e Env) sweepFiles(ctx context.Context) (any, error) {
+	have, err := e.Images.List()
+	if err != nil {
+		return nil, err
+	}
+	used, err := e.Store.ImageSums(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var s swept
+	for _, sum := range have {
+		info, err := e.Images.Age(sum)
+		if used[sum] || err != nil || e.Clock.Now().Sub(info.ModTime()) < unreferencedAge {
+			s.Kept++
+			continue
+		}
+		if err := e.Images.Remove(sum); err != nil {
+			return s, err
+		}
+		s.Removed++
+	}
+	return s, nil
+}
+
+// drift is the status of node-usage.
+type drift struct {
+	Drifted []string `json:"drifted"`
+}
+
+// checkUsage compares nodes' counters with their VMs. They are kept by the same
+// transactions, so a difference is a bug: it is shown, not covered up.
+func (e Env) checkUsage(ctx context.Context) (any, error) {
+	d, err := e.Store.NodeUsageDrift(ctx)
+	return drift{d}, err
+}
+
+// dropRemoved ends sessions of nodes that were removed through another server.
+func (e Env) dropRemoved(ctx context.Context) (any, error) {
+	leases, err := e.Store.NodeLeases(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var s swept
+	for _, n := range e.Connected() {
+		if _, ok := leases[n]; ok {
+			s.Kept++
+			continue
+		}
+		e.Drop(n)
+		s.Removed++
+	}
+	return s, nil
+}

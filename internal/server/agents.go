@@ -1,0 +1,250 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/novacron/novacron/internal/control"
+	"github.com/novacron/novacron/internal/engine/pki"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// agents holds the sessions that agents opened with this server.
+type agents struct {
+	control *control.Service
+	tickets *tickets
+	clock   clock.Clock
+	log     *slog.Logger
+
+	mu       sync.Mutex
+	sessions map[id.ID]*session
+}
+
+// session is one agent's connection. It counts from its hello on.
+type session struct {
+	node    id.ID
+	keyHash []byte
+	link    *nodelink.Session
+	// linked is closed once link is set
+	linked chan struct{}
+	// epoch is guarded by agents.mu
+	epoch gen.NodeEpoch
+}
+
+// joinTimeout bounds a stranger's connection.
+const joinTimeout = 15 * time.Second
+
+// accept runs a session until it ends.
+func (a *agents) accept(ctx context.Context, conn *tls.Conn) {
+	node, hash, err := peerNode(conn)
+	if err != nil {
+		a.log.Warn("an agent's certificate was refused", "peer", conn.RemoteAddr(), "err", err)
+		return
+	}
+	s := &session{node: node, keyHash: hash, linked: make(chan struct{})}
+	link, err := nodelink.Accept(ctx, conn, func(ctx context.Context, method string, body []byte) (any, error) {
+		<-s.linked
+		return a.uplink(ctx, s, method, body)
+	})
+	if err != nil {
+		a.log.Warn("an agent's session failed at once", "node", node, "err", err)
+		return
+	}
+	s.link = link
+	close(s.linked)
+	select {
+	case <-link.Done():
+	case <-ctx.Done():
+		link.Close()
+		<-link.Done()
+	}
+	a.forget(s)
+}
+
+func peerNode(conn *tls.Conn) (id.ID, []byte, error) {
+	certs := conn.ConnectionState().PeerCertificates
+	if len(certs) == 0 {
+		return id.Nil, nil, errs.New(errs.Unauthenticated, "no client certificate")
+	}
+	return pki.NodeOf(certs[0])
+}
+
+// uplink answers an agent's calls. Until its hello was taken, nothing else is.
+func (a *agents) uplink(ctx context.Context, s *session, method string, body []byte) (any, error) {
+	switch method {
+	case nodelink.MethodHello:
+		return a.hello(ctx, s, body)
+	case nodelink.MethodHeartbeat:
+		var b nodelink.Heartbeat
+		if err := a.current(s, body, &b, &b.NodeEpoch); err != nil {
+			return nil, err
+		}
+		a.control.Beat(s.node, b)
+		return nodelink.Done{}, nil
+	case nodelink.MethodReports:
+		var r nodelink.Reports
+		if err := a.current(s, body, &r, &r.NodeEpoch); err != nil {
+			return nil, err
+		}
+		return a.control.Reports(ctx, s.node, r.NodeEpoch, r.Items)
+	default:
+		return nil, errs.New(errs.Unsupported, "this server does not know the call %q", errs.Clip(method))
+	}
+}
+
+// current decodes a call and checks that it comes from the incarnation whose
+// hello this session carries.
+func (a *agents) current(s *session, body []byte, into any, epoch *gen.NodeEpoch) error {
+	if err := json.Unmarshal(body, into); err != nil {
+		return errs.New(errs.InvalidJSON, "the call is not understood").Because(err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s.epoch == 0 || *epoch != s.epoch || a.sessions[s.node] != s {
+		return errs.New(errs.StaleEpoch, "this session is not the node's current one: dial again")
+	}
+	return nil
+}
+
+func (a *agents) hello(ctx context.Context, s *session, body []byte) (any, error) {
+	var h nodelink.Hello
+	if err := json.Unmarshal(body, &h); err != nil {
+		return nil, errs.New(errs.InvalidJSON, "the call is not understood").Because(err)
+	}
+	if h.Node != s.node {
+		return nil, errs.New(errs.Forbidden, "the certificate is another node's")
+	}
+	w, err := a.control.Hello(ctx, h, s.keyHash)
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	old := a.sessions[s.node]
+	if old != nil && old.epoch > h.NodeEpoch {
+		a.mu.Unlock()
+		return nil, errs.New(errs.StaleEpoch, "a newer incarnation of this node has a session")
+	}
+	s.epoch = h.NodeEpoch
+	a.sessions[s.node] = s
+	a.mu.Unlock()
+	if old != nil && old != s {
+		old.link.Close()
+	}
+	return w, nil
+}
+
+func (a *agents) forget(s *session) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.sessions[s.node] == s {
+		delete(a.sessions, s.node)
+	}
+}
+
+// drop ends a node's session, because the node was removed.
+func (a *agents) drop(node id.ID) {
+	a.mu.Lock()
+	s := a.sessions[node]
+	a.mu.Unlock()
+	if s != nil {
+		s.link.Close()
+	}
+}
+
+// connected lists the nodes with a session here.
+func (a *agents) connected() []id.ID {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make([]id.ID, 0, len(a.sessions))
+	for n := range a.sessions {
+		out = append(out, n)
+	}
+	return out
+}
+
+// Call implements flows.Nodes.
+func (a *agents) Call(ctx context.Context, node id.ID, cmd nodelink.Command, reply any) error {
+	a.mu.Lock()
+	s := a.sessions[node]
+	a.mu.Unlock()
+	if s == nil {
+		return errs.New(errs.NodeUnreachable, "the node has no session with this server")
+	}
+	if f, ok := cmd.(nodelink.Fenced); ok {
+		f.Head().NodeEpoch = s.epoch
+	}
+	return s.link.Call(ctx, cmd, reply)
+}
+
+// bulk hands a dialled-back connection to whoever waits for its ticket, and
+// returns when that is done with it.
+func (a *agents) bulk(ctx context.Context, conn *tls.Conn) {
+	if _, _, err := peerNode(conn); err != nil {
+		return
+	}
+	_ = conn.SetReadDeadline(a.clock.Now().Add(joinTimeout))
+	r := bufio.NewReaderSize(conn, 128)
+	line, err := r.ReadString('\n')
+	if err != nil {
+		return
+	}
+	_ = conn.SetReadDeadline(time.Time{})
+	serve, ok := a.tickets.take(strings.TrimSuffix(line, "\n"))
+	if !ok {
+		return
+	}
+	b := &bulkConn{Conn: conn, r: r, closed: make(chan struct{})}
+	serve(b)
+	select {
+	case <-b.closed:
+	case <-ctx.Done():
+	}
+}
+
+// bulkConn gives back what was buffered behind the ticket, and tells when it is
+// closed.
+type bulkConn struct {
+	net.Conn
+	r      *bufio.Reader
+	once   sync.Once
+	closed chan struct{}
+}
+
+// Read implements net.Conn.
+func (b *bulkConn) Read(p []byte) (int, error) { return b.r.Read(p) }
+
+// Close implements net.Conn.
+func (b *bulkConn) Close() error {
+	b.once.Do(func() { close(b.closed) })
+	return b.Conn.Close()
+}
+
+// join answers one stranger with a token.
+func (a *agents) join(ctx context.Context, conn *tls.Conn) {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	_ = conn.SetDeadline(a.clock.Now().Add(joinTimeout))
+	var req nodelink.JoinRequest
+	err := json.NewDecoder(io.LimitReader(conn, maxBody)).Decode(&req)
+	if err != nil {
+		return
+	}
+	out, err := a.control.Join(ctx, req, conn.RemoteAddr().String())
+	if err != nil {
+		a.log.Warn("a node was refused", "name", errs.Clip(req.Name), "peer", conn.RemoteAddr(), "err", err)
+		out = nodelink.JoinReply{Error: nodelink.NewWireError(err)}
+	}
+	_ = json.NewEncoder(conn).Encode(out)
+}

@@ -1,0 +1,173 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/novacron/novacron/internal/domain/auth"
+	"github.com/novacron/novacron/internal/engine/pki"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// Bounds of connections.
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 32 << 10
+)
+
+// tlsConfig serves people by one configuration and agents, told apart by ALPN,
+// by others: only those ask for a client certificate.
+func tlsConfig(cert *certificates) *tls.Config {
+	public := &tls.Config{
+		MinVersion:     tls.VersionTLS13,
+		GetCertificate: cert.get,
+		NextProtos:     []string{"http/1.1"},
+	}
+	mutual := func(alpn string, root *x509.Certificate) *tls.Config {
+		return &tls.Config{
+			MinVersion: tls.VersionTLS13, GetCertificate: cert.get, NextProtos: []string{alpn},
+			ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pki.PoolOf(root),
+		}
+	}
+	node, bulk := mutual(nodelink.ALPNNode, cert.ca.Cert), mutual(nodelink.ALPNBulk, cert.ca.Cert)
+	join := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: cert.get, NextProtos: []string{nodelink.ALPNJoin}}
+	outer := public.Clone()
+	outer.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		for _, c := range []*tls.Config{node, bulk, join} {
+			if slices.Contains(h.SupportedProtos, c.NextProtos[0]) {
+				return c, nil
+			}
+		}
+		return public, nil
+	}
+	return outer
+}
+
+// listen opens the API port, wording what people can do something about.
+func listen(ctx context.Context, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return nil, errs.New(errs.Conflict, "the port of %s is taken by another program: stop it, or choose another with --listen", addr).Because(err)
+	case errors.Is(err, unix.EACCES):
+		return nil, errs.New(errs.Forbidden, "this user may not listen on %s: choose a port above 1023 with --listen", addr).Because(err)
+	case err != nil:
+		return nil, errs.New(errs.InvalidField, "cannot listen on %q: it is host:port of this machine", addr).Because(err)
+	}
+	return l, nil
+}
+
+// listenLocal opens the UNIX socket, 0600, replacing one whose server is gone.
+func listenLocal(ctx context.Context, path string) (net.Listener, error) {
+	var d net.Dialer
+	if c, err := d.DialContext(ctx, "unix", path); err == nil {
+		_ = c.Close()
+		return nil, errs.New(errs.Conflict, "another server listens on the local socket")
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, errs.New(errs.HostFailure, "the local socket cannot be replaced").Because(err)
+	}
+	// the socket is born private: umask is of the process, so the folder's mode
+	// guards it until chmod
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "unix", path)
+	if err == nil {
+		err = os.Chmod(path, 0o600)
+	}
+	if err != nil {
+		return nil, errs.New(errs.HostFailure, "the local socket cannot be made").Because(err)
+	}
+	return l, nil
+}
+
+// peerKey carries the uid at the other end of the UNIX socket.
+type peerKey struct{}
+
+// peerUID asks the kernel who is at the other end.
+func peerUID(c net.Conn) (uint32, error) {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return 0, errors.New("not a UNIX socket")
+	}
+	rc, err := u.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = rc.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err := errors.Join(err, credErr); err != nil {
+		return 0, err
+	}
+	return cred.Uid, nil
+}
+
+// authenticate finds who asks: the kernel's word on the UNIX socket, a bearer
+// token elsewhere. Everything that is wrong with a credential gets one answer.
+func (s *Server) authenticate(r *http.Request) (auth.Principal, error) {
+	if uid, ok := r.Context().Value(peerKey{}).(uint32); ok {
+		if uid != 0 && !slices.Contains(s.opts.SocketUIDs, uid) {
+			return auth.Principal{}, errs.New(errs.Forbidden, "user %d may not use the local socket: it belongs to the user who runs NovaCron", uid)
+		}
+		return auth.Principal{Name: fmt.Sprintf("uid %d", uid), Role: auth.Administrator, Origin: "socket"}, nil
+	}
+	h := r.Header.Get("Authorization")
+	secret, ok := strings.CutPrefix(h, "Bearer ")
+	if !ok || !strings.HasPrefix(secret, pki.PrefixAPI) || len(secret) > 256 {
+		return auth.Principal{}, errs.New(errs.Unauthenticated, "this needs an API token: send Authorization: Bearer %s…", pki.PrefixAPI)
+	}
+	p, err := s.control.Authenticate(r.Context(), secret)
+	p.Origin = r.RemoteAddr
+	return p, err
+}
+
+// httpServer serves the routes on the TLS port, and hands agents over.
+func (s *Server) httpServer(ctx context.Context, cert *certificates) *http.Server {
+	hand := func(serve func(context.Context, *tls.Conn)) func(*http.Server, *tls.Conn, http.Handler) {
+		return func(_ *http.Server, c *tls.Conn, _ http.Handler) { serve(ctx, c) }
+	}
+	return &http.Server{
+		Handler: s.mux, TLSConfig: tlsConfig(cert), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){
+			nodelink.ALPNNode: hand(s.agents.accept),
+			nodelink.ALPNBulk: hand(s.agents.bulk),
+			nodelink.ALPNJoin: hand(s.agents.join),
+		},
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// localServer serves the routes on the UNIX socket.
+func (s *Server) localServer(ctx context.Context) *http.Server {
+	return &http.Server{
+		Handler: s.mux, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			uid, err := peerUID(c)
+			if err != nil {
+				return ctx // nobody: the gate refuses
+			}
+			return context.WithValue(ctx, peerKey{}, uid)
+		},
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+}

@@ -1,0 +1,82 @@
+package server
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/novacron/novacron/api"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// statusOf is the one place where codes become HTTP statuses.
+var statusOf = map[errs.Code]int{
+	errs.InvalidJSON:      http.StatusBadRequest,
+	errs.InvalidCursor:    http.StatusBadRequest,
+	errs.InvalidFilter:    http.StatusBadRequest,
+	errs.TooLarge:         http.StatusRequestEntityTooLarge,
+	errs.UnsupportedMedia: http.StatusUnsupportedMediaType,
+	errs.UnknownField:     http.StatusUnprocessableEntity,
+	errs.FieldNotWritable: http.StatusUnprocessableEntity,
+	errs.InvalidField:     http.StatusUnprocessableEntity,
+	errs.InvalidName:      http.StatusUnprocessableEntity,
+	errs.InvalidID:        http.StatusUnprocessableEntity,
+	errs.InvalidSize:      http.StatusUnprocessableEntity,
+	errs.InvalidImage:     http.StatusUnprocessableEntity,
+	errs.ImageMismatch:    http.StatusUnprocessableEntity,
+	errs.OutOfRange:       http.StatusUnprocessableEntity,
+	errs.Unsupported:      http.StatusUnprocessableEntity,
+	errs.Unauthenticated:  http.StatusUnauthorized,
+	errs.Forbidden:        http.StatusForbidden,
+	errs.NotFound:         http.StatusNotFound,
+	errs.AlreadyExists:    http.StatusConflict,
+	errs.Conflict:         http.StatusConflict,
+	errs.VMBusy:           http.StatusConflict,
+	errs.InvalidState:     http.StatusConflict,
+	errs.InUse:            http.StatusConflict,
+	errs.IdempotencyReuse: http.StatusConflict,
+	errs.StaleEpoch:       http.StatusConflict,
+	errs.StaleAttempt:     http.StatusConflict,
+	errs.NoNodeFits:       http.StatusConflict,
+	errs.NotCancellable:   http.StatusConflict,
+	errs.NeedsAttention:   http.StatusConflict,
+	errs.Cancelled:        http.StatusConflict,
+	errs.RevisionMismatch: http.StatusPreconditionFailed,
+	errs.RateLimited:      http.StatusTooManyRequests,
+	errs.NodeUnreachable:  http.StatusServiceUnavailable,
+	errs.DBUnavailable:    http.StatusServiceUnavailable,
+	errs.Timeout:          http.StatusGatewayTimeout,
+	errs.NoSpace:          http.StatusInsufficientStorage,
+	errs.HostFailure:      http.StatusInternalServerError,
+	errs.GuestFailure:     http.StatusInternalServerError,
+	errs.Internal:         http.StatusInternalServerError,
+}
+
+// problem makes the document of an error. Its cause stays behind.
+func problem(err error, requestID string) *api.Error {
+	e := errs.As(err)
+	status := statusOf[e.Code]
+	if status == 0 {
+		status = http.StatusInternalServerError
+	}
+	p := &api.Error{
+		Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: e.Message,
+		Code: string(e.Code), RequestID: requestID, Retryable: e.Code.Retryable(), Job: e.Job, Blockers: e.Blockers,
+	}
+	for _, f := range e.Fields {
+		p.Errors = append(p.Errors, api.FieldError{Code: string(f.Code), Field: f.Pointer, Message: f.Message, Limit: f.Limit, Got: f.Got})
+	}
+	return p
+}
+
+func writeProblem(w http.ResponseWriter, p *api.Error) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Cache-Control", "no-store")
+	switch p.Status {
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+		w.Header().Set("Retry-After", "1")
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", `Bearer realm="novacron"`)
+	}
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // the client may be gone
+}

@@ -1,0 +1,229 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/novacron/novacron/internal/control"
+	"github.com/novacron/novacron/internal/domain/auth"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// Route is one line of the table: what the gate, the API document and the route
+// matrix know.
+type Route struct {
+	Method, Path string
+	// ID is the operation's name in the API document.
+	ID      string
+	Summary string
+	Need    auth.Need
+	// Query lists the parameters it takes; others are refused.
+	Query []Param
+	// Status of success; 200 when 0.
+	Status int
+	// body and reply types, for the API document; nil for none or for a stream.
+	body, reply reflect.Type
+	// stream says what a route without a reply type sends or takes.
+	stream string
+
+	serve func(w http.ResponseWriter, r *Request) error
+}
+
+// Param is one query parameter.
+type Param struct {
+	Name, Doc string
+}
+
+// Request is what a handler gets.
+type Request struct {
+	*http.Request
+	Caller control.Caller
+}
+
+// Arg is a path parameter.
+func (r *Request) Arg(name string) string { return r.PathValue(name) }
+
+// reply is what a handler answers with.
+type reply[T any] struct {
+	Body T
+	// Status, when not 0, stands before the route's own.
+	Status int
+	// ETag is the document's revision; 0 for none.
+	ETag int64
+}
+
+// none is the body of requests without one.
+type none struct{}
+
+// handle makes a route of a function from a body to a reply.
+func handle[B, T any](rt Route, f func(ctx context.Context, r *Request, body B) (reply[T], error)) Route {
+	if b := reflect.TypeFor[B](); b != reflect.TypeFor[none]() {
+		rt.body = b
+	}
+	if t := reflect.TypeFor[T](); t != reflect.TypeFor[none]() {
+		rt.reply = t
+	}
+	rt.serve = func(w http.ResponseWriter, r *Request) error {
+		var body B
+		if err := readBody(w, r, rt, &body); err != nil {
+			return err
+		}
+		out, err := f(r.Context(), r, body)
+		if err != nil {
+			return err
+		}
+		writeReply(w, rt, out)
+		return nil
+	}
+	return rt
+}
+
+func writeReply[T any](w http.ResponseWriter, rt Route, out reply[T]) {
+	status := out.Status
+	if status == 0 {
+		status = rt.Status
+	}
+	if status == 0 {
+		status = http.StatusOK
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	if out.ETag > 0 {
+		w.Header().Set("ETag", strconv.Quote(strconv.FormatInt(out.ETag, 10)))
+	}
+	if rt.reply == nil {
+		w.WriteHeader(status)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(out.Body) // the client may be gone
+}
+
+// readBody reads a JSON body where the route takes one, and binds the request's
+// idempotency key to it.
+func readBody(w http.ResponseWriter, r *Request, rt Route, into any) error {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return errs.New(errs.TooLarge, "the body is larger than %d bytes or broke off", maxBody).Because(err)
+	}
+	if key := r.Header.Get("Idempotency-Key"); key != "" {
+		if len(key) > 255 {
+			return errs.New(errs.InvalidField, "an Idempotency-Key is up to 255 characters")
+		}
+		r.Caller.Key, r.Caller.Hash = key, control.HashRequest(r.Method, r.URL.Path, body)
+	}
+	if rt.body == nil {
+		if len(body) > 0 && strings.TrimSpace(string(body)) != "{}" {
+			return errs.New(errs.InvalidJSON, "this request takes no body")
+		}
+		return nil
+	}
+	if len(body) == 0 && rt.body.NumField() > 0 && optionalBody(rt) {
+		return nil
+	}
+	if ct, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || ct != "application/json" {
+		return errs.New(errs.UnsupportedMedia, "the body must be application/json")
+	}
+	return decodeStrict(body, into)
+}
+
+// optionalBody: actions take their parameters or none.
+func optionalBody(rt Route) bool { return strings.Count(rt.Path, "/") > 4 }
+
+// gate wraps every route: who asks, may they, and only then the handler.
+type gate struct {
+	log   *slog.Logger
+	clock clock.Clock
+	// authenticate finds the principal of a request.
+	authenticate func(*http.Request) (auth.Principal, error)
+	// deny records a refusal.
+	deny func(ctx context.Context, c control.Caller, action, object string)
+}
+
+// requestIDHeader goes out with every answer.
+const requestIDHeader = "X-Request-Id"
+
+func (g *gate) wrap(rt Route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
+		requestID := id.New().String()
+		w.Header().Set(requestIDHeader, requestID)
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		defer g.recover(w, rt, requestID)
+		if err := g.pass(w, hr, rt, requestID); err != nil {
+			p := problem(err, requestID)
+			if p.Status >= http.StatusInternalServerError {
+				g.log.Error("a request failed", "route", rt.ID, "request_id", requestID, "err", err)
+			}
+			writeProblem(w, p)
+		}
+	})
+}
+
+func (g *gate) pass(w http.ResponseWriter, hr *http.Request, rt Route, requestID string) error {
+	r := &Request{Request: hr, Caller: control.Caller{RequestID: requestID}}
+	who, err := g.authenticate(hr)
+	if err != nil && rt.Need.Resource != auth.Public {
+		return err
+	}
+	if err != nil {
+		who = auth.Principal{Name: "anonymous", Role: auth.Anonymous}
+	}
+	if who.Origin == "" {
+		who.Origin = hr.RemoteAddr
+	}
+	r.Caller.Principal = who
+	if !auth.May(who.Role, rt.Need) {
+		g.deny(hr.Context(), r.Caller, rt.ID, hr.URL.Path)
+		return errs.New(errs.Forbidden, "the role %s may not %s a %s", who.Role, rt.Need.Action, rt.Need.Resource)
+	}
+	if err := known(hr, rt); err != nil {
+		return err
+	}
+	return rt.serve(w, r)
+}
+
+// known refuses query parameters the route does not take: a misspelt filter must
+// not become no filter.
+func known(r *http.Request, rt Route) error {
+	for k := range r.URL.Query() {
+		ok := false
+		for _, p := range rt.Query {
+			ok = ok || p.Name == k
+		}
+		if !ok {
+			return errs.New(errs.InvalidFilter, "there is no parameter %q here", errs.Clip(k))
+		}
+	}
+	return nil
+}
+
+func (g *gate) recover(w http.ResponseWriter, rt Route, requestID string) {
+	v := recover()
+	if v == nil || v == http.ErrAbortHandler { //nolint:errorlint // the value net/http defines
+		return
+	}
+	g.log.Error("a handler panicked", "route", rt.ID, "request_id", requestID, "panic", v)
+	writeProblem(w, problem(errs.New(errs.Internal, "an internal error happened; the server's log has it under this request's id"), requestID))
+}
+
+// etag reads If-Match: a revision, or nil when it is absent or '*'.
+func etag(r *Request) (*int64, error) {
+	h := strings.TrimSpace(r.Header.Get("If-Match"))
+	if h == "" || h == "*" {
+		return nil, nil
+	}
+	n, err := strconv.ParseInt(strings.Trim(h, `"`), 10, 64)
+	if err != nil {
+		return nil, errs.New(errs.InvalidField, "If-Match is a revision in quotes, as ETag gave it").Because(err)
+	}
+	return &n, nil
+}

@@ -1,0 +1,282 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/novacron/novacron/internal/control"
+	"github.com/novacron/novacron/internal/control/flows"
+	"github.com/novacron/novacron/internal/control/tasks"
+	"github.com/novacron/novacron/internal/engine/blob"
+	"github.com/novacron/novacron/internal/engine/lease"
+	"github.com/novacron/novacron/internal/engine/pgtx"
+	"github.com/novacron/novacron/internal/engine/pki"
+	"github.com/novacron/novacron/internal/engine/reconcile"
+	"github.com/novacron/novacron/internal/engine/sequence"
+	"github.com/novacron/novacron/internal/engine/workflow"
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/store/migrations"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// Options say which server to be.
+type Options struct {
+	// DatabaseURL is the application role's. Its pool's size can be set there.
+	DatabaseURL string
+	// OwnerURL, unless empty, is the role's that migrates the schema at start.
+	OwnerURL string
+	// DataDir holds the key file and the images.
+	DataDir string
+	// Listen is host:port of the one API port; port 0 takes any.
+	Listen string
+	// Advertise are the addresses at which agents and people reach this server;
+	// Listen's when empty.
+	Advertise []string
+	// Socket is the path of the local administrator's UNIX socket; empty for none.
+	Socket string
+	// SocketUIDs may use it, besides root.
+	SocketUIDs []uint32
+	// SetupToken makes a fresh setup token if nobody has spent one yet.
+	SetupToken bool
+	Version    string
+	Clock      clock.Clock
+	Log        *slog.Logger
+	// Ready is called once requests are served.
+	Ready func(Info)
+}
+
+// Info is what a started server says of itself.
+type Info struct {
+	// Address is host:port of the API.
+	Address string
+	// Fingerprint is of the cluster's root certificate, SHA-256: it stays the same
+	// over restarts and servers, so people compare it once.
+	Fingerprint string
+	// SetupToken is the one-time token of the first person; empty once spent.
+	SetupToken string
+}
+
+// Server is a running control plane process.
+type Server struct {
+	opts        Options
+	log         *slog.Logger
+	control     *control.Service
+	agents      *agents
+	tickets     *tickets
+	pages       pages
+	member      *lease.Member
+	seq         *sequence.Sequencer
+	tasks       *reconcile.Runner
+	exec        *workflow.Executor
+	live        *control.Liveness
+	pool        *pgxpool.Pool
+	fingerprint string
+	routes      []Route
+	mux         *http.ServeMux
+	// life ends when the server begins to stop.
+	life context.Context //nolint:containedctx // the process's own
+}
+
+// stopTimeout is how long requests under way may take at a stop.
+const stopTimeout = 10 * time.Second
+
+// Run is a server until ctx ends; then it finishes the requests under way, gives
+// its claims back and returns.
+func Run(ctx context.Context, o Options) error {
+	if o.OwnerURL != "" {
+		if err := migrations.Up(ctx, o.OwnerURL); err != nil {
+			return pgtx.Map(err)
+		}
+	}
+	pool, err := pgxpool.New(ctx, o.DatabaseURL)
+	if err != nil {
+		return errs.New(errs.InvalidField, "the database's URL is not understood").Because(err)
+	}
+	defer pool.Close()
+	if err := migrations.Check(ctx, pool); err != nil {
+		return pgtx.Map(err)
+	}
+	l, err := listen(ctx, o.Listen)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if len(o.Advertise) == 0 {
+		o.Advertise = []string{l.Addr().String()}
+	}
+	s, cert, err := build(ctx, o, pool)
+	if err != nil {
+		return err
+	}
+	return s.run(ctx, l, cert)
+}
+
+func build(ctx context.Context, o Options, pool *pgxpool.Pool) (*Server, *certificates, error) {
+	st := store.New(pool)
+	sec, err := openCluster(ctx, st, o.DataDir, o.Clock)
+	if err != nil {
+		return nil, nil, err
+	}
+	project, err := st.ProjectDefault(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	images, err := blob.Open(filepath.Join(o.DataDir, "images"))
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &Server{
+		opts: o, log: o.Log, pages: pages{sec.cursorKey}, tickets: newTickets(o.Clock), pool: pool,
+		fingerprint: pki.Fingerprint(sec.ca.Cert), live: control.NewLiveness(st, o.Clock, o.Log),
+	}
+	s.member = lease.NewMember(lease.Options{Pool: pool, Address: o.Advertise[0], Version: o.Version, Clock: o.Clock, Log: o.Log})
+	s.seq = sequence.New(sequence.Options{Pool: pool, Clock: o.Clock, Log: o.Log})
+	s.control = control.New(control.Config{
+		Store: st, CA: sec.ca, Cluster: sec.cluster, Project: project, Images: images, Live: s.live,
+		Clock: o.Clock, Log: o.Log, Committed: s.committed,
+	})
+	s.agents = &agents{control: s.control, tickets: s.tickets, clock: o.Clock, log: o.Log, sessions: map[id.ID]*session{}}
+	s.exec = workflow.New(workflow.Options{
+		Pool: pool, Members: s.member, Clock: o.Clock, Log: o.Log, Committed: s.seq.Nudge,
+		Flows: flows.Bound(flows.Env{
+			Store: st, Nodes: s.agents, Reporting: s.live.Reporting, Files: files{images, s.tickets}, Cluster: sec.cluster.Incarnation,
+		}),
+	})
+	s.tasks = reconcile.New(o.Clock, o.Log, s.member, tasks.All(tasks.Env{
+		Store: st, Images: images, Clock: o.Clock, Connected: s.agents.connected, Drop: s.agents.drop,
+	})...)
+	s.routes = s.table()
+	s.mux = s.serveMux()
+	return s, newCertificates(sec.ca, o.Advertise, o.Clock), nil
+}
+
+// committed wakes whoever acts on commits.
+func (s *Server) committed() {
+	s.exec.Nudge()
+	s.seq.Nudge()
+}
+
+// table is every route there is.
+func (s *Server) table() []Route {
+	var all []Route
+	for _, rs := range [][]Route{s.systemRoutes(), s.vmRoutes(), s.nodeRoutes(), s.imageRoutes(), s.jobRoutes(), s.tokenRoutes(), s.streamRoutes()} {
+		all = append(all, rs...)
+	}
+	return all
+}
+
+func (s *Server) serveMux() *http.ServeMux {
+	g := &gate{log: s.log, clock: s.opts.Clock, authenticate: s.authenticate, deny: s.control.Deny}
+	mux := http.NewServeMux()
+	for _, rt := range s.routes {
+		mux.Handle(rt.Method+" "+rt.Path, g.wrap(rt))
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, problem(errs.New(errs.NotFound, "there is nothing at %s %s; /api/v1/openapi.json lists what there is", r.Method, errs.Clip(r.URL.Path)), ""))
+	})
+	return mux
+}
+
+// run serves until ctx ends, then stops in order: no new work, requests finish,
+// claims are given back, the loops end.
+func (s *Server) run(ctx context.Context, l net.Listener, cert *certificates) error {
+	s.life = ctx
+	// what serves outlives ctx by the time it takes to stop
+	work, endWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer endWork()
+	streams, endStreams := context.WithCancel(context.WithoutCancel(ctx))
+	defer endStreams()
+	var loops sync.WaitGroup
+	defer loops.Wait()
+	defer endWork()
+	loops.Go(func() { s.logEnd("membership", s.member.Run(work)) })
+	select {
+	case <-s.member.Ready():
+	case <-ctx.Done():
+		return nil
+	}
+	for _, f := range []func(context.Context){
+		s.live.Run,
+		func(ctx context.Context) { s.logEnd("executor", s.exec.Run(ctx)) },
+		func(ctx context.Context) { s.logEnd("event hub", s.seq.Run(ctx)) },
+		func(ctx context.Context) {
+			s.member.Lead(ctx, sequence.Role, func(ctx context.Context, _ lease.Term) { s.seq.Lead(ctx) })
+		},
+		func(ctx context.Context) { s.logEnd("reconcilers", s.tasks.Run(ctx)) },
+	} {
+		loops.Go(func() { f(work) })
+	}
+	return s.serve(ctx, streams, endStreams, l, cert)
+}
+
+func (s *Server) serve(ctx, streams context.Context, endStreams func(), l net.Listener, cert *certificates) error {
+	servers := []*http.Server{s.httpServer(streams, cert)}
+	failed := make(chan error, 2)
+	go func() { failed <- servers[0].ServeTLS(l, "", "") }()
+	if s.opts.Socket != "" {
+		local, err := listenLocal(ctx, s.opts.Socket)
+		if err != nil {
+			return err
+		}
+		servers = append(servers, s.localServer(streams))
+		go func() { failed <- servers[1].Serve(local) }()
+	}
+	info := Info{Address: l.Addr().String(), Fingerprint: s.fingerprint}
+	if s.opts.SetupToken {
+		var err error
+		if info.SetupToken, err = s.control.NewSetupToken(ctx); err != nil {
+			return err
+		}
+	}
+	if s.opts.Ready != nil {
+		s.opts.Ready(info)
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	endStreams()
+	for _, h := range servers {
+		if e := h.Shutdown(stop); e != nil {
+			_ = h.Close()
+		}
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	}
+	return err
+}
+
+// logEnd tells why a loop ended before it was asked to.
+func (s *Server) logEnd(what string, err error) {
+	if err != nil && !errors.Is(err, context.Canceled) {
+		s.log.Error("a part of the server ended", "part", what, "err", err)
+	}
+}
+
+// ready tells whether the server can work.
+func (s *Server) ready(ctx context.Context) error {
+	if s.life.Err() != nil {
+		return errs.New(errs.DBUnavailable, "the server stops")
+	}
+	if !s.member.Valid() {
+		return errs.New(errs.DBUnavailable, "the server's lease has run out: the database is away or slow")
+	}
+	if err := s.pool.Ping(ctx); err != nil {
+		return errs.New(errs.DBUnavailable, "the database does not answer").Because(err)
+	}
+	return nil
+}

@@ -1,0 +1,228 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/novacron/novacron/internal/control"
+	"github.com/novacron/novacron/internal/domain/auth"
+	"github.com/novacron/novacron/internal/engine/sequence"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+func (s *Server) streamRoutes() []Route {
+	return []Route{
+		raw(Route{Method: "GET", Path: "/api/v1/events", ID: "followEvents", Summary: "Follow committed changes in order (WebSocket, or SSE)", Need: auth.Need{Resource: auth.VM, Action: auth.Read}, stream: "one Event per message",
+			Query: []Param{{"after", "Resume after this number; from now on by default."}}}, s.events),
+		raw(Route{Method: "GET", Path: "/api/v1/vms/{vm}/log", ID: "readVMLog", Summary: "Read a VM's serial log", Need: auth.Need{Resource: auth.VM, Action: auth.Read}, stream: "text",
+			Query: []Param{{"follow", "true: go on as it grows."}}}, s.vmLog),
+		raw(Route{Method: "GET", Path: "/api/v1/vms/{vm}/console", ID: "openVMConsole", Summary: "Attach to a VM's serial console (WebSocket)", Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, stream: "binary messages both ways"}, s.vmConsole),
+	}
+}
+
+// streamTimeout is how long a node may take to open a stream.
+const streamTimeout = 10 * time.Second
+
+// openStream asks the VM's node for a stream.
+func (s *Server) openStream(ctx context.Context, r *Request, command func(ticket string, v target) nodelink.Command) (net.Conn, error) {
+	v, err := s.control.Placed(ctx, r.Arg("vm"))
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, streamTimeout)
+	defer cancel()
+	return s.tickets.dialBack(ctx, func(ticket string) error {
+		return s.agents.Call(ctx, v.Node, command(ticket, v), nil)
+	})
+}
+
+type target = control.Incarnation
+
+// vmLog streams the serial log.
+func (s *Server) vmLog(w http.ResponseWriter, r *Request) error {
+	follow := r.URL.Query().Get("follow") == "true"
+	conn, err := s.openStream(r.Context(), r, func(ticket string, v target) nodelink.Command {
+		return &nodelink.OpenLog{VM: v.VM, Follow: follow, Ticket: ticket}
+	})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(r.Context(), func() { _ = conn.Close() })
+	defer stop()
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	_, err = io.Copy(flushing{w, http.NewResponseController(w)}, conn)
+	return ignore(err)
+}
+
+// flushing sends each piece at once.
+type flushing struct {
+	w  io.Writer
+	rc *http.ResponseController
+}
+
+// Write implements io.Writer.
+func (f flushing) Write(p []byte) (int, error) {
+	n, err := f.w.Write(p)
+	if err != nil {
+		return n, err
+	}
+	return n, f.rc.Flush()
+}
+
+// vmConsole joins a WebSocket to the serial console.
+func (s *Server) vmConsole(w http.ResponseWriter, r *Request) error {
+	conn, err := s.openStream(r.Context(), r, func(ticket string, v target) nodelink.Command {
+		return &nodelink.OpenConsole{VM: v.VM, Epoch: v.Epoch, Ticket: ticket}
+	})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	s.control.ConsoleOpened(r.Context(), r.Caller, r.Arg("vm"))
+	ws, err := websocket.Accept(w, r.Request, nil)
+	if err != nil {
+		return ignore(err) // Accept has answered
+	}
+	defer ws.CloseNow()
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	peer := websocket.NetConn(ctx, ws, websocket.MessageBinary)
+	var wg sync.WaitGroup
+	for _, way := range [][2]net.Conn{{peer, conn}, {conn, peer}} {
+		wg.Go(func() {
+			_, _ = io.Copy(way[0], way[1])
+			_ = way[0].Close()
+			_ = way[1].Close()
+		})
+	}
+	wg.Wait()
+	return nil
+}
+
+// events follows committed changes.
+func (s *Server) events(w http.ResponseWriter, r *Request) error {
+	after, err := resumePoint(r)
+	if err != nil {
+		return err
+	}
+	sub, err := s.seq.Hub().Subscribe(r.Context(), after, nil)
+	if err != nil {
+		return eventError(err)
+	}
+	if strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+		return s.eventsSSE(w, r, sub)
+	}
+	return s.eventsWS(w, r, sub)
+}
+
+func eventError(err error) error {
+	switch {
+	case errors.Is(err, sequence.ErrTooOld):
+		return errs.New(errs.InvalidCursor, "events that old are no longer kept: read the objects again and follow from now on").Because(err)
+	case errors.Is(err, sequence.ErrAhead):
+		return errs.New(errs.InvalidCursor, "no event has that number yet: read the objects again and follow from now on").Because(err)
+	default:
+		return err
+	}
+}
+
+// resumePoint: ?after, or Last-Event-ID as browsers send it.
+func resumePoint(r *Request) (int64, error) {
+	at := r.URL.Query().Get("after")
+	if at == "" {
+		at = r.Header.Get("Last-Event-ID")
+	}
+	if at == "" {
+		return sequence.Latest, nil
+	}
+	n, err := strconv.ParseInt(at, 10, 64)
+	if err != nil || n < 0 {
+		return 0, errs.New(errs.InvalidCursor, "after is the number of an event")
+	}
+	return n, nil
+}
+
+func (s *Server) eventsWS(w http.ResponseWriter, r *Request, sub *sequence.Subscription) error {
+	ws, err := websocket.Accept(w, r.Request, nil)
+	if err != nil {
+		return ignore(err) // Accept has answered
+	}
+	defer ws.CloseNow()
+	ctx := ws.CloseRead(r.Context())
+	err = follow(ctx, s.opts.Clock, sub, func(b []byte, _ int64) error { return ws.Write(ctx, websocket.MessageText, b) }, ws.Ping)
+	if s.life.Err() != nil {
+		_ = ws.Close(websocket.StatusGoingAway, "the server stops")
+		return nil
+	}
+	if err != nil && ctx.Err() == nil {
+		_ = ws.Close(websocket.StatusTryAgainLater, "resume after the last number")
+	}
+	return nil
+}
+
+func (s *Server) eventsSSE(w http.ResponseWriter, r *Request, sub *sequence.Subscription) error {
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	out := flushing{w, http.NewResponseController(w)}
+	if err := out.rc.Flush(); err != nil {
+		return ignore(err)
+	}
+	err := follow(r.Context(), s.opts.Clock, sub, func(b []byte, seq int64) error {
+		_, err := fmt.Fprintf(out, "id: %d\ndata: %s\n\n", seq, b)
+		return err
+	}, func(context.Context) error {
+		_, err := io.WriteString(out, ": still here\n\n")
+		return err
+	})
+	return ignore(err)
+}
+
+// quiet is how long a stream may say nothing before it shows that it lives.
+const quiet = 20 * time.Second
+
+// follow sends events until the reader or ctx ends.
+func follow(ctx context.Context, clk clock.Clock, sub *sequence.Subscription, send func([]byte, int64) error, ping func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var mu sync.Mutex
+	go clock.Every(ctx, clk, quiet, func(ctx context.Context) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err := ping(ctx); err != nil {
+			cancel(err)
+		}
+	})
+	for {
+		events, err := sub.Next(ctx)
+		if err != nil {
+			return err
+		}
+		for _, e := range events {
+			b, err := json.Marshal(toEvent(e))
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			err = send(b, e.Seq)
+			mu.Unlock()
+			if err != nil {
+				return err
+			}
+		}
+	}
+}

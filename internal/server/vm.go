@@ -1,0 +1,133 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/novacron/novacron/api"
+	"github.com/novacron/novacron/internal/control"
+	"github.com/novacron/novacron/internal/domain/auth"
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+var waitParam = Param{"wait", "Wait for the job up to this long, such as 30s; at most 5m."}
+
+func (s *Server) vmRoutes() []Route {
+	rs := []Route{
+		handle(Route{Method: "GET", Path: "/api/v1/vms", ID: "listVMs", Summary: "List VMs", Need: auth.Need{Resource: auth.VM, Action: auth.Read},
+			Query: listParams(Param{"name", "With this name."}, Param{"node", "On the node of this name."}, Param{"image", "Made from the image of this name."}, Param{"label", "With a label of this key."})}, s.listVMs),
+		handle(Route{Method: "POST", Path: "/api/v1/vms", ID: "createVM", Summary: "Create a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Create}, Status: http.StatusAccepted, Query: []Param{waitParam}}, s.createVM),
+		handle(Route{Method: "GET", Path: "/api/v1/vms/{vm}", ID: "getVM", Summary: "Read a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Read}}, s.getVM),
+		handle(Route{Method: "PATCH", Path: "/api/v1/vms/{vm}", ID: "updateVM", Summary: "Change a VM's labels", Need: auth.Need{Resource: auth.VM, Action: auth.Update}}, s.updateVM),
+		handle(Route{Method: "DELETE", Path: "/api/v1/vms/{vm}", ID: "deleteVM", Summary: "Delete a VM and its disks", Need: auth.Need{Resource: auth.VM, Action: auth.Delete}, Status: http.StatusAccepted, Query: []Param{waitParam}}, askVM[none](s, vm.Delete)),
+		handle(Route{Method: "POST", Path: "/api/v1/vms/{vm}/stop", ID: "stopVM", Summary: "Stop a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, Status: http.StatusAccepted, Query: []Param{waitParam}}, askVM[api.VMStop](s, vm.Stop)),
+		handle(Route{Method: "POST", Path: "/api/v1/vms/{vm}/restart", ID: "restartVM", Summary: "Restart a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, Status: http.StatusAccepted, Query: []Param{waitParam}}, askVM[api.VMStop](s, vm.Restart)),
+	}
+	for _, r := range []vm.Request{vm.Start, vm.Pause, vm.Resume} {
+		verb := map[vm.Request]string{vm.Start: "Start", vm.Pause: "Pause", vm.Resume: "Resume"}[r]
+		rs = append(rs, handle(Route{
+			Method: "POST", Path: "/api/v1/vms/{vm}/" + string(r), ID: string(r) + "VM", Summary: verb + " a VM",
+			Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, Status: http.StatusAccepted, Query: []Param{waitParam},
+		}, askVM[none](s, r)))
+	}
+	return rs
+}
+
+func (s *Server) listVMs(ctx context.Context, r *Request, _ none) (reply[api.List[api.VM]], error) {
+	p, err := s.pages.read(r, "vms")
+	if err != nil {
+		return reply[api.List[api.VM]]{}, err
+	}
+	vms, next, err := s.control.VMs(ctx, p)
+	return list(vms, s.pages.next(r, "vms", next), toVM), err
+}
+
+func (s *Server) getVM(ctx context.Context, r *Request, _ none) (reply[api.VM], error) {
+	v, err := s.control.VM(ctx, r.Arg("vm"))
+	return reply[api.VM]{Body: toVM(v), ETag: int64(v.Intent.Revision)}, err
+}
+
+func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (reply[api.Accepted], error) {
+	n := control.NewVM{
+		Spec:  vm.Spec{Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: int64(b.MemoryBytes)},
+		Image: b.Image, Start: b.Start, Node: b.Node,
+	}
+	for _, d := range b.Disks {
+		n.Disks = append(n.Disks, vm.DiskSpec{SizeBytes: int64(d.SizeBytes)})
+	}
+	for _, c := range b.NICs {
+		var nic vm.NICSpec
+		for _, f := range c.Forwards {
+			nic.Forwards = append(nic.Forwards, vm.Forward(f))
+		}
+		n.NICs = append(n.NICs, nic)
+	}
+	a, err := s.control.CreateVM(ctx, r.Caller, n)
+	if err != nil {
+		return reply[api.Accepted]{}, err
+	}
+	return s.accepted(ctx, r, a)
+}
+
+func (s *Server) updateVM(ctx context.Context, r *Request, b api.VMPatch) (reply[api.VM], error) {
+	revision, err := etag(r)
+	if err != nil {
+		return reply[api.VM]{}, err
+	}
+	if b.Labels != nil {
+		if err := s.control.LabelVM(ctx, r.Caller, r.Arg("vm"), *b.Labels, revision); err != nil {
+			return reply[api.VM]{}, err
+		}
+	}
+	return s.getVM(ctx, r, none{})
+}
+
+// askVM makes the handler of a request about a VM.
+func askVM[B any](s *Server, req vm.Request) func(context.Context, *Request, B) (reply[api.Accepted], error) {
+	return func(ctx context.Context, r *Request, body B) (reply[api.Accepted], error) {
+		stop := control.Stop{Grace: control.DefaultGrace}
+		if b, ok := any(body).(api.VMStop); ok {
+			stop.Grace = grace(b)
+		}
+		a, err := s.control.AskVM(ctx, r.Caller, r.Arg("vm"), req, stop)
+		if err != nil {
+			return reply[api.Accepted]{}, err
+		}
+		return s.accepted(ctx, r, a)
+	}
+}
+
+func grace(b api.VMStop) time.Duration {
+	switch {
+	case b.Force:
+		return 0
+	case b.GraceSeconds != nil:
+		return time.Duration(*b.GraceSeconds) * time.Second
+	default:
+		return control.DefaultGrace
+	}
+}
+
+// maxWait bounds ?wait.
+const maxWait = 5 * time.Minute
+
+// accepted answers a change that takes time, after waiting for its job if asked.
+// Without a job there was nothing to do, which is 200 and no job.
+func (s *Server) accepted(ctx context.Context, r *Request, a control.Accepted) (reply[api.Accepted], error) {
+	if a.Job == nil {
+		return reply[api.Accepted]{Status: http.StatusOK}, nil
+	}
+	if w := r.URL.Query().Get("wait"); w != "" {
+		d, err := time.ParseDuration(w)
+		if err != nil || d < 0 || d > maxWait {
+			return reply[api.Accepted]{}, errs.New(errs.InvalidField, "wait is a duration up to %v, such as 30s", maxWait)
+		}
+		if err := s.waitJob(ctx, *a.Job, d); err != nil {
+			return reply[api.Accepted]{}, err
+		}
+	}
+	j, err := s.control.Job(ctx, *a.Job)
+	return reply[api.Accepted]{Body: api.Accepted{Job: toJob(j)}}, err
+}
