@@ -28,9 +28,8 @@ type Member struct {
 	ready     chan struct{}
 	readyOnce sync.Once
 
-	mu sync.Mutex
-	// until is when validity ends, on Clock.Boot; zero before the first beat
-	until time.Duration
+	mu    sync.Mutex
+	valid validity
 	// holds are ended when validity does
 	holds map[*hold]struct{}
 	// ticked is closed and replaced after every successful look at the beats
@@ -114,7 +113,7 @@ func (m *Member) tick(ctx context.Context, beat int64) error {
 		m.watch.suspend()
 		return fmt.Errorf("send a beat: %w", pgtx.Map(err))
 	}
-	m.extend(sent + m.opts.TTL*2/3)
+	m.extend(sent)
 	rows, err := q.Beats(ctx)
 	if err != nil {
 		m.watch.suspend()
@@ -143,7 +142,9 @@ func (m *Member) forget(ctx context.Context, q *query.Queries) error {
 
 // leave tells the others that nothing of this server needs waiting for.
 func (m *Member) leave(ctx context.Context) error {
-	m.extend(0)
+	m.mu.Lock()
+	m.valid = validity{}
+	m.mu.Unlock()
 	m.endHolds()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.opts.TTL)
 	defer cancel()
@@ -153,13 +154,16 @@ func (m *Member) leave(ctx context.Context) error {
 	return nil
 }
 
-func (m *Member) extend(until time.Duration) {
+// extend takes in a beat that has arrived.
+func (m *Member) extend(sent time.Duration) {
 	m.mu.Lock()
-	m.until = until
+	lapsed := m.valid.extend(sent, m.opts.Clock.Boot(), m.opts.TTL)
 	m.mu.Unlock()
-	if until > 0 {
-		m.readyOnce.Do(func() { close(m.ready) })
+	if lapsed {
+		// what was bound before the lapse may be somebody else's by now
+		m.endHolds()
 	}
+	m.readyOnce.Do(func() { close(m.ready) })
 }
 
 // told wakes campaigns: the judgement about others is fresh.
@@ -177,11 +181,11 @@ func (m *Member) nextTick() <-chan struct{} {
 }
 
 // Valid tells whether this server may act: its last beat was sent less than
-// 2/3 TTL ago.
+// 2/3 TTL ago, and it was not away shortly before.
 func (m *Member) Valid() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.opts.Clock.Boot() < m.until
+	return m.valid.at(m.opts.Clock.Boot())
 }
 
 // Dead tells whether the server has been silent for a whole TTL as seen by this
@@ -196,7 +200,7 @@ func (m *Member) Bind(ctx context.Context) (context.Context, context.CancelFunc)
 	h := &hold{end: end}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.opts.Clock.Boot() >= m.until {
+	if !m.valid.at(m.opts.Clock.Boot()) {
 		end(ErrExpired)
 		return bound, func() {}
 	}
@@ -213,7 +217,7 @@ func (m *Member) Bind(ctx context.Context) (context.Context, context.CancelFunc)
 func (m *Member) expire(ctx context.Context) {
 	for {
 		m.mu.Lock()
-		left := m.until - m.opts.Clock.Boot()
+		left := m.valid.until - m.opts.Clock.Boot()
 		m.mu.Unlock()
 		if left <= 0 {
 			m.endHolds()

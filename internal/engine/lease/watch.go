@@ -29,6 +29,23 @@ type sighting struct {
 	silent time.Duration
 }
 
+// validity is when this server may act, on its own clock.
+type validity struct{ from, until time.Duration }
+
+func (v validity) at(now time.Duration) bool { return v.from <= now && now < v.until }
+
+// extend takes in a beat that was sent and has arrived by now. After a lapse
+// others may have judged this server dead, by looks that are good for another
+// 2/3 TTL: until then it may beat, and not act. lapsed tells of it.
+func (v *validity) extend(sent, now, ttl time.Duration) (lapsed bool) {
+	lapsed = v.until > 0 && now >= v.until
+	if lapsed {
+		v.from = now + ttl*2/3
+	}
+	v.until = sent + ttl*2/3
+	return lapsed
+}
+
 // absent is the beat of a server that has no row.
 const absent = -1
 

@@ -654,7 +654,6 @@ type Project struct {
 
 type Sequencer struct {
 	Singleton bool
-	Term      int64
 	EventSeq  int64
 	AuditSeq  int64
 	AuditHash []byte
