@@ -20,7 +20,8 @@ type Driver interface {
 	// cached per kernel and hypervisor build.
 	Describe(ctx context.Context) (Description, error)
 	// Launch starts the machine and returns once the guest executes. On error no
-	// process of this epoch is left.
+	// process of this epoch is left, and the driver holds nothing of it; if the sink
+	// has seen it starting, it sees it exited, "did not start".
 	Launch(ctx context.Context, m Machine) (Status, error)
 	// Shutdown asks the guest to power off (ACPI) and returns at once; the guest
 	// may ignore it. Asking again is harmless, and so is asking one that has ended.

@@ -132,7 +132,7 @@ func (d *Driver) startUp(ctx context.Context, g *guest, hang bool) error {
 	}
 	reason := g.status.Reason
 	if h.guests[v] == g {
-		h.free(g)
+		h.change(g, vm.PhaseExited, "did not start")
 		h.forget(v)
 	}
 	if err != nil {

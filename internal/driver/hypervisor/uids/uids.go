@@ -126,27 +126,27 @@ func (p *Pool) take(root *os.Root, owner string) (int, error) {
 	return 0, errs.New(errs.NoSpace, "all %d user ids for VMs of this machine are taken", p.ids.Count)
 }
 
+// try claims one uid if nobody has it: no live owner, and no process that came to
+// it without a claim.
 func (p *Pool) try(root *os.Root, uid int, owner string) (bool, error) {
 	name := strconv.Itoa(uid)
-	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		if !p.abandoned(root, name) || p.inUse(uid) {
-			return false, nil
-		}
+	_, err := root.Stat(name)
+	taken := err == nil
+	if taken && !p.abandoned(root, name) || p.inUse(uid) {
+		return false, nil
+	}
+	if taken {
 		if err := root.Remove(name); err != nil {
 			return false, err
 		}
-		f, err = root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	}
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return false, err
 	}
 	_, err = f.WriteString(owner)
 	if cerr := f.Close(); err == nil {
 		err = cerr
-	}
-	if err == nil && p.inUse(uid) { // somebody outside of our order; keep the claim, it is not ours to use
-		return false, nil
 	}
 	if err != nil {
 		_ = root.Remove(name)

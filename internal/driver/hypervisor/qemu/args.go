@@ -1,0 +1,177 @@
+package qemu
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/driver/hypervisor/keeper"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// shape is what the host adds to a machine to make a command line.
+type shape struct {
+	binary  string
+	machine string // such as "pc-q35-7.2"
+	accel   string
+	ram     string // path of the memory file
+}
+
+// object is a JSON value of QEMU's command line. Keys are sorted by encoding.
+type object map[string]any
+
+// commandLine gives the arguments of QEMU. Whatever has a JSON form is given in
+// it; the rest is made of words and numbers of ours. The only text of a user is
+// the kernel's command line, an argument of its own that QEMU hands to the guest.
+func commandLine(m contract.Machine, s shape) ([]string, error) {
+	a := []string{
+		s.binary,
+		"-name", m.VM.String() + ",debug-threads=on",
+		"-uuid", m.VM.String(),
+		"-nodefaults", "-no-user-config", "-display", "none", "-S",
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-machine", s.machine + ",memory-backend=ram,usb=off,vmport=off,dump-guest-core=off",
+		"-global", "ICH9-LPC.disable_s3=1", "-global", "ICH9-LPC.disable_s4=1",
+		"-smp", strconv.Itoa(m.CPUs),
+		"-rtc", "base=utc",
+	}
+	switch s.accel {
+	case "kvm":
+		a = append(a, "-accel", "kvm", "-cpu", "host")
+	default:
+		a = append(a, "-accel", "tcg,tb-size="+strconv.Itoa(tbSizeMiB), "-cpu", "max")
+	}
+	var w jsonArgs
+	w.add("-object", object{"qom-type": "memory-backend-file", "id": "ram", "mem-path": s.ram, "size": m.MemoryBytes, "share": true})
+	w.addFixedDevices()
+	for i, d := range m.Disks {
+		w.addDisk(i, d, m.Boot.Kernel == "" && i == 0)
+	}
+	for i, n := range m.NICs {
+		if err := w.addNIC(i, n); err != nil {
+			return nil, err
+		}
+	}
+	if w.err != nil {
+		return nil, w.err
+	}
+	a = append(a,
+		"-chardev", fmt.Sprintf("socket,id=control,fd=%d,server=on,wait=off", keeper.ControlFD),
+		"-mon", "chardev=control,mode=control",
+		// The keeper is connected before QEMU starts, so waiting for it costs nothing
+		// and the guest's first byte is not lost.
+		"-chardev", fmt.Sprintf("socket,id=serial,fd=%d,server=on,wait=on", keeper.SerialFD),
+	)
+	a = append(a, w.args...)
+	return append(a, bootArgs(m.Boot)...), nil
+}
+
+func bootArgs(b contract.Boot) []string {
+	if b.Kernel == "" {
+		return nil
+	}
+	a := []string{"-kernel", b.Kernel}
+	if b.Initrd != "" {
+		a = append(a, "-initrd", b.Initrd)
+	}
+	if b.Cmdline != "" {
+		a = append(a, "-append", b.Cmdline)
+	}
+	return a
+}
+
+// jsonArgs collects options given as JSON.
+type jsonArgs struct {
+	args []string
+	err  error
+}
+
+func (w *jsonArgs) add(option string, o object) {
+	b, err := json.Marshal(o)
+	if err != nil && w.err == nil {
+		w.err = err
+	}
+	w.args = append(w.args, option, string(b))
+}
+
+func (w *jsonArgs) addFixedDevices() {
+	w.add("-device", object{"driver": "isa-serial", "id": "serial0", "chardev": "serial"})
+	w.add("-object", object{"qom-type": "rng-random", "id": "entropy", "filename": "/dev/urandom"})
+	w.add("-device", object{"driver": "virtio-rng-pci", "id": "rng0", "rng": "entropy"})
+	w.add("-device", object{"driver": "virtio-balloon-pci", "id": "balloon0", "deflate-on-oom": true, "free-page-reporting": true})
+}
+
+// diskName is how a disk is called in the guest and in messages.
+func diskName(slot int) string { return "vd" + string(rune('a'+slot)) }
+
+// addDisk adds the nodes of a disk, each with an explicit driver and nothing that
+// QEMU would look up by itself, and its device.
+func (w *jsonArgs) addDisk(slot int, d contract.Disk, boot bool) {
+	name := diskName(slot)
+	top := w.addImage(name, d.File, d.ReadOnly, d.Backing)
+	dev := object{
+		"driver": "virtio-blk-pci", "id": "disk-" + name, "drive": top,
+		// A full or failing disk halts the guest, with the reason, instead of
+		// handing it errors that it may not survive.
+		"werror": "stop", "rerror": "stop",
+		"serial": serialOf(d),
+	}
+	if boot {
+		dev["bootindex"] = 0
+	}
+	w.add("-device", dev)
+}
+
+// serialOf is what tells disks apart in the guest: the random end of the id, as
+// long as virtio allows.
+func serialOf(d contract.Disk) string {
+	s := strings.ReplaceAll(d.ID.String(), "-", "")
+	return s[len(s)-20:]
+}
+
+// addImage adds the nodes of one image, its backing first, and gives the name of
+// the top one.
+func (w *jsonArgs) addImage(name string, f contract.File, readOnly bool, backing *contract.File) string {
+	format := object{
+		"driver": f.Format, "node-name": name, "file": name + "-file", "read-only": readOnly,
+	}
+	if !readOnly {
+		format["discard"] = "unmap"
+	}
+	if f.Format == "qcow2" {
+		format["backing"] = nil
+		if backing != nil {
+			format["backing"] = w.addImage(name+"-base", *backing, true, nil)
+		}
+	}
+	file := object{
+		"driver": "file", "node-name": name + "-file", "filename": f.Path,
+		"read-only": readOnly, "locking": "on", "aio": "threads",
+	}
+	if !readOnly {
+		file["discard"] = "unmap"
+	}
+	w.add("-blockdev", file)
+	w.add("-blockdev", format)
+	return name
+}
+
+func (w *jsonArgs) addNIC(slot int, n contract.NIC) error {
+	name := "net" + strconv.Itoa(slot)
+	forwards := []object{}
+	for _, f := range n.Forwards {
+		host, err := f.Host()
+		if err != nil {
+			return err
+		}
+		if !host.Addr().Is4() {
+			return errs.New(errs.Unsupported, "port forwards of %s: user-mode networking forwards from IPv4 addresses only", host)
+		}
+		forwards = append(forwards, object{"str": fmt.Sprintf("%s:%s-:%d", f.Protocol, host, f.GuestPort)})
+	}
+	w.add("-netdev", object{"type": "user", "id": name, "hostfwd": forwards})
+	w.add("-device", object{"driver": "virtio-net-pci", "id": "nic-" + name, "netdev": name, "mac": n.MAC, "romfile": ""})
+	return nil
+}

@@ -1,0 +1,48 @@
+// Package qemu drives QEMU over QMP, one process per guest.
+//
+// # Who owns what
+//
+// Per VM the driver owns, each under the node's short id:
+//
+//	<DataDir>/vms/<vm>/           records and log: machine.json, proc.json, asked.json,
+//	                              exit.json, end.json, serial.*.log, lock
+//	<RunDir>/<node>/<vm>/         sockets: control, serial, keeper
+//	<RAMDir>/<node>/<vm>          guest memory, a file on tmpfs
+//	cgroup novacron-<node>/<vm>   wherever the host lets us make one
+//	a uid of the reserved range   when the agent is root
+//	keeper and QEMU               processes
+//
+// It opens the images it is given and never creates or removes one; while a guest
+// lives, its writable disks belong to the guest's uid.
+//
+// # States, and the record that proves each
+//
+//	machine.json             a launch has begun; nothing executes yet
+//	+ proc.json              the processes exist (written before QEMU is)
+//	+ exit.json              the keeper has reaped QEMU
+//	+ end.json               the driver has judged the end, once and for all
+//
+// The phase of a live guest is what query-status says, plus asked.json, which
+// remembers that a shutdown or a kill was asked for. QEMU starts halted (-S); the
+// guest executes only after everything is recorded and connected, by "cont". So a
+// launch that an agent's death cut in two is found as "starting", and is safe to
+// throw away.
+//
+// # Crash, partition, duplicate
+//
+// After any crash of the agent, Adopt reads these records, and believes a pid only
+// with its start time and boot, and a socket only with the VM's UUID behind it. A
+// hypervisor that does not answer is reported as it was last known, with the
+// reason, and asked again in the background; it is not touched. When the keeper is
+// gone too, the guest goes on; how it ends is then reported as not known.
+//
+// A kill is SIGKILL through a pidfd and then the whole cgroup, and is proven by
+// the kernel. Memory, cgroup, uid and sockets are given back as soon as the end is
+// seen; records and log stay until Release or the next launch.
+//
+// # What it does not do
+//
+// It does not probe image formats, fetch anything, or start guests again. The
+// full jail (namespaces, passed descriptors) has its place in keeper-exec and is
+// not there yet; Capabilities says what confines a guest today.
+package qemu

@@ -1,0 +1,289 @@
+package qemu_test
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/driver/hypervisor/hypertest"
+	"github.com/novacron/novacron/internal/driver/hypervisor/keeper"
+	"github.com/novacron/novacron/internal/driver/hypervisor/process"
+	"github.com/novacron/novacron/internal/driver/hypervisor/qemu"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// The test binary is its own keeper.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case keeper.Face:
+			os.Exit(keeper.Main(os.Args[2:]))
+		case keeper.ExecFace:
+			os.Exit(keeper.ExecMain(os.Args[2:]))
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// benchSector is guestcode/bench.s.
+//
+//go:embed guestcode/bench.bin
+var benchSector []byte
+
+// Offsets of its switches.
+const (
+	switchDeaf  = 4
+	switchFlood = 5
+)
+
+// harness is a host of its own: folders, node id, sockets.
+type harness struct {
+	t      *testing.T
+	opt    qemu.Options
+	driver *qemu.Driver
+	dir    string
+	vms    []id.ID
+}
+
+func newHarness(t *testing.T, sink contract.Sink) *harness {
+	t.Helper()
+	// Short, for socket paths, and open to the guests' users, for their disks.
+	dir, err := os.MkdirTemp("", "nq")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	h := &harness{t: t, dir: dir, opt: qemu.Options{
+		NodeShort: id.Short(id.New()),
+		DataDir:   filepath.Join(dir, "data"),
+		RunDir:    filepath.Join(dir, "run"),
+		UIDDir:    filepath.Join(dir, "uids"),
+		RAMDir:    "/dev/shm/nq-" + filepath.Base(dir),
+		Accel:     "tcg",
+		Sink:      sink,
+		Logger:    slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+	}}
+	h.open()
+	t.Cleanup(h.cleanUp)
+	return h
+}
+
+// testWriter brings the driver's log to the test's.
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+func (h *harness) open() {
+	h.t.Helper()
+	d, err := qemu.New(h.opt)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.driver = d
+}
+
+// cleanUp ends whatever is left, through the driver where that works.
+func (h *harness) cleanUp() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if h.driver == nil {
+		h.open()
+	}
+	all, err := h.driver.Adopt(ctx)
+	if err != nil {
+		h.t.Error(err)
+	}
+	for _, s := range all {
+		if _, err := h.driver.Kill(ctx, s.Ref); err != nil {
+			h.t.Error(err)
+		}
+		if err := h.driver.Release(ctx, s.VM); err != nil {
+			h.t.Error(err)
+		}
+	}
+	if err := h.driver.Close(); err != nil {
+		h.t.Error(err)
+	}
+	for _, left := range h.processes() {
+		h.t.Errorf("the test left a process: %s", left)
+	}
+	_ = os.RemoveAll(h.dir)
+	_ = os.RemoveAll(h.opt.RAMDir)
+}
+
+func (h *harness) Driver() contract.Driver { return h.driver }
+
+func (h *harness) Machine(t *testing.T, k hypertest.Kind) contract.Machine {
+	sector := append([]byte(nil), benchSector...)
+	if k == hypertest.Deaf {
+		sector[switchDeaf] = 1
+	}
+	return h.machine(t, sector)
+}
+
+// machine boots a sector from a raw disk.
+func (h *harness) machine(t *testing.T, sector []byte) contract.Machine {
+	t.Helper()
+	m := contract.Machine{
+		Ref:         contract.Ref{VM: id.New(), Epoch: 1},
+		CPUs:        1,
+		MemoryBytes: 16 << 20,
+	}
+	h.vms = append(h.vms, m.VM)
+	disk := filepath.Join(h.dir, m.VM.String()+".raw")
+	if err := os.WriteFile(disk, append(sector, make([]byte, 1<<20-len(sector))...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.Disks = []contract.Disk{{ID: id.New(), File: contract.File{Path: disk, Format: "raw"}}}
+	return m
+}
+
+func (h *harness) Away(t *testing.T, while func()) {
+	t.Helper()
+	if err := h.driver.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if while != nil {
+		while()
+	}
+	h.open()
+}
+
+func (h *harness) proc(t *testing.T, vm id.ID) keeper.Proc {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(h.opt.DataDir, "vms", vm.String(), keeper.ProcFile))
+	var p keeper.Proc
+	if err == nil {
+		err = json.Unmarshal(b, &p)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func (h *harness) CrashGuest(t *testing.T, vm id.ID) {
+	t.Helper()
+	signal(t, h.proc(t, vm).Hypervisor, unix.SIGKILL)
+}
+
+func signal(t *testing.T, i process.Identity, s unix.Signal) {
+	t.Helper()
+	p, err := process.Open(i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.Close() }()
+	if err := p.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *harness) socket(vm id.ID, name string) string {
+	return filepath.Join(h.opt.RunDir, h.opt.NodeShort, vm.String(), name)
+}
+
+func (h *harness) PowerOffGuest(t *testing.T, vm id.ID) {
+	t.Helper()
+	ctx := hypertest.Context(t)
+	for {
+		c, err := keeper.Attach(ctx, h.socket(vm, "keeper"))
+		if errors.Is(err, keeper.ErrBusy) && (clock.System{}).Sleep(ctx, time.Millisecond) == nil {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		if _, err := c.Write([]byte("!")); err != nil {
+			t.Fatal(err)
+		}
+		// The key must have left the keeper before the line is cut.
+		_, _ = c.Read(make([]byte, 64))
+		return
+	}
+}
+
+func (h *harness) FreePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// Leftovers reads the host, not the driver's records of itself.
+func (h *harness) Leftovers() []string {
+	out := h.processes()
+	for _, dir := range []string{
+		filepath.Join(h.opt.DataDir, "vms"),
+		filepath.Join(h.opt.RunDir, h.opt.NodeShort),
+		filepath.Join(h.opt.RAMDir, h.opt.NodeShort),
+	} {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			out = append(out, "file "+filepath.Join(dir, e.Name()))
+		}
+	}
+	entries, _ := os.ReadDir(h.opt.UIDDir)
+	for _, e := range entries {
+		if _, err := strconv.Atoi(e.Name()); err == nil {
+			out = append(out, "claim of uid "+e.Name())
+		}
+	}
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() && e.Name() == "novacron-"+h.opt.NodeShort {
+			out = append(out, "cgroup "+path)
+		}
+		return nil
+	})
+	return out
+}
+
+// processes finds what runs for this harness by what is on its command line.
+func (h *harness) processes() []string {
+	entries, _ := os.ReadDir("/proc")
+	var out []string
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		b, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		for _, vm := range h.vms {
+			if strings.Contains(string(b), vm.String()) {
+				out = append(out, fmt.Sprintf("process %d: %.60q", pid, b))
+				break
+			}
+		}
+	}
+	return out
+}
+
+func TestConformance(t *testing.T) {
+	hypertest.Exercise(t, func(t *testing.T, sink contract.Sink) hypertest.Harness {
+		return newHarness(t, sink)
+	})
+}
