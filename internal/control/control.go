@@ -26,11 +26,19 @@ type Config struct {
 	Cluster store.Cluster
 	Project id.ID
 	Images  *blob.Dir
-	Live    *Liveness
+	Live    Leases
 	Clock   clock.Clock
 	Log     *slog.Logger
 	// Committed is called after each commit: it wakes executor and sequencer.
 	Committed func()
+}
+
+// Leases judges which nodes live: Liveness, or a test's word.
+type Leases interface {
+	// Reporting tells whether the node's lease is good.
+	Reporting(node id.ID) bool
+	// Heard takes a renewal.
+	Heard(node id.ID, seq int64)
 }
 
 // Service carries out requests.

@@ -104,7 +104,7 @@ var _ agent.Images = noImages{}
 func (noImages) Ensure(context.Context, nodelink.ImageFile, agent.Fetch) error { return nil }
 
 // Path implements agent.Images.
-func (noImages) Path(f nodelink.ImageFile) (string, error) { return "sim:" + f.SHA256, nil }
+func (noImages) Path(f nodelink.ImageFile) (string, error) { return "/sim/" + f.SHA256, nil }
 
 // Drop implements agent.Images.
 func (noImages) Drop([]string) error { return nil }

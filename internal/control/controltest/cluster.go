@@ -1,0 +1,410 @@
+// Package controltest makes a whole cluster in one test process: a real
+// database, the use-cases and workflows, and real agents on simulated hosts. The
+// only part left out is the network: commands go to the agent's handler as the
+// JSON the wire would carry.
+package controltest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/novacron/novacron/internal/agent"
+	"github.com/novacron/novacron/internal/control"
+	"github.com/novacron/novacron/internal/control/flows"
+	"github.com/novacron/novacron/internal/domain/auth"
+	"github.com/novacron/novacron/internal/domain/image"
+	"github.com/novacron/novacron/internal/domain/node"
+	"github.com/novacron/novacron/internal/domain/vm"
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/driver/hypervisor/sim"
+	volumesim "github.com/novacron/novacron/internal/driver/volume/sim"
+	"github.com/novacron/novacron/internal/engine/blob"
+	"github.com/novacron/novacron/internal/engine/workflow"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/store/storetest"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/unit"
+)
+
+// Cluster is a control plane with its nodes.
+type Cluster struct {
+	DB      *storetest.DB
+	Store   *store.Store
+	Service *control.Service
+	Env     flows.Env
+	Project id.ID
+	Images  *blob.Dir
+	Nodes   []*Node
+
+	mu    sync.Mutex
+	byID  map[id.ID]*Node
+	ready image.Image
+}
+
+// Node is one simulated host with a real agent.
+type Node struct {
+	ID      id.ID
+	Name    string
+	Host    *sim.Host
+	Volumes *volumesim.Driver
+
+	cluster *Cluster
+	dir     string
+	mu      sync.Mutex
+	epoch   gen.NodeEpoch
+	agent   *agent.Agent
+	down    bool
+}
+
+// Admin is who asks in tests.
+func Admin() control.Caller {
+	return control.Caller{Principal: auth.Principal{Name: "test", Role: auth.Administrator, Origin: "test"}}
+}
+
+// New makes a cluster of n nodes with one ready image, "tiny".
+func New(tb testing.TB, n int) *Cluster {
+	tb.Helper()
+	db := storetest.New(tb)
+	c := &Cluster{DB: db, Store: store.New(db.App), byID: map[id.ID]*Node{}}
+	ctx := tb.Context()
+	cluster := store.Cluster{
+		ID: id.New(), Incarnation: id.New(), CACertPEM: "none", CAKeySealed: []byte{0}, CursorKeySealed: []byte{0},
+	}
+	must(tb, c.Store.ClusterInit(ctx, cluster))
+	var err error
+	c.Project, err = c.Store.ProjectDefault(ctx)
+	must(tb, err)
+	c.Images, err = blob.Open(filepath.Join(tb.TempDir(), "images"))
+	must(tb, err)
+	c.Env = flows.Env{
+		Store: c.Store, Nodes: c, Reporting: c.reporting, Files: noFiles{}, Cluster: cluster.Incarnation,
+	}
+	c.Service = control.New(control.Config{
+		Store: c.Store, Cluster: cluster, Project: c.Project, Images: c.Images, Clock: clock.System{},
+		Live: leases{c}, Log: slog.New(slog.DiscardHandler), Committed: func() {},
+	})
+	for i := range n {
+		c.addNode(tb, fmt.Sprintf("n%d", i+1))
+	}
+	c.addImage(tb)
+	return c
+}
+
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func (c *Cluster) addNode(tb testing.TB, name string) {
+	tb.Helper()
+	n := &Node{ID: id.New(), Name: name, cluster: c, dir: tb.TempDir()}
+	var err error
+	n.Host, err = sim.NewHost(sim.Options{})
+	must(tb, err)
+	tb.Cleanup(n.Host.Close)
+	n.Volumes, err = volumesim.Open(filepath.Join(n.dir, "volumes"), unit.TiB)
+	must(tb, err)
+	c.byID[n.ID] = n
+	c.Nodes = append(c.Nodes, n)
+	must(tb, c.Store.InTx(tb.Context(), func(tx *store.Tx) error {
+		return tx.NodeInsert(tb.Context(), node.Node{ID: n.ID, Name: name, Simulated: true, KeyHash: make([]byte, 32)})
+	}))
+	must(tb, n.Start(tb.Context()))
+	tb.Cleanup(n.Kill)
+}
+
+// Start makes the node's agent, as its process would, and says hello.
+func (n *Node) Start(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.epoch++
+	a, err := agent.New(agent.Config{
+		Node: n.ID, Cluster: n.cluster.Env.Cluster, Epoch: n.epoch, DataDir: n.dir, Boot: "boot",
+		NewHypervisor: func(s hypervisor.Sink) (hypervisor.Driver, error) { return sim.New(n.Host, s), nil },
+		Volumes:       n.Volumes, Images: noImages{}, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler), Volatile: true,
+		Inventory: func(context.Context) (nodelink.Inventory, error) { return nodelink.Inventory{}, nil },
+	})
+	if err != nil {
+		return err
+	}
+	if err := a.Start(ctx); err != nil {
+		return err
+	}
+	n.agent = a
+	return n.cluster.Store.InTx(ctx, func(tx *store.Tx) error {
+		return tx.NodeHello(ctx, node.Node{
+			ID: n.ID, Epoch: n.epoch, Capacity: node.Resources{CPUs: 64, MemoryBytes: 64 * unit.GiB, DiskBytes: unit.TiB},
+		}, make([]byte, 32))
+	})
+}
+
+// Kill ends the node's agent as kill -9 does; guests go on.
+func (n *Node) Kill() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.agent != nil {
+		_ = n.agent.Close()
+		n.agent = nil
+	}
+}
+
+// SetDown cuts the node off, or back on.
+func (n *Node) SetDown(down bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.down = down
+}
+
+func (c *Cluster) reporting(node id.ID) bool {
+	n := c.node(node)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.agent != nil && !n.down
+}
+
+func (c *Cluster) node(n id.ID) *Node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.byID[n]
+}
+
+// Call implements flows.Nodes.
+func (c *Cluster) Call(ctx context.Context, to id.ID, cmd nodelink.Command, reply any) error {
+	n := c.node(to)
+	n.mu.Lock()
+	a, epoch, down := n.agent, n.epoch, n.down
+	n.mu.Unlock()
+	if a == nil || down {
+		return errs.New(errs.NodeUnreachable, "the node is down")
+	}
+	if f, ok := cmd.(nodelink.Fenced); ok {
+		f.Head().NodeEpoch = epoch
+	}
+	body, err := json.Marshal(cmd)
+	if err != nil {
+		return err
+	}
+	v, err := a.Handle(ctx, nil, cmd.Method(), body)
+	if err != nil {
+		return nodelink.NewWireError(err).Err()
+	}
+	if body, err = json.Marshal(v); err != nil || reply == nil {
+		return err
+	}
+	return json.Unmarshal(body, reply)
+}
+
+func (c *Cluster) addImage(tb testing.TB) {
+	tb.Helper()
+	i := image.Image{ID: id.New(), ProjectID: c.Project, Name: "tiny", Kind: image.Disk}
+	must(tb, c.Store.InTx(tb.Context(), func(tx *store.Tx) error {
+		if err := tx.ImageInsert(tb.Context(), i); err != nil {
+			return err
+		}
+		f := image.File{Role: image.RoleDisk, SHA256: strings.Repeat("ab", 32), SizeBytes: 4096, Format: "qcow2", VirtualBytes: unit.GiB}
+		if err := tx.ImageFilePut(tb.Context(), i, f); err != nil {
+			return err
+		}
+		return tx.ImageSetState(tb.Context(), i, image.Ready, nil)
+	}))
+	c.ready = i
+}
+
+// NewVM is a request that the cluster can fulfil.
+func (c *Cluster) NewVM(name string, start bool) control.NewVM {
+	return control.NewVM{
+		Spec: vm.Spec{
+			Name: name, CPUs: 1, MemoryBytes: 128 * unit.MiB,
+			Disks: []vm.DiskSpec{{SizeBytes: unit.GiB}, {SizeBytes: 64 * unit.MiB}},
+			NICs:  []vm.NICSpec{{}},
+		},
+		Image: "tiny", Start: start,
+	}
+}
+
+// Leftovers lists what hosts hold for VMs that are gone, or that are elsewhere,
+// or that should not run; and counters of nodes that disagree with their VMs.
+func (c *Cluster) Leftovers(ctx context.Context) ([]string, error) {
+	out, err := c.Store.NodeUsageDrift(ctx)
+	if err != nil {
+		return nil, err
+	}
+	views, _, err := c.Store.VMList(ctx, c.Project, store.Page{Limit: 1000})
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range c.Nodes {
+		mine := map[string]bool{}
+		for _, v := range views {
+			if v.Intent.NodeID == nil || *v.Intent.NodeID != n.ID {
+				continue
+			}
+			mine[v.Intent.ID.String()] = true
+			for _, d := range v.Volumes {
+				mine[d.ID.String()] = true
+			}
+		}
+		held, err := n.held(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range held {
+			if !mentions(h, mine) {
+				out = append(out, n.Name+": "+h)
+			}
+		}
+	}
+	for _, d := range sim.Doubles(c.hosts()...) {
+		out = append(out, "VM "+d.String()+" runs twice")
+	}
+	return out, nil
+}
+
+func (c *Cluster) hosts() (out []*sim.Host) {
+	for _, n := range c.Nodes {
+		out = append(out, n.Host)
+	}
+	return out
+}
+
+// held reads what the host has: guests, volumes, records that are not mere
+// fences.
+func (n *Node) held(ctx context.Context) ([]string, error) {
+	out := n.Host.Leftovers()
+	vols, err := n.Volumes.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range vols {
+		out = append(out, "volume "+v.ID.String())
+	}
+	files, err := filepath.Glob(filepath.Join(n.dir, "records", "*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return nil, err
+		}
+		var rec struct {
+			VM     id.ID `json:"vm"`
+			Erased bool  `json:"erased"`
+			// a record of commands alone holds nothing either
+			Machine json.RawMessage `json:"machine"`
+			Bases   json.RawMessage `json:"bases"`
+		}
+		if err := json.Unmarshal(b, &rec); err != nil {
+			return nil, err
+		}
+		if !rec.Erased && (rec.Machine != nil || rec.Bases != nil) {
+			out = append(out, "record "+rec.VM.String())
+		}
+	}
+	return out, nil
+}
+
+func mentions(what string, ids map[string]bool) bool {
+	for _, w := range strings.FieldsFunc(what, func(r rune) bool { return !strings.ContainsRune("0123456789abcdef-", r) }) {
+		if ids[w] {
+			return true
+		}
+	}
+	return false
+}
+
+// Running lists the VMs that execute, by id.
+func (c *Cluster) Running() []string {
+	var out []string
+	for v, n := range sim.Executing(c.hosts()...) {
+		for range n {
+			out = append(out, v.String())
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+type noFiles struct{}
+
+// Ticket implements flows.Files.
+func (noFiles) Ticket(string) (string, error) { return "ticket", nil }
+
+// Remove implements flows.Files.
+func (noFiles) Remove(string) error { return nil }
+
+type noImages struct{}
+
+// Ensure implements agent.Images.
+func (noImages) Ensure(context.Context, nodelink.ImageFile, agent.Fetch) error { return nil }
+
+// Path implements agent.Images.
+func (noImages) Path(f nodelink.ImageFile) (string, error) { return "/sim/" + f.SHA256, nil }
+
+// Drop implements agent.Images.
+func (noImages) Drop([]string) error { return nil }
+
+// Drive runs every open job to its end, undisturbed.
+func (c *Cluster) Drive(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	e := workflow.New(workflow.Options{
+		Pool: c.DB.App, Members: alone{id.New()}, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler), Flows: flows.Bound(c.Env),
+		Committed: func() {},
+	})
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	for {
+		var open int
+		err := c.DB.App.QueryRow(ctx, "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running', 'waiting', 'unwinding')").Scan(&open)
+		if err == nil && open > 0 {
+			err = clock.System{}.Sleep(ctx, pollEvery)
+		}
+		if err != nil || open == 0 {
+			cancel()
+			<-done
+			return err
+		}
+	}
+}
+
+// pollEvery is how often Drive looks.
+const pollEvery = 2 * time.Millisecond
+
+// alone is the membership of a server without others.
+type alone struct{ id id.ID }
+
+// ID implements workflow.Membership.
+func (a alone) ID() id.ID { return a.id }
+
+// Dead implements workflow.Membership.
+func (alone) Dead(id.ID) bool { return false }
+
+// Bind implements workflow.Membership.
+func (alone) Bind(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithCancel(ctx)
+}
+
+// leases is what the cluster knows of its own nodes.
+type leases struct{ c *Cluster }
+
+// Reporting implements control.Leases.
+func (l leases) Reporting(node id.ID) bool { return l.c.reporting(node) }
+
+// Heard implements control.Leases.
+func (leases) Heard(id.ID, int64) {}

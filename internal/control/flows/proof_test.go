@@ -1,0 +1,247 @@
+package flows_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"github.com/novacron/novacron/internal/control"
+	"github.com/novacron/novacron/internal/control/controltest"
+	"github.com/novacron/novacron/internal/control/flows"
+	"github.com/novacron/novacron/internal/domain/job"
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/engine/workflow/prove"
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// proof is how one flow is proved: what stands before its job, how the job is
+// asked for, and what must hold after it ended.
+type proof struct {
+	// before brings a VM of the name into the state the flow starts from.
+	before func(ctx context.Context, w *world, name string) error
+	ask    func(ctx context.Context, w *world, name string) (control.Accepted, error)
+	check  func(ctx context.Context, w *world, name string, end job.State) error
+}
+
+// world is a cluster that proofs are run in, and an executor for what comes
+// before a proof.
+type world struct {
+	*controltest.Cluster
+	n    atomic.Int64
+	name string
+}
+
+// proofs has one entry for each flow; TestEveryFlowIsProved sees to it.
+var proofs = map[string]proof{
+	vm.JobCreate: {
+		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
+			return w.Service.CreateVM(ctx, controltest.Admin(), w.NewVM(name, true))
+		},
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			if end != job.Succeeded {
+				return gone(ctx, w, name)
+			}
+			return appears(ctx, w, name, vm.Running)
+		},
+	},
+	vm.JobStart: {
+		before: created,
+		ask:    ask(vm.Start),
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			return either(ctx, w, name, end, vm.Running, vm.Stopped, vm.Failed)
+		},
+	},
+	vm.JobStop: {
+		before: started,
+		ask:    ask(vm.Stop),
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			return either(ctx, w, name, end, vm.Stopped, vm.Running, vm.Failed)
+		},
+	},
+	vm.JobRestart: {
+		before: started,
+		ask:    ask(vm.Restart),
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			return either(ctx, w, name, end, vm.Running, vm.Failed, vm.Running)
+		},
+	},
+	vm.JobPause: {
+		before: started,
+		ask:    ask(vm.Pause),
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			return either(ctx, w, name, end, vm.Paused, vm.Running, vm.Paused)
+		},
+	},
+	vm.JobResume: {
+		before: paused,
+		ask:    ask(vm.Resume),
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			return either(ctx, w, name, end, vm.Running, vm.Paused, vm.Running)
+		},
+	},
+	vm.JobDelete: {
+		before: started,
+		ask:    ask(vm.Delete),
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			if end != job.Succeeded {
+				return fmt.Errorf("a deletion ended as %s", end)
+			}
+			return gone(ctx, w, name)
+		},
+	},
+	flows.JobImageDelete: {
+		before: func(ctx context.Context, w *world, name string) error {
+			_, err := w.Service.CreateImage(ctx, controltest.Admin(), name, "disk", "")
+			return err
+		},
+		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
+			return w.Service.DeleteImage(ctx, controltest.Admin(), name)
+		},
+		check: func(ctx context.Context, w *world, name string, _ job.State) error {
+			if _, err := w.Service.Image(ctx, name); !errs.Is(err, errs.NotFound) {
+				return fmt.Errorf("the image is still there: %v", err)
+			}
+			return nil
+		},
+	},
+}
+
+func TestEveryFlowIsProved(t *testing.T) {
+	for _, f := range flows.All() {
+		if _, ok := proofs[f.Name]; !ok {
+			t.Errorf("workflow %s has no proof: add it to proofs", f.Name)
+		}
+	}
+	if len(flows.All()) != len(proofs) {
+		t.Errorf("%d workflows, %d proofs", len(flows.All()), len(proofs))
+	}
+}
+
+func TestProofs(t *testing.T) {
+	for _, f := range flows.All() {
+		p, ok := proofs[f.Name]
+		if !ok {
+			continue
+		}
+		t.Run(f.Name, func(t *testing.T) {
+			t.Parallel()
+			prove.Prove(t, prove.Subject[flows.Env]{Flow: f, Reuse: true, World: func(tb testing.TB) prove.World[flows.Env] {
+				return newWorld(tb, p)
+			}})
+		})
+	}
+}
+
+func newWorld(tb testing.TB, p proof) prove.World[flows.Env] {
+	w := &world{Cluster: controltest.New(tb, 2)}
+	return prove.World[flows.Env]{
+		Pool: w.DB.App,
+		Env:  w.Env,
+		Start: func(ctx context.Context) (id.ID, error) {
+			w.name = fmt.Sprintf("vm-%d", w.n.Add(1))
+			if p.before != nil {
+				if err := p.before(ctx, w, w.name); err != nil {
+					return id.Nil, err
+				}
+			}
+			a, err := p.ask(ctx, w, w.name)
+			if err != nil {
+				return id.Nil, err
+			}
+			return *a.Job, nil
+		},
+		Check: func(ctx context.Context, _ id.ID, end job.State) error {
+			if err := p.check(ctx, w, w.name, end); err != nil {
+				return err
+			}
+			return consistent(ctx, w)
+		},
+		Leftovers: w.Leftovers,
+	}
+}
+
+func ask(r vm.Request) func(context.Context, *world, string) (control.Accepted, error) {
+	return func(ctx context.Context, w *world, name string) (control.Accepted, error) {
+		return w.Service.AskVM(ctx, controltest.Admin(), name, r, control.Stop{Grace: control.DefaultGrace})
+	}
+}
+
+func created(ctx context.Context, w *world, name string) error {
+	_, err := w.Service.CreateVM(ctx, controltest.Admin(), w.NewVM(name, false))
+	return finish(ctx, w, err)
+}
+
+func started(ctx context.Context, w *world, name string) error {
+	_, err := w.Service.CreateVM(ctx, controltest.Admin(), w.NewVM(name, true))
+	return finish(ctx, w, err)
+}
+
+func paused(ctx context.Context, w *world, name string) error {
+	if err := started(ctx, w, name); err != nil {
+		return err
+	}
+	_, err := ask(vm.Pause)(ctx, w, name)
+	return finish(ctx, w, err)
+}
+
+// finish drives the job that was just accepted, undisturbed.
+func finish(ctx context.Context, w *world, err error) error {
+	if err != nil {
+		return err
+	}
+	return w.Drive(ctx)
+}
+
+func appears(ctx context.Context, w *world, name string, want ...vm.State) error {
+	v, err := w.Store.VMGet(ctx, w.Project, name)
+	if err != nil {
+		return err
+	}
+	if v.Node != nil {
+		v.Node.Reporting = true
+	}
+	a := vm.Appear(v)
+	if !slices.Contains(want, a.State) {
+		return fmt.Errorf("VM %s appears as %s (%s), want %v", name, a.State, a.Reason, want)
+	}
+	if v.Job != nil {
+		return fmt.Errorf("VM %s is still held by job %s", name, v.Job.ID)
+	}
+	return nil
+}
+
+// either: one state when the job did what it was for, some others when not.
+func either(ctx context.Context, w *world, name string, end job.State, done vm.State, undone ...vm.State) error {
+	if end == job.Succeeded {
+		return appears(ctx, w, name, done)
+	}
+	return appears(ctx, w, name, undone...)
+}
+
+func gone(ctx context.Context, w *world, name string) error {
+	if _, err := w.Store.VMGet(ctx, w.Project, name); !errs.Is(err, errs.NotFound) {
+		return fmt.Errorf("VM %s is still there: %v", name, err)
+	}
+	return nil
+}
+
+// consistent compares every VM's appearance with what its host executes.
+func consistent(ctx context.Context, w *world) error {
+	views, _, err := w.Service.VMs(ctx, store.Page{Limit: 1000})
+	if err != nil {
+		return err
+	}
+	running := w.Running()
+	for _, v := range views {
+		v.Node.Reporting = true
+		executes := slices.Contains(running, v.Intent.ID.String())
+		if a := vm.Appear(v); executes != (a.State == vm.Running) {
+			return fmt.Errorf("VM %s appears as %s; does it execute? %v", v.Intent.Name, a.State, executes)
+		}
+	}
+	return nil
+}
