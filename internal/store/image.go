@@ -20,7 +20,7 @@ var imageList = lister{
   i.revision, i.created_at, i.updated_at`,
 	from:        "images i",
 	filters:     map[string]string{"name": "i.name = %s", "kind": "i.kind::text = %s", "state": "i.state::text = %s"},
-	sorts:       map[string]string{"name": "i.name", "created_at": "i.id"},
+	sorts:       map[string]sortKey{"name": byName("i.name"), "created_at": byID("i.id")},
 	defaultSort: "name",
 	idColumn:    "i.id",
 }

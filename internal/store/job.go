@@ -18,7 +18,7 @@ var jobList = lister{
 	filters: map[string]string{
 		"state": "j.state::text = %s", "kind": "j.kind = %s", "target": "j.target_name = %s",
 	},
-	sorts:       map[string]string{"created_at": "j.id"},
+	sorts:       map[string]sortKey{"created_at": byID("j.id")},
 	defaultSort: "-created_at",
 	idColumn:    "j.id",
 }

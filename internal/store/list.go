@@ -2,11 +2,13 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/novacron/novacron/internal/engine/pgtx"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -41,11 +43,21 @@ type lister struct {
 	// key as text and the id.
 	columns, from string
 	where         []string
-	filters       map[string]string // filter -> SQL condition with one %s for its parameter
-	sorts         map[string]string // sort -> SQL expression
+	filters       map[string]string  // filter -> SQL condition with one %s for its parameter
+	sorts         map[string]sortKey // sort -> SQL expression
 	defaultSort   string
 	idColumn      string
 }
+
+// sortKey is an expression to sort by, and its type: it travels as text and is
+// compared as what it is, so that an index serves it.
+type sortKey struct{ expr, typ string }
+
+// The sorts most lists have. Ids are of version 7: their order is that of
+// creation.
+func byName(column string) sortKey   { return sortKey{column, "text"} }
+func byID(column string) sortKey     { return sortKey{column, "uuid"} }
+func byNumber(column string) sortKey { return sortKey{column, "bigint"} }
 
 // build makes the statement; user input only ever becomes a parameter.
 func (l lister) build(p Page, fixed ...any) (sql string, args []any, err error) {
@@ -76,17 +88,17 @@ func (l lister) build(p Page, fixed ...any) (sql string, args []any, err error) 
 		op, dir = "<", "DESC"
 	}
 	if p.AfterID != nil {
-		where = append(where, fmt.Sprintf("((%s)::text, %s) %s (%s, %s)", key, l.idColumn, op, param(p.AfterKey), param(*p.AfterID)))
+		where = append(where, fmt.Sprintf("(%s, %s) %s (%s::text::%s, %s::uuid)", key.expr, l.idColumn, op, param(p.AfterKey), key.typ, param(*p.AfterID)))
 	}
-	sql = fmt.Sprintf("SELECT (%s)::text AS sort_key, %s FROM %s", key, l.columns, l.from)
+	sql = fmt.Sprintf("SELECT (%s)::text AS sort_key, %s FROM %s", key.expr, l.columns, l.from)
 	if len(where) > 0 {
 		sql += " WHERE " + strings.Join(where, " AND ")
 	}
-	sql += fmt.Sprintf(" ORDER BY (%s)::text %s, %s %s LIMIT %s", key, dir, l.idColumn, dir, param(p.Limit+1))
+	sql += fmt.Sprintf(" ORDER BY %s %s, %s %s LIMIT %s", key.expr, dir, l.idColumn, dir, param(p.Limit+1))
 	return sql, args, nil
 }
 
-func keys(m map[string]string) string {
+func keys[V any](m map[string]V) string {
 	out := make([]string, 0, len(m))
 	for k := range m {
 		out = append(out, k)
@@ -104,7 +116,7 @@ func listRows[T any](ctx context.Context, db querier, l lister, p Page, scan fun
 	}
 	rows, err := db.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, nil, pgtx.Map(err)
+		return nil, nil, listFailed(err)
 	}
 	defer rows.Close()
 	var out []T
@@ -119,7 +131,17 @@ func listRows[T any](ctx context.Context, db querier, l lister, p Page, scan fun
 		}
 		out = append(out, v)
 	}
-	return out, nil, pgtx.Map(rows.Err())
+	return out, nil, listFailed(rows.Err())
+}
+
+// listFailed: a sort key that is not of its type comes from a cursor of another
+// sort.
+func listFailed(err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && (pg.Code == "22P02" || pg.Code == "22003") {
+		return errs.New(errs.InvalidCursor, "the cursor does not belong to this list").Because(err)
+	}
+	return pgtx.Map(err)
 }
 
 type querier interface {

@@ -21,7 +21,7 @@ var nodeList = lister{
 	from:        "nodes n",
 	where:       []string{"n.state <> 'removed'"},
 	filters:     map[string]string{"name": "n.name = %s", "state": "n.state::text = %s"},
-	sorts:       map[string]string{"name": "n.name", "created_at": "n.id"},
+	sorts:       map[string]sortKey{"name": byName("n.name"), "created_at": byID("n.id")},
 	defaultSort: "name",
 	idColumn:    "n.id",
 }

@@ -79,7 +79,7 @@ var auditList = lister{
 	from:        "audit_log a",
 	where:       []string{"a.seq IS NOT NULL"},
 	filters:     map[string]string{"action": "a.action = %s", "object": "a.object_name = %s", "outcome": "a.outcome = %s"},
-	sorts:       map[string]string{"seq": "lpad(a.seq::text, 19, '0')"},
+	sorts:       map[string]sortKey{"seq": byNumber("a.seq")},
 	defaultSort: "-seq",
 	idColumn:    "a.object_id",
 }

@@ -3,11 +3,12 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"time"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/engine/pgtx"
-	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/store/query"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/gen"
@@ -129,48 +130,52 @@ func reserve(v vm.View, node id.ID, disk int64, fresh bool) query.NodeReservePar
 	}
 }
 
-// VMUnplace takes a VM off its node and gives back what it took there.
+// VMUnplace takes a VM off its node and gives back what it took there, as the
+// row tells, not as the caller remembers. Twice is no error.
 func (t *Tx) VMUnplace(ctx context.Context, v vm.View) error {
-	if v.Intent.NodeID == nil {
+	took, err := t.q.VMUnplace(ctx, v.Intent.ID)
+	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
-	n, err := t.q.VMUnplace(ctx, v.Intent.ID)
-	if err != nil || n == 0 {
+	if err != nil {
 		return pgtx.Map(err)
 	}
-	return t.release(ctx, v, v.DiskBytes())
-}
-
-func (t *Tx) release(ctx context.Context, v vm.View, disk int64) error {
-	p := query.NodeReleaseParams{ID: *v.Intent.NodeID, DiskBytes: disk}
-	if v.Intent.Reserved {
-		p.Cpus, p.MemoryBytes = int32(v.Intent.CPUs), v.Intent.MemoryBytes //nolint:gosec // bounded by Spec.Validate
-	}
-	return pgtx.Map(t.q.NodeRelease(ctx, p))
+	return pgtx.Map(t.q.NodeRelease(ctx, query.NodeReleaseParams{
+		ID: took.NodeID, Cpus: took.Cpus, MemoryBytes: took.MemoryBytes, DiskBytes: took.DiskBytes,
+	}))
 }
 
 // VMReserve counts a stopped VM's CPU and memory on its node again, before it
-// starts. errs.NoNodeFits when there is no room.
+// starts. errs.NoNodeFits when there is no room. Twice is no error.
 func (t *Tx) VMReserve(ctx context.Context, v vm.View) error {
-	n, err := t.q.VMReserve(ctx, v.Intent.ID)
-	if err != nil || n == 0 {
-		return pgtx.Map(err) // reserved already
+	takes, err := t.q.VMReserve(ctx, v.Intent.ID)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil // reserved already, or on no node
 	}
-	fits, err := t.q.NodeReserve(ctx, reserve(v, *v.Intent.NodeID, 0, false))
+	if err != nil {
+		return pgtx.Map(err)
+	}
+	fits, err := t.q.NodeReserve(ctx, query.NodeReserveParams{ID: takes.NodeID, Cpus: takes.Cpus, MemoryBytes: takes.MemoryBytes})
 	if err == nil && fits == 0 {
-		err = errs.New(errs.NoNodeFits, "node %q, which has the disks of VM %q, has no CPU or memory left for it", v.Node.Name, v.Intent.Name)
+		where := takes.NodeID.String()
+		if v.Node != nil {
+			where = v.Node.Name
+		}
+		err = errs.New(errs.NoNodeFits, "node %q, which has the disks of VM %q, has no CPU or memory left for it", where, v.Intent.Name)
 	}
 	return pgtx.Map(err)
 }
 
-// VMUnreserve gives back a stopped VM's CPU and memory.
+// VMUnreserve gives back a stopped VM's CPU and memory. Twice is no error.
 func (t *Tx) VMUnreserve(ctx context.Context, v vm.View) error {
-	n, err := t.q.VMUnreserve(ctx, v.Intent.ID)
-	if err != nil || n == 0 {
+	took, err := t.q.VMUnreserve(ctx, v.Intent.ID)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
 		return pgtx.Map(err)
 	}
-	v.Intent.Reserved = true
-	return t.release(ctx, v, 0)
+	return pgtx.Map(t.q.NodeRelease(ctx, query.NodeReleaseParams{ID: took.NodeID, Cpus: took.Cpus, MemoryBytes: took.MemoryBytes}))
 }
 
 // VMExplain keeps with the VM why no node fits.
@@ -230,43 +235,4 @@ func (t *Tx) VMSetLabels(ctx context.Context, in vm.Intent, labels map[string]st
 		return pgtx.Map(err)
 	}
 	return t.VMChanged(ctx, in, nil)
-}
-
-// ReportsApply takes the reports of one node and tells what became of each.
-func (s *Store) ReportsApply(ctx context.Context, node id.ID, epoch gen.NodeEpoch, items []nodelink.Report) ([]nodelink.Result, error) {
-	p := query.ReportsApplyParams{NodeID: &node, NodeEpoch: int64(epoch)}
-	place := map[id.ID]int{}
-	for i, r := range items {
-		place[r.VM] = i
-		p.VmIds = append(p.VmIds, r.VM)
-		p.Epochs = append(p.Epochs, int64(r.Epoch))
-		p.Seqs = append(p.Seqs, int64(r.Seq))
-		p.Phases = append(p.Phases, query.VmPhase(r.Phase))
-		p.Reasons = append(p.Reasons, r.Reason)
-		p.Sinces = append(p.Sinces, orNow(r.Since))
-	}
-	rows, err := s.q.ReportsApply(ctx, p)
-	if err != nil {
-		return nil, pgtx.Map(err)
-	}
-	out := make([]nodelink.Result, len(items))
-	var applied []id.ID
-	for _, r := range rows {
-		out[place[r.VmID]] = nodelink.Result(r.Result)
-		if r.Result == string(nodelink.Applied) {
-			applied = append(applied, r.VmID)
-		}
-	}
-	if len(applied) == 0 {
-		return out, nil
-	}
-	return out, pgtx.Map(s.q.InstancesForget(ctx, applied))
-}
-
-// orNow keeps a missing time from reaching the database as the year 1.
-func orNow(t time.Time) time.Time {
-	if t.IsZero() {
-		return time.Unix(0, 0)
-	}
-	return t
 }

@@ -38,7 +38,7 @@ var vmList = lister{
 		"image": "i.name = %s",
 		"label": "v.labels ? %s",
 	},
-	sorts:       map[string]string{"name": "v.name", "created_at": "v.id"},
+	sorts:       map[string]sortKey{"name": byName("v.name"), "created_at": byID("v.id")},
 	defaultSort: "name",
 	idColumn:    "v.id",
 }

@@ -176,8 +176,7 @@ CREATE TABLE vms (
   CONSTRAINT failure_is_whole CHECK (
     (failure_code IS NULL) = (failure_message IS NULL) AND
     (failure_code IS NULL) = (failed_at IS NULL)),
-  CONSTRAINT reserved_is_placed CHECK (NOT reserved OR node_id IS NOT NULL),
-  CONSTRAINT epoch_is_placed CHECK (owner_epoch = 0 OR node_id IS NOT NULL)
+  CONSTRAINT reserved_is_placed CHECK (NOT reserved OR node_id IS NOT NULL)
 );
 CREATE INDEX vms_node ON vms (node_id);
 CREATE INDEX vms_image ON vms (image_id);

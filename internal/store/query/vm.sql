@@ -27,17 +27,24 @@ WHERE id = @id AND job_id = @job_id;
 UPDATE vms SET node_id = @node_id, reserved = true, placement = NULL
 WHERE id = @id AND node_id IS NULL;
 
--- name: VMUnplace :execrows
-UPDATE vms SET node_id = NULL, reserved = false, owner_epoch = 0 WHERE id = $1 AND node_id IS NOT NULL;
+-- name: VMUnplace :one
+-- Gives what the VM took of its node. The epoch stays: it never falls.
+WITH old AS (SELECT o.id, o.node_id, o.reserved FROM vms o WHERE o.id = @id AND o.node_id IS NOT NULL FOR UPDATE)
+UPDATE vms v SET node_id = NULL, reserved = false FROM old WHERE v.id = old.id
+RETURNING old.node_id::uuid AS node_id, (CASE WHEN old.reserved THEN v.cpus ELSE 0 END)::int AS cpus,
+  (CASE WHEN old.reserved THEN v.memory_bytes ELSE 0 END)::bigint AS memory_bytes,
+  (SELECT coalesce(sum(s.size_bytes), 0) FROM storage_volumes s WHERE s.vm_id = v.id)::bigint AS disk_bytes;
 
 -- name: VMExplain :exec
 UPDATE vms SET placement = $2 WHERE id = $1 AND node_id IS NULL AND placement IS DISTINCT FROM $2;
 
--- name: VMReserve :execrows
-UPDATE vms SET reserved = true WHERE id = $1 AND NOT reserved AND node_id IS NOT NULL;
+-- name: VMReserve :one
+UPDATE vms SET reserved = true WHERE id = @id AND NOT reserved AND node_id IS NOT NULL
+RETURNING node_id::uuid AS node_id, cpus, memory_bytes;
 
--- name: VMUnreserve :execrows
-UPDATE vms SET reserved = false WHERE id = $1 AND reserved;
+-- name: VMUnreserve :one
+UPDATE vms SET reserved = false WHERE id = @id AND reserved
+RETURNING node_id::uuid AS node_id, cpus, memory_bytes;
 
 -- name: VMSetPower :exec
 UPDATE vms SET power = $2 WHERE id = $1 AND power <> $2;
@@ -60,7 +67,7 @@ UPDATE vms SET labels = @labels WHERE id = @id
 -- that very owner epoch and the report is newer than what is stored.
 WITH input AS (
   SELECT unnest(@vm_ids::uuid[]) AS vm_id, unnest(@epochs::bigint[]) AS owner_epoch,
-    unnest(@seqs::bigint[]) AS report_seq, unnest(@phases::vm_phase[]) AS phase,
+    unnest(@seqs::bigint[]) AS report_seq, unnest(@phases::text[])::vm_phase AS phase,
     unnest(@reasons::text[]) AS reason, unnest(@sinces::timestamptz[]) AS since
 ), placed AS (
   SELECT i.*, v.project_id, v.name, v.job_id, v.owner_epoch AS current
@@ -73,18 +80,20 @@ WITH input AS (
     report_seq = EXCLUDED.report_seq, phase = EXCLUDED.phase, reason = EXCLUDED.reason,
     since = EXCLUDED.since, updated_at = now()
   WHERE t.report_seq < EXCLUDED.report_seq
-  RETURNING t.vm_id
+  RETURNING t.vm_id, t.owner_epoch
 ), told AS (
   INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
   SELECT p.project_id, 'vm.updated', 'vm', p.vm_id, p.name, p.job_id, jsonb_build_object('phase', p.phase, 'reason', p.reason)
-  FROM placed p JOIN written w ON w.vm_id = p.vm_id
+  FROM placed p JOIN written w ON w.vm_id = p.vm_id AND w.owner_epoch = p.owner_epoch
   RETURNING id
 )
-SELECT i.vm_id::uuid AS vm_id, CASE
+SELECT i.vm_id::uuid AS vm_id, i.owner_epoch::bigint AS owner_epoch, CASE
     WHEN w.vm_id IS NOT NULL THEN 'applied'
     WHEN p.vm_id IS NULL OR p.owner_epoch > p.current THEN 'not_placed'
     ELSE 'stale' END::text AS result
-FROM input i LEFT JOIN placed p ON p.vm_id = i.vm_id LEFT JOIN written w ON w.vm_id = i.vm_id;
+FROM input i
+LEFT JOIN placed p ON p.vm_id = i.vm_id AND p.owner_epoch = i.owner_epoch
+LEFT JOIN written w ON w.vm_id = i.vm_id AND w.owner_epoch = i.owner_epoch;
 
 -- name: InstancesForget :exec
 -- Only the newest incarnation is kept.

@@ -50,7 +50,7 @@ func (q *Queries) NICInsert(ctx context.Context, arg NICInsertParams) error {
 const reportsApply = `-- name: ReportsApply :many
 WITH input AS (
   SELECT unnest($1::uuid[]) AS vm_id, unnest($2::bigint[]) AS owner_epoch,
-    unnest($3::bigint[]) AS report_seq, unnest($4::vm_phase[]) AS phase,
+    unnest($3::bigint[]) AS report_seq, unnest($4::text[])::vm_phase AS phase,
     unnest($5::text[]) AS reason, unnest($6::timestamptz[]) AS since
 ), placed AS (
   SELECT i.vm_id, i.owner_epoch, i.report_seq, i.phase, i.reason, i.since, v.project_id, v.name, v.job_id, v.owner_epoch AS current
@@ -63,25 +63,27 @@ WITH input AS (
     report_seq = EXCLUDED.report_seq, phase = EXCLUDED.phase, reason = EXCLUDED.reason,
     since = EXCLUDED.since, updated_at = now()
   WHERE t.report_seq < EXCLUDED.report_seq
-  RETURNING t.vm_id
+  RETURNING t.vm_id, t.owner_epoch
 ), told AS (
   INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
   SELECT p.project_id, 'vm.updated', 'vm', p.vm_id, p.name, p.job_id, jsonb_build_object('phase', p.phase, 'reason', p.reason)
-  FROM placed p JOIN written w ON w.vm_id = p.vm_id
+  FROM placed p JOIN written w ON w.vm_id = p.vm_id AND w.owner_epoch = p.owner_epoch
   RETURNING id
 )
-SELECT i.vm_id::uuid AS vm_id, CASE
+SELECT i.vm_id::uuid AS vm_id, i.owner_epoch::bigint AS owner_epoch, CASE
     WHEN w.vm_id IS NOT NULL THEN 'applied'
     WHEN p.vm_id IS NULL OR p.owner_epoch > p.current THEN 'not_placed'
     ELSE 'stale' END::text AS result
-FROM input i LEFT JOIN placed p ON p.vm_id = i.vm_id LEFT JOIN written w ON w.vm_id = i.vm_id
+FROM input i
+LEFT JOIN placed p ON p.vm_id = i.vm_id AND p.owner_epoch = i.owner_epoch
+LEFT JOIN written w ON w.vm_id = i.vm_id AND w.owner_epoch = i.owner_epoch
 `
 
 type ReportsApplyParams struct {
 	VmIds     []uuid.UUID
 	Epochs    []int64
 	Seqs      []int64
-	Phases    []VmPhase
+	Phases    []string
 	Reasons   []string
 	Sinces    []time.Time
 	NodeID    *uuid.UUID
@@ -89,8 +91,9 @@ type ReportsApplyParams struct {
 }
 
 type ReportsApplyRow struct {
-	VmID   uuid.UUID
-	Result string
+	VmID       uuid.UUID
+	OwnerEpoch int64
+	Result     string
 }
 
 // Reports of one node. A row changes only when the VM is placed there under
@@ -113,7 +116,7 @@ func (q *Queries) ReportsApply(ctx context.Context, arg ReportsApplyParams) ([]R
 	var items []ReportsApplyRow
 	for rows.Next() {
 		var i ReportsApplyRow
-		if err := rows.Scan(&i.VmID, &i.Result); err != nil {
+		if err := rows.Scan(&i.VmID, &i.OwnerEpoch, &i.Result); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -261,16 +264,22 @@ func (q *Queries) VMRaiseEpoch(ctx context.Context, id uuid.UUID) (int64, error)
 	return owner_epoch, err
 }
 
-const vMReserve = `-- name: VMReserve :execrows
+const vMReserve = `-- name: VMReserve :one
 UPDATE vms SET reserved = true WHERE id = $1 AND NOT reserved AND node_id IS NOT NULL
+RETURNING node_id::uuid AS node_id, cpus, memory_bytes
 `
 
-func (q *Queries) VMReserve(ctx context.Context, id uuid.UUID) (int64, error) {
-	result, err := q.db.Exec(ctx, vMReserve, id)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+type VMReserveRow struct {
+	NodeID      uuid.UUID
+	Cpus        int32
+	MemoryBytes int64
+}
+
+func (q *Queries) VMReserve(ctx context.Context, id uuid.UUID) (VMReserveRow, error) {
+	row := q.db.QueryRow(ctx, vMReserve, id)
+	var i VMReserveRow
+	err := row.Scan(&i.NodeID, &i.Cpus, &i.MemoryBytes)
+	return i, err
 }
 
 const vMSetDeleting = `-- name: VMSetDeleting :exec
@@ -296,28 +305,50 @@ func (q *Queries) VMSetPower(ctx context.Context, arg VMSetPowerParams) error {
 	return err
 }
 
-const vMUnplace = `-- name: VMUnplace :execrows
-UPDATE vms SET node_id = NULL, reserved = false, owner_epoch = 0 WHERE id = $1 AND node_id IS NOT NULL
+const vMUnplace = `-- name: VMUnplace :one
+WITH old AS (SELECT o.id, o.node_id, o.reserved FROM vms o WHERE o.id = $1 AND o.node_id IS NOT NULL FOR UPDATE)
+UPDATE vms v SET node_id = NULL, reserved = false FROM old WHERE v.id = old.id
+RETURNING old.node_id::uuid AS node_id, (CASE WHEN old.reserved THEN v.cpus ELSE 0 END)::int AS cpus,
+  (CASE WHEN old.reserved THEN v.memory_bytes ELSE 0 END)::bigint AS memory_bytes,
+  (SELECT coalesce(sum(s.size_bytes), 0) FROM storage_volumes s WHERE s.vm_id = v.id)::bigint AS disk_bytes
 `
 
-func (q *Queries) VMUnplace(ctx context.Context, id uuid.UUID) (int64, error) {
-	result, err := q.db.Exec(ctx, vMUnplace, id)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+type VMUnplaceRow struct {
+	NodeID      uuid.UUID
+	Cpus        int32
+	MemoryBytes int64
+	DiskBytes   int64
 }
 
-const vMUnreserve = `-- name: VMUnreserve :execrows
+// Gives what the VM took of its node. The epoch stays: it never falls.
+func (q *Queries) VMUnplace(ctx context.Context, id uuid.UUID) (VMUnplaceRow, error) {
+	row := q.db.QueryRow(ctx, vMUnplace, id)
+	var i VMUnplaceRow
+	err := row.Scan(
+		&i.NodeID,
+		&i.Cpus,
+		&i.MemoryBytes,
+		&i.DiskBytes,
+	)
+	return i, err
+}
+
+const vMUnreserve = `-- name: VMUnreserve :one
 UPDATE vms SET reserved = false WHERE id = $1 AND reserved
+RETURNING node_id::uuid AS node_id, cpus, memory_bytes
 `
 
-func (q *Queries) VMUnreserve(ctx context.Context, id uuid.UUID) (int64, error) {
-	result, err := q.db.Exec(ctx, vMUnreserve, id)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+type VMUnreserveRow struct {
+	NodeID      uuid.UUID
+	Cpus        int32
+	MemoryBytes int64
+}
+
+func (q *Queries) VMUnreserve(ctx context.Context, id uuid.UUID) (VMUnreserveRow, error) {
+	row := q.db.QueryRow(ctx, vMUnreserve, id)
+	var i VMUnreserveRow
+	err := row.Scan(&i.NodeID, &i.Cpus, &i.MemoryBytes)
+	return i, err
 }
 
 const vMUpdate = `-- name: VMUpdate :execrows

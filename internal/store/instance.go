@@ -1,0 +1,83 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/novacron/novacron/internal/engine/pgtx"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/store/query"
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// incarnation is what a report is about.
+type incarnation struct {
+	vm    id.ID
+	epoch gen.OwnerEpoch
+}
+
+// ReportsApply takes the reports of one node and tells what became of each, in
+// their order. Of several about one incarnation only the newest is written; the
+// others are stale.
+func (s *Store) ReportsApply(ctx context.Context, node id.ID, epoch gen.NodeEpoch, items []nodelink.Report) ([]nodelink.Result, error) {
+	if len(items) == 0 {
+		return nil, nil
+	}
+	p, place := reportsParams(node, epoch, items)
+	rows, err := s.q.ReportsApply(ctx, p)
+	if pgtx.Violates(err, "instances_vm_id_fkey") {
+		// a VM was deleted between the look and the write; it is not seen again
+		rows, err = s.q.ReportsApply(ctx, p)
+	}
+	if err != nil {
+		return nil, pgtx.Map(err)
+	}
+	out := make([]nodelink.Result, len(items))
+	for i := range out {
+		out[i] = nodelink.Stale
+	}
+	var applied []id.ID
+	for _, r := range rows {
+		out[place[incarnation{r.VmID, gen.OwnerEpoch(r.OwnerEpoch)}]] = nodelink.Result(r.Result)
+		if r.Result == string(nodelink.Applied) {
+			applied = append(applied, r.VmID)
+		}
+	}
+	if len(applied) == 0 {
+		return out, nil
+	}
+	return out, pgtx.Map(s.q.InstancesForget(ctx, applied))
+}
+
+// reportsParams turns reports into columns, one row per incarnation.
+func reportsParams(node id.ID, epoch gen.NodeEpoch, items []nodelink.Report) (query.ReportsApplyParams, map[incarnation]int) {
+	place := make(map[incarnation]int, len(items))
+	for i, r := range items {
+		at, twice := place[incarnation{r.VM, r.Epoch}]
+		if !twice || items[at].Seq < r.Seq {
+			place[incarnation{r.VM, r.Epoch}] = i
+		}
+	}
+	p := query.ReportsApplyParams{NodeID: &node, NodeEpoch: int64(epoch)}
+	for i, r := range items {
+		if place[incarnation{r.VM, r.Epoch}] != i {
+			continue
+		}
+		p.VmIds = append(p.VmIds, r.VM)
+		p.Epochs = append(p.Epochs, int64(r.Epoch))
+		p.Seqs = append(p.Seqs, int64(r.Seq))
+		p.Phases = append(p.Phases, string(r.Phase))
+		p.Reasons = append(p.Reasons, r.Reason)
+		p.Sinces = append(p.Sinces, orEpoch(r.Since))
+	}
+	return p, place
+}
+
+// orEpoch keeps a missing time from reaching the database as the year 1.
+func orEpoch(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Unix(0, 0)
+	}
+	return t
+}
