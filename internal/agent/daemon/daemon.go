@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/novacron/novacron/internal/agent"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
@@ -32,6 +33,12 @@ type Options struct {
 	Acceleration string
 	// QEMU is the hypervisor's binary; found in PATH when empty.
 	QEMU string
+	// Share divides the host among this many agents on it: each claims its part of
+	// CPUs, memory and storage. 1 when 0.
+	Share int
+	// Shutdown, once it is closed, makes Run shut its guests down before it returns:
+	// the node itself is stopping. The records keep that they should run.
+	Shutdown <-chan struct{}
 	// Boot replaces the host's boot id, for tests that reboot a node.
 	Boot    string
 	Version string
@@ -134,8 +141,16 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 		})
 	}
 	l.run(ctx)
-	return nil
+	select {
+	case <-o.Shutdown:
+		return a.ShutdownGuests(context.WithoutCancel(ctx), shutdownGrace)
+	default:
+		return nil
+	}
 }
+
+// shutdownGrace is how long guests may take when their node stops.
+const shutdownGrace = 20 * time.Second
 
 // must have a place for volumes and images beneath the node's folder.
 func folders(o Options) (volumes, images string) {

@@ -22,7 +22,7 @@ func hostDrivers(o Options, _ *identity) (drivers, error) {
 		},
 		images: cache,
 		inventory: func(ctx context.Context, d hypervisor.Driver) (nodelink.Inventory, error) {
-			return inventory(ctx, d, nil)
+			return inventory(ctx, d, nil, o.Share)
 		},
 	}, nil
 }

@@ -24,8 +24,9 @@ func hostReserve(total int64) int64 {
 	return min(max(total/8, 512*unit.MiB), 4*unit.GiB)
 }
 
-// inventory reads the host from /proc and /sys.
-func inventory(ctx context.Context, d hypervisor.Driver, v volume.Driver) (nodelink.Inventory, error) {
+// inventory reads the host from /proc and /sys; share is how many agents divide it.
+func inventory(ctx context.Context, d hypervisor.Driver, v volume.Driver, share int) (nodelink.Inventory, error) {
+	share = max(share, 1)
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return nodelink.Inventory{}, errs.New(errs.HostFailure, "the host does not tell its kernel").Because(err)
@@ -44,8 +45,8 @@ func inventory(ctx context.Context, d hypervisor.Driver, v volume.Driver) (nodel
 		Kernel:             unix.ByteSliceToString(u.Release[:]),
 		OS:                 keyFrom("/etc/os-release", "PRETTY_NAME", "="),
 		CPUModel:           keyFrom("/proc/cpuinfo", "model name", ":"),
-		CPUs:               runtime.NumCPU(),
-		MemoryBytes:        total - hostReserve(total),
+		CPUs:               max(runtime.NumCPU()/share, 1),
+		MemoryBytes:        (total - hostReserve(total)) / int64(share),
 		NUMA:               numa("/sys/devices/system/node"),
 		Disks:              disks("/sys/block"),
 		Hypervisor:         about.Hypervisor,
@@ -53,7 +54,7 @@ func inventory(ctx context.Context, d hypervisor.Driver, v volume.Driver) (nodel
 		Acceleration:       about.Acceleration.Kind,
 		AccelerationReason: about.Acceleration.Reason,
 		Confinement:        d.Capabilities().Confinement,
-		StorageBytes:       usage.TotalBytes,
+		StorageBytes:       usage.TotalBytes / int64(share),
 	}, nil
 }
 

@@ -1,0 +1,57 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+)
+
+// ShutdownGuests stops every guest because the node itself stops: each is asked,
+// and powered off after the grace period. The records stay as they are, so that
+// the guests start again with the node. It is called once no command is served
+// any more.
+func (a *Agent) ShutdownGuests(ctx context.Context, grace time.Duration) error {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var failures []error
+	for _, g := range a.all() {
+		wg.Go(func() {
+			if err := a.shutdownOne(ctx, g, grace); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failures = append(failures, err)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(failures...)
+}
+
+func (a *Agent) shutdownOne(ctx context.Context, g *guest, grace time.Duration) error {
+	vm := g.snapshot().VM
+	s, alive, err := a.live(ctx, vm)
+	if err != nil || !alive {
+		return err
+	}
+	// the next start takes this for a reboot and launches what should run
+	if err := g.change(a.records, func(r *record) { r.Boot = "" }); err != nil {
+		return err
+	}
+	gone, stop := a.reports.watch(vm, func(s hypervisor.Status) bool { return !s.Phase.OnNode() })
+	defer stop()
+	if err := a.driver.Shutdown(ctx, s.Ref); err != nil {
+		a.log.Warn("a guest cannot be asked to shut down; it is powered off", "vm", vm, "err", err)
+		grace = 0
+	}
+	after, free := a.cfg.Clock.After(grace)
+	defer free()
+	select {
+	case <-gone:
+	case <-after:
+	}
+	_, err = a.driver.Kill(ctx, s.Ref)
+	return err
+}
