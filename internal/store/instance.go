@@ -25,13 +25,19 @@ func (s *Store) ReportsApply(ctx context.Context, node id.ID, epoch gen.NodeEpoc
 		return nil, nil
 	}
 	p, place := reportsParams(node, epoch, items)
-	rows, err := s.q.ReportsApply(ctx, p)
-	if pgtx.Violates(err, "instances_vm_id_fkey") {
-		// a VM was deleted between the look and the write; it is not seen again
-		rows, err = s.q.ReportsApply(ctx, p)
-	}
+	var rows []query.ReportsApplyRow
+	err := pgtx.Again(func() (err error) {
+		for range len(p.VmIds) + 1 {
+			rows, err = s.q.ReportsApply(ctx, p)
+			if !pgtx.Violates(err, "instances_vm_id_fkey") {
+				break
+			}
+			// a VM was deleted between the look and the write; it is not seen again
+		}
+		return err
+	})
 	if err != nil {
-		return nil, pgtx.Map(err)
+		return nil, err
 	}
 	out := make([]nodelink.Result, len(items))
 	for i := range out {
@@ -47,7 +53,7 @@ func (s *Store) ReportsApply(ctx context.Context, node id.ID, epoch gen.NodeEpoc
 	if len(applied) == 0 {
 		return out, nil
 	}
-	return out, pgtx.Map(s.q.InstancesForget(ctx, applied))
+	return out, pgtx.Again(func() error { return s.q.InstancesForget(ctx, applied) })
 }
 
 // reportsParams turns reports into columns, one row per incarnation.

@@ -144,8 +144,10 @@ func (s *Store) NodeBeats(ctx context.Context, beats map[id.ID]int64) error {
 	for n, seq := range beats {
 		p.Ids, p.Seqs = append(p.Ids, n), append(p.Seqs, seq)
 	}
-	_, err := s.q.NodeBeats(ctx, p)
-	return pgtx.Map(err)
+	return pgtx.Again(func() error {
+		_, err := s.q.NodeBeats(ctx, p)
+		return err
+	})
 }
 
 // NodeLeases gives the last renewal number of every node.

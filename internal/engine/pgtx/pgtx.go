@@ -42,6 +42,17 @@ func Run(ctx context.Context, db Beginner, fn func(tx pgx.Tx) error) error {
 	return errs.New(errs.DBUnavailable, "the database is too busy: this change lost against others %d times; try again", tries).Because(err)
 }
 
+// Again runs a single statement, and runs it again when it lost a race.
+func Again(fn func() error) error {
+	var err error
+	for range tries {
+		if err = fn(); !lostRace(err) {
+			return Map(err)
+		}
+	}
+	return Map(err)
+}
+
 func once(ctx context.Context, db Beginner, fn func(tx pgx.Tx) error) error {
 	tx, err := db.BeginTx(ctx, pgx.TxOptions{})
 	if err != nil {

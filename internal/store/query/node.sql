@@ -12,9 +12,12 @@ RETURNING id, name;
 SELECT node_epoch, state, key_hash FROM nodes WHERE id = $1;
 
 -- name: NodeBeats :execrows
+-- Rows are locked in one order, so that the batches of two servers never wait
+-- for each other in a circle.
+WITH locked AS (SELECT l.id FROM nodes l WHERE l.id = ANY(@ids::uuid[]) ORDER BY l.id FOR NO KEY UPDATE)
 UPDATE nodes n SET lease_seq = b.seq, seen_at = now()
-FROM (SELECT unnest(@ids::uuid[]) AS id, unnest(@seqs::bigint[]) AS seq) b
-WHERE n.id = b.id AND n.lease_seq < b.seq AND n.state <> 'removed';
+FROM (SELECT unnest(@ids::uuid[]) AS id, unnest(@seqs::bigint[]) AS seq) b, locked
+WHERE n.id = b.id AND n.id = locked.id AND n.lease_seq < b.seq AND n.state <> 'removed';
 
 -- name: NodeLeases :many
 SELECT id, lease_seq FROM nodes WHERE state <> 'removed';

@@ -12,9 +12,10 @@ import (
 )
 
 const nodeBeats = `-- name: NodeBeats :execrows
+WITH locked AS (SELECT l.id FROM nodes l WHERE l.id = ANY($1::uuid[]) ORDER BY l.id FOR NO KEY UPDATE)
 UPDATE nodes n SET lease_seq = b.seq, seen_at = now()
-FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::bigint[]) AS seq) b
-WHERE n.id = b.id AND n.lease_seq < b.seq AND n.state <> 'removed'
+FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::bigint[]) AS seq) b, locked
+WHERE n.id = b.id AND n.id = locked.id AND n.lease_seq < b.seq AND n.state <> 'removed'
 `
 
 type NodeBeatsParams struct {
@@ -22,6 +23,8 @@ type NodeBeatsParams struct {
 	Seqs []int64
 }
 
+// Rows are locked in one order, so that the batches of two servers never wait
+// for each other in a circle.
 func (q *Queries) NodeBeats(ctx context.Context, arg NodeBeatsParams) (int64, error) {
 	result, err := q.db.Exec(ctx, nodeBeats, arg.Ids, arg.Seqs)
 	if err != nil {

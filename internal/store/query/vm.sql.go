@@ -59,6 +59,7 @@ WITH input AS (
   INSERT INTO instances AS t (vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since)
   SELECT vm_id, owner_epoch, $7, $8, report_seq, phase, reason, since
   FROM placed WHERE owner_epoch = current
+  ORDER BY vm_id -- batches that overlap take their locks in one order
   ON CONFLICT (vm_id, owner_epoch) DO UPDATE SET node_id = EXCLUDED.node_id, node_epoch = EXCLUDED.node_epoch,
     report_seq = EXCLUDED.report_seq, phase = EXCLUDED.phase, reason = EXCLUDED.reason,
     since = EXCLUDED.since, updated_at = now()

@@ -67,7 +67,7 @@ func options(dir string) pglocal.Options {
 		Dir: filepath.Join(dir, "pg"), Unsafe: true, MaxConnections: 400, Log: io.Discard,
 		Settings: map[string]string{
 			"autovacuum": "off", "max_wal_size": "4GB", "checkpoint_timeout": "1h",
-			"shared_buffers": "128MB", "wal_level": "minimal", "max_wal_senders": "0",
+			"shared_buffers": "128MB", "wal_level": "minimal", "deadlock_timeout": "50ms", "max_wal_senders": "0",
 			// a test that leaves a transaction open must not stop the others
 			"idle_in_transaction_session_timeout": "60s",
 		},
