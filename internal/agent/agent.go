@@ -132,6 +132,10 @@ func (a *Agent) relaunch(ctx context.Context, g *guest, rec record) {
 	a.log.Info("starting a VM again after the host's reboot", "vm", rec.VM, "owner_epoch", rec.Epoch)
 	err := g.change(a.records, func(r *record) { r.Boot = a.cfg.Boot })
 	if err == nil {
+		// what is left of the incarnation that the reboot ended
+		err = a.driver.Release(ctx, rec.VM)
+	}
+	if err == nil {
 		_, err = a.launch(ctx, g, rec.Epoch, *rec.Machine)
 	}
 	if err != nil {
