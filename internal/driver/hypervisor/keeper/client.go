@@ -9,6 +9,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
+
+	"github.com/novacron/novacron/internal/vocab/clock"
 )
 
 // ErrBusy says that another writer is attached to the console.
@@ -75,7 +78,26 @@ func Attach(ctx context.Context, socket string) (io.ReadWriteCloser, error) {
 		_ = c.Close()
 		return nil, ErrBusy
 	}
-	return c, nil
+	return &session{conn: c}, nil
+}
+
+// session is the writer's side of a console.
+type session struct {
+	*conn
+	once sync.Once
+}
+
+// Close hangs up and returns once the keeper has freed the line for the next
+// writer, or is too slow to wait for.
+func (s *session) Close() error {
+	s.once.Do(func() {
+		if s.CloseWrite() == nil {
+			_ = s.SetReadDeadline(clock.System{}.Now().Add(farewell))
+			_, _ = io.Copy(io.Discard, onlyReader{s.UnixConn})
+		}
+		_ = s.UnixConn.Close()
+	})
+	return nil
 }
 
 // AwaitExit returns when the keeper has written down how the hypervisor ended, or

@@ -243,7 +243,8 @@ func (k *console) follow(c *net.UnixConn, from int64) {
 
 type onlyWriter struct{ io.Writer }
 
-// clientConsole serves the one writer.
+// clientConsole serves the one writer. The line is free again before the writer
+// sees the connection end.
 func (k *console) clientConsole(c *net.UnixConn, in *bufio.Reader) {
 	select {
 	case k.writer <- struct{}{}:
@@ -261,11 +262,11 @@ func (k *console) clientConsole(c *net.UnixConn, in *bufio.Reader) {
 	go func() {
 		defer close(out)
 		_, _ = io.Copy(onlyWriter{c}, k.ring.Reader(ctx, from, true))
-		_ = c.Close() // the machine has ended, or the client reads no more
+		_ = c.CloseRead() // the machine has ended, or the client reads no more
 	}()
 	k.copyIn(c, in)
 	cancel()
-	_ = c.Close()
+	_ = c.SetWriteDeadline(time.Unix(1, 0)) // whatever is still on its way is not wanted
 	<-out
 }
 

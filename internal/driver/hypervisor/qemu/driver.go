@@ -16,8 +16,8 @@ import (
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/keeper"
 	"github.com/novacron/novacron/internal/driver/hypervisor/outbox"
-	"github.com/novacron/novacron/internal/driver/hypervisor/turn"
 	"github.com/novacron/novacron/internal/driver/hypervisor/uids"
+	"github.com/novacron/novacron/internal/driver/turn"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
@@ -329,19 +329,37 @@ func (d *Driver) Console(ctx context.Context, r contract.Ref) (io.ReadWriteClose
 	case err != nil:
 		return nil, errs.New(errs.HostFailure, "the console of VM %s cannot be reached", r.VM).Because(err)
 	}
-	return &session{ReadWriteCloser: c, stop: context.AfterFunc(d.life, func() { _ = c.Close() })}, nil
+	s := &session{ReadWriteCloser: c, closed: make(chan struct{})}
+	d.background(func() {
+		select {
+		case <-d.life.Done():
+			_ = s.Close()
+		case <-s.closed:
+		}
+	})
+	if d.dead() {
+		_ = s.Close()
+		return nil, errClosed()
+	}
+	return s, nil
 }
 
-// session is a console that ends with the driver, too.
+// session is a console that ends with the driver, too, and before its Close
+// returns.
 type session struct {
 	io.ReadWriteCloser
-	stop func() bool
+	once   sync.Once
+	closed chan struct{}
 }
 
 // Close implements io.Closer.
 func (s *session) Close() error {
-	s.stop()
-	return s.ReadWriteCloser.Close()
+	var err error
+	s.once.Do(func() {
+		err = s.ReadWriteCloser.Close()
+		close(s.closed)
+	})
+	return err
 }
 
 // Log implements contract.Driver.

@@ -13,7 +13,7 @@ import (
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/serial"
-	"github.com/novacron/novacron/internal/driver/hypervisor/turn"
+	"github.com/novacron/novacron/internal/driver/turn"
 	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/id"
 )

@@ -1,4 +1,4 @@
-// Package turn lets calls about one VM take turns while calls about others go on.
+// Package turn lets calls about one object take turns while calls about others go on.
 package turn
 
 import (
@@ -9,28 +9,28 @@ import (
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
-// Table knows whose turn it is, by VM. The zero value is ready.
+// Table knows whose turn it is, by id. The zero value is ready.
 type Table struct {
 	mu   sync.Mutex
 	busy map[id.ID]chan struct{} // closed when the turn ends
 }
 
-// Take waits until no other call about the VM is under way, or until ctx ends
+// Take waits until no other call about the object is under way, or until ctx ends
 // (errs.Timeout). The caller calls leave once.
-func (t *Table) Take(ctx context.Context, vm id.ID) (leave func(), err error) {
+func (t *Table) Take(ctx context.Context, object id.ID) (leave func(), err error) {
 	for {
 		t.mu.Lock()
-		current, taken := t.busy[vm]
+		current, taken := t.busy[object]
 		if !taken {
 			mine := make(chan struct{})
 			if t.busy == nil {
 				t.busy = map[id.ID]chan struct{}{}
 			}
-			t.busy[vm] = mine
+			t.busy[object] = mine
 			t.mu.Unlock()
 			return func() {
 				t.mu.Lock()
-				delete(t.busy, vm)
+				delete(t.busy, object)
 				t.mu.Unlock()
 				close(mine)
 			}, nil
@@ -39,7 +39,7 @@ func (t *Table) Take(ctx context.Context, vm id.ID) (leave func(), err error) {
 		select {
 		case <-current:
 		case <-ctx.Done():
-			return nil, errs.New(errs.Timeout, "another call about VM %s is still under way", vm).Because(ctx.Err())
+			return nil, errs.New(errs.Timeout, "another call about %s is still under way", object).Because(ctx.Err())
 		}
 	}
 }

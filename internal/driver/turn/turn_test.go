@@ -5,7 +5,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/novacron/novacron/internal/driver/hypervisor/turn"
+	"github.com/novacron/novacron/internal/driver/turn"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 )

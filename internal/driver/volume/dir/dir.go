@@ -1,0 +1,332 @@
+package dir
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/novacron/novacron/internal/driver/durable"
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/driver/turn"
+	"github.com/novacron/novacron/internal/driver/volume/contract"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+const (
+	imageSuffix  = ".qcow2"
+	recordSuffix = ".json"
+	lockName     = "lock"
+	sector       = 512
+)
+
+// Driver keeps volumes in a folder.
+type Driver struct {
+	path  string
+	root  *os.Root
+	lock  *os.File
+	turns turn.Table
+}
+
+var _ contract.Driver = (*Driver)(nil)
+
+// record is <id>.json.
+type record struct {
+	SizeBytes int64            `json:"size_bytes"`
+	Backing   *hypervisor.File `json:"backing,omitempty"`
+}
+
+// Open makes the folder if need be, takes it for this driver alone, and sweeps
+// what an interrupted call left.
+func Open(path string) (*Driver, error) {
+	if !filepath.IsAbs(path) {
+		return nil, errs.New(errs.InvalidField, "the folder of volumes is an absolute path")
+	}
+	// Guests' users may pass through to their own files; nothing can be listed.
+	err := os.MkdirAll(path, 0o711)
+	if err == nil {
+		err = os.Chmod(path, 0o711)
+	}
+	d := &Driver{path: path}
+	if err == nil {
+		d.root, err = os.OpenRoot(path)
+	}
+	if err != nil {
+		return nil, errs.New(errs.HostFailure, "the folder of volumes cannot be opened").Because(err)
+	}
+	if err := d.takeLock(); err != nil {
+		_ = d.root.Close()
+		return nil, err
+	}
+	if err := d.sweep(); err != nil {
+		_ = d.Close()
+		return nil, errs.New(errs.HostFailure, "the folder of volumes cannot be swept").Because(err)
+	}
+	return d, nil
+}
+
+func (d *Driver) takeLock() error {
+	var err error
+	if d.lock, err = d.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return errs.New(errs.HostFailure, "the lock of the folder of volumes cannot be opened").Because(err)
+	}
+	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = d.lock.Close()
+		return errs.New(errs.InUse, "another agent uses this folder of volumes").Because(err)
+	}
+	return nil
+}
+
+// Close lets another driver have the folder.
+func (d *Driver) Close() error { return errors.Join(d.lock.Close(), d.root.Close()) }
+
+// sweep removes temporaries and images that no record names.
+func (d *Driver) sweep() error {
+	if err := durable.Sweep(d.root); err != nil {
+		return err
+	}
+	names, err := d.names(imageSuffix)
+	if err != nil {
+		return err
+	}
+	for _, v := range names {
+		if _, err := d.root.Stat(v.String() + recordSuffix); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := d.root.Remove(v.String() + imageSuffix); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// names lists the ids that have a file with the suffix, in order.
+func (d *Driver) names(suffix string) ([]id.ID, error) {
+	entries, err := fs.ReadDir(d.root.FS(), ".")
+	if err != nil {
+		return nil, err
+	}
+	var out []id.ID
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), suffix)
+		if v, err := id.Parse(name); ok && err == nil {
+			out = append(out, v)
+		}
+	}
+	slices.SortFunc(out, func(a, b id.ID) int { return strings.Compare(a.String(), b.String()) })
+	return out, nil
+}
+
+// Capabilities implements contract.Driver.
+func (d *Driver) Capabilities() contract.Capabilities {
+	return contract.Capabilities{CopyOnWrite: true, Thin: true}
+}
+
+// Create implements contract.Driver.
+func (d *Driver) Create(ctx context.Context, s contract.Spec) (contract.Volume, error) {
+	want, err := check(s)
+	if err != nil {
+		return contract.Volume{}, err
+	}
+	leave, err := d.turns.Take(ctx, s.ID)
+	if err != nil {
+		return contract.Volume{}, err
+	}
+	defer leave()
+	have, err := d.read(s.ID)
+	switch {
+	case err == nil && have.same(want):
+		return d.volume(s.ID, have)
+	case err == nil:
+		return contract.Volume{}, errs.New(errs.AlreadyExists, "volume %s exists with another size or base", s.ID)
+	case !errors.Is(err, fs.ErrNotExist):
+		return contract.Volume{}, broken(s.ID, err)
+	}
+	if err := checkBase(s.Base); err != nil {
+		return contract.Volume{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return contract.Volume{}, errs.New(errs.Cancelled, "volume %s was not made: the call was cancelled", s.ID).Because(err)
+	}
+	if err := d.make(s.ID, want); err != nil {
+		return contract.Volume{}, makeError(s.ID, err)
+	}
+	return d.volume(s.ID, want)
+}
+
+func makeError(v id.ID, err error) error {
+	var known *errs.Error
+	switch {
+	case errors.As(err, &known):
+		return err
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return errs.New(errs.NoSpace, "there is no space left for volume %s on this node", v).Because(err)
+	}
+	return errs.New(errs.HostFailure, "volume %s cannot be made", v).Because(err)
+}
+
+func check(s contract.Spec) (record, error) {
+	r := record{SizeBytes: s.SizeBytes}
+	switch {
+	case s.ID == id.Nil:
+		return r, errs.New(errs.InvalidID, "a volume needs an id")
+	case s.SizeBytes <= 0 || s.SizeBytes%sector != 0 || s.SizeBytes > maxSize:
+		return r, errs.New(errs.InvalidSize, "%d bytes: a volume has a multiple of %d bytes, at most 64 TiB", s.SizeBytes, sector)
+	case s.Base == nil:
+		return r, nil
+	case s.SizeBytes < s.Base.VirtualSize:
+		return r, errs.New(errs.InvalidSize, "%d bytes: the volume must hold its image of %d bytes", s.SizeBytes, s.Base.VirtualSize)
+	case s.Base.File.Format != "qcow2" && s.Base.File.Format != "raw":
+		return r, errs.New(errs.InvalidField, "%q is not the format of a base image: qcow2 or raw", errs.Clip(s.Base.File.Format))
+	case !filepath.IsAbs(s.Base.File.Path) || strings.ContainsRune(s.Base.File.Path, 0):
+		return r, errs.New(errs.InvalidField, "the path of a base image is absolute")
+	}
+	f := s.Base.File
+	r.Backing = &f
+	return r, nil
+}
+
+func checkBase(b *contract.Base) error {
+	if b == nil {
+		return nil
+	}
+	info, err := os.Stat(b.File.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errs.New(errs.NotFound, "the base image is not on this node").Because(err)
+	case err != nil:
+		return errs.New(errs.HostFailure, "the base image cannot be examined").Because(err)
+	case !info.Mode().IsRegular():
+		return errs.New(errs.InvalidField, "the base image is not a regular file")
+	}
+	return nil
+}
+
+// make writes the image and then the record that makes it a volume.
+func (d *Driver) make(v id.ID, r record) (err error) {
+	tmp, name := v.String()+imageSuffix+durable.Suffix, v.String()+imageSuffix
+	f, err := d.root.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = d.root.Remove(tmp)
+			_ = d.root.Remove(name)
+		}
+	}()
+	err = writeEmpty(f, r.SizeBytes, r.Backing)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = d.root.Rename(tmp, name)
+	}
+	if err != nil {
+		return err
+	}
+	return durable.WriteJSON(d.root, v.String()+recordSuffix, r)
+}
+
+func (r record) same(o record) bool {
+	if r.SizeBytes != o.SizeBytes || (r.Backing == nil) != (o.Backing == nil) {
+		return false
+	}
+	return r.Backing == nil || *r.Backing == *o.Backing
+}
+
+func (d *Driver) read(v id.ID) (record, error) {
+	var r record
+	err := durable.ReadJSON(d.root, v.String()+recordSuffix, &r)
+	return r, err
+}
+
+func broken(v id.ID, err error) error {
+	return errs.New(errs.HostFailure, "volume %s cannot be read on this node", v).Because(err)
+}
+
+// volume describes a volume by its record and the space its image takes.
+func (d *Driver) volume(v id.ID, r record) (contract.Volume, error) {
+	info, err := d.root.Lstat(v.String() + imageSuffix)
+	if err != nil {
+		return contract.Volume{}, broken(v, err)
+	}
+	out := contract.Volume{
+		ID: v, SizeBytes: r.SizeBytes, Backing: r.Backing,
+		File: hypervisor.File{Path: filepath.Join(d.path, v.String()+imageSuffix), Format: "qcow2"},
+	}
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		out.AllocatedBytes = s.Blocks * sector // st_blocks counts these, whatever the file system
+	}
+	return out, nil
+}
+
+// Delete implements contract.Driver.
+func (d *Driver) Delete(ctx context.Context, v id.ID) error {
+	leave, err := d.turns.Take(ctx, v)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	for _, suffix := range []string{recordSuffix, imageSuffix} {
+		if err := d.root.Remove(v.String() + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return errs.New(errs.HostFailure, "volume %s cannot be removed", v).Because(err)
+		}
+		// The record's end reaches the disk before the image's.
+		if err := durable.Sync(d.root); err != nil {
+			return errs.New(errs.HostFailure, "volume %s cannot be removed", v).Because(err)
+		}
+	}
+	return nil
+}
+
+// Inspect implements contract.Driver.
+func (d *Driver) Inspect(ctx context.Context, v id.ID) (contract.Volume, error) {
+	r, err := d.read(v)
+	if errors.Is(err, fs.ErrNotExist) {
+		return contract.Volume{}, errs.New(errs.NotFound, "volume %s is not on this node", v)
+	}
+	if err != nil {
+		return contract.Volume{}, broken(v, err)
+	}
+	return d.volume(v, r)
+}
+
+// List implements contract.Driver.
+func (d *Driver) List(ctx context.Context) ([]contract.Volume, error) {
+	names, err := d.names(recordSuffix)
+	if err != nil {
+		return nil, errs.New(errs.HostFailure, "the folder of volumes cannot be read").Because(err)
+	}
+	out := make([]contract.Volume, 0, len(names))
+	for _, v := range names {
+		vol, err := d.Inspect(ctx, v)
+		if errs.Is(err, errs.NotFound) {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, vol)
+	}
+	return out, nil
+}
+
+// Usage implements contract.Driver.
+func (d *Driver) Usage(context.Context) (contract.Usage, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(d.path, &s); err != nil {
+		return contract.Usage{}, errs.New(errs.HostFailure, "the space for volumes cannot be measured").Because(err)
+	}
+	return contract.Usage{TotalBytes: int64(s.Blocks) * s.Bsize, FreeBytes: int64(s.Bavail) * s.Bsize}, nil
+}

@@ -1,0 +1,245 @@
+package dir_test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/driver/volume/contract"
+	"github.com/novacron/novacron/internal/driver/volume/dir"
+	"github.com/novacron/novacron/internal/driver/volume/voltest"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/unit"
+)
+
+type harness struct {
+	path, bases string
+	driver      *dir.Driver
+	n           int
+}
+
+func newHarness(t *testing.T) *harness {
+	t.Helper()
+	h := &harness{path: filepath.Join(t.TempDir(), "volumes"), bases: t.TempDir()}
+	h.open(t)
+	t.Cleanup(func() { _ = h.driver.Close() })
+	return h
+}
+
+func (h *harness) open(t *testing.T) {
+	t.Helper()
+	d, err := dir.Open(h.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.driver = d
+}
+
+func (h *harness) Driver() contract.Driver { return h.driver }
+
+func (h *harness) Reopen(t *testing.T) {
+	t.Helper()
+	if err := h.driver.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h.open(t)
+}
+
+// Base gives raw and qcow2 bases in turn.
+func (h *harness) Base(t *testing.T, text string) contract.Base {
+	t.Helper()
+	h.n++
+	raw := filepath.Join(h.bases, strconv.Itoa(h.n)+".raw")
+	if err := os.WriteFile(raw, append([]byte(text), make([]byte, unit.MiB-int64(len(text)))...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if h.n%2 == 0 {
+		return contract.Base{File: hypervisor.File{Path: raw, Format: "raw"}, VirtualSize: unit.MiB}
+	}
+	qcow2 := strings.TrimSuffix(raw, "raw") + "qcow2"
+	img(t, "convert", "-f", "raw", "-O", "qcow2", raw, qcow2)
+	return contract.Base{File: hypervisor.File{Path: qcow2, Format: "qcow2"}, VirtualSize: unit.MiB}
+}
+
+func img(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "qemu-img", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("qemu-img %v: %v: %s", args, err, out)
+	}
+	return string(out)
+}
+
+func (h *harness) Begins(t *testing.T, v contract.Volume, n int) string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "head")
+	img(t, "dd", "-f", v.File.Format, "-O", "raw", "bs=512", "count=1", "if="+v.File.Path, "of="+out)
+	b, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b[:n])
+}
+
+// Intact lets QEMU's own tool judge the image.
+func (h *harness) Intact(t *testing.T, v contract.Volume) {
+	t.Helper()
+	img(t, "check", "-q", "-f", v.File.Format, v.File.Path)
+	var info struct {
+		Size    int64  `json:"virtual-size"`
+		Backing string `json:"backing-filename"`
+		Format  string `json:"backing-filename-format"`
+	}
+	if err := json.Unmarshal([]byte(img(t, "info", "--output=json", "-f", v.File.Format, v.File.Path)), &info); err != nil {
+		t.Fatal(err)
+	}
+	want := hypervisor.File{}
+	if v.Backing != nil {
+		want = *v.Backing
+	}
+	if info.Size != v.SizeBytes || info.Backing != want.Path || info.Format != want.Format {
+		t.Fatalf("the image says %+v, the volume %+v", info, v)
+	}
+}
+
+func (h *harness) Leftovers() []string {
+	entries, _ := os.ReadDir(h.path)
+	var out []string
+	for _, e := range entries {
+		if e.Name() != "lock" {
+			out = append(out, e.Name())
+		}
+	}
+	return out
+}
+
+func TestConformance(t *testing.T) {
+	voltest.Exercise(t, func(t *testing.T) voltest.Harness { return newHarness(t) })
+}
+
+func TestSizesAtTheEdges(t *testing.T) {
+	h := newHarness(t)
+	for _, size := range []int64{512 * unit.MiB, 512*unit.MiB + 512, 64 * unit.TiB} {
+		v, err := h.driver.Create(t.Context(), contract.Spec{ID: id.New(), SizeBytes: size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Intact(t, v)
+	}
+}
+
+// An image that a guest filled and that QEMU grew is still what it was.
+func TestImagesTakeData(t *testing.T) {
+	h := newHarness(t)
+	base := h.Base(t, "base")
+	v, err := h.driver.Create(t.Context(), contract.Spec{ID: id.New(), SizeBytes: 64 * unit.MiB, Base: &base})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "qemu-io", "-f", "qcow2", "-c", "write -P 7 1M 32M", "-c", "read -P 7 1M 32M", v.File.Path).CombinedOutput()
+	if err != nil {
+		t.Fatalf("qemu-io: %v: %s", err, out)
+	}
+	h.Intact(t, v)
+	if got := h.Begins(t, v, 4); got != "base" {
+		t.Fatalf("begins with %q", got)
+	}
+	after, err := h.driver.Inspect(t.Context(), v.ID)
+	if err != nil || after.AllocatedBytes < 32*unit.MiB {
+		t.Fatalf("a volume with 32 MiB of data is %+v, %v", after, err)
+	}
+}
+
+// A guest's process may rewrite its image's header; the driver does not read it.
+func TestImageIsNotBelieved(t *testing.T) {
+	h := newHarness(t)
+	v, err := h.driver.Create(t.Context(), contract.Spec{ID: id.New(), SizeBytes: unit.MiB})
+	if err != nil {
+		t.Fatal(err)
+	}
+	img(t, "create", "-q", "-f", "qcow2", "-u", "-F", "raw", "-b", "/etc/passwd", v.File.Path, "4M")
+	got, err := h.driver.Inspect(t.Context(), v.ID)
+	if err != nil || got.Backing != nil || got.SizeBytes != unit.MiB {
+		t.Fatalf("the driver was told by the image: %+v, %v", got, err)
+	}
+}
+
+func TestInterruptedCallsAreSwept(t *testing.T) {
+	h := newHarness(t)
+	kept, err := h.driver.Create(t.Context(), contract.Spec{ID: id.New(), SizeBytes: unit.MiB})
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := id.New().String()
+	for _, name := range []string{half + ".qcow2.tmp", half + ".json.tmp", id.New().String() + ".qcow2"} {
+		if err := os.WriteFile(filepath.Join(h.path, name), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.Reopen(t)
+	all, err := h.driver.List(t.Context())
+	if err != nil || len(all) != 1 || all[0].ID != kept.ID {
+		t.Fatalf("listed %+v, %v", all, err)
+	}
+	if left := h.Leftovers(); len(left) != 2 {
+		t.Fatalf("after sweeping there is %v, want one volume's two files", left)
+	}
+}
+
+func TestSecondDriverIsKeptOut(t *testing.T) {
+	h := newHarness(t)
+	if _, err := dir.Open(h.path); !errs.Is(err, errs.InUse) {
+		t.Fatalf("a second driver got %v", err)
+	}
+}
+
+func TestFullDiskLeavesNothing(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Fatal("this test mounts a small file system: run it as root")
+	}
+	h := newHarness(t)
+	_ = h.driver.Close()
+	if err := unix.Mount("none", h.path, "tmpfs", 0, "size=16k,mode=711"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = h.driver.Close()
+		if err := unix.Unmount(h.path, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	h.open(t)
+	var made []id.ID
+	for {
+		s := contract.Spec{ID: id.New(), SizeBytes: unit.GiB}
+		before := h.Leftovers()
+		_, err := h.driver.Create(t.Context(), s)
+		if err == nil {
+			made = append(made, s.ID)
+			if len(made) > 8 {
+				t.Fatal("a file system of 16 KiB never fills")
+			}
+			continue
+		}
+		if !errs.Is(err, errs.NoSpace) {
+			t.Fatalf("a full disk gave %v, want no_space", err)
+		}
+		if after := h.Leftovers(); len(after) != len(before) {
+			t.Fatalf("the failed create left %v", after)
+		}
+		break
+	}
+	for _, v := range made {
+		if err := h.driver.Delete(t.Context(), v); err != nil {
+			t.Fatalf("deleting on a full disk: %v", err)
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package dir
+
+import (
+	"encoding/binary"
+	"io"
+
+	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/unit"
+)
+
+// The qcow2 format, version 3 (docs/interop/qcow2.txt of QEMU), as far as an
+// image without data needs it: header, refcount table, one refcount block and an
+// empty L1 table, a cluster each, the last as many as the size asks for.
+const (
+	clusterBits  = 16
+	clusterSize  = 1 << clusterBits
+	perL2        = clusterSize / 8 // entries of a table that is one cluster
+	headerLength = 104
+	// maxSize keeps the L1 table, and with it every image, small.
+	maxSize = 64 * unit.TiB
+	// maxBackingName is the format's.
+	maxBackingName = 1023
+
+	refcountTableAt = 1 * clusterSize
+	refcountBlockAt = 2 * clusterSize
+	l1At            = 3 * clusterSize
+
+	extBackingFormat = 0xe2792aca
+)
+
+// writeEmpty writes an image of a size that holds nothing of its own and shows its
+// backing file, if it has one. The file ends up sparse.
+func writeEmpty(f interface {
+	io.WriterAt
+	Truncate(int64) error
+}, size int64, backing *contract.File) error {
+	l1Entries := (size + clusterSize*perL2 - 1) / (clusterSize * perL2)
+	l1Clusters := (l1Entries*8 + clusterSize - 1) / clusterSize
+	used := 3 + l1Clusters
+
+	head, err := header(size, l1Entries, backing)
+	if err != nil {
+		return err
+	}
+	table := binary.BigEndian.AppendUint64(nil, refcountBlockAt)
+	var block []byte
+	for range used { // 16-bit counts, each cluster used once
+		block = binary.BigEndian.AppendUint16(block, 1)
+	}
+	if err := f.Truncate(used * clusterSize); err != nil {
+		return err
+	}
+	for _, part := range []struct {
+		at   int64
+		data []byte
+	}{{0, head}, {refcountTableAt, table}, {refcountBlockAt, block}} {
+		if _, err := f.WriteAt(part.data, part.at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func header(size, l1Entries int64, backing *contract.File) ([]byte, error) {
+	var ext []byte
+	name := ""
+	if backing != nil {
+		name = backing.Path
+		ext = appendExtension(ext, extBackingFormat, backing.Format)
+	}
+	ext = append(ext, make([]byte, 8)...) // the extension that ends them
+	if len(name) > maxBackingName {
+		return nil, errs.New(errs.TooLarge, "the path of the base image is too long by %d bytes", len(name)-maxBackingName)
+	}
+	nameAt := int64(0)
+	if name != "" {
+		nameAt = headerLength + int64(len(ext))
+	}
+	var b []byte
+	u32 := func(v int64) { b = binary.BigEndian.AppendUint32(b, uint32(v)) }
+	u64 := func(v int64) { b = binary.BigEndian.AppendUint64(b, uint64(v)) }
+	b = append(b, 'Q', 'F', 'I', 0xfb)
+	u32(3) // version
+	u64(nameAt)
+	u32(int64(len(name)))
+	u32(clusterBits)
+	u64(size)
+	u32(0) // not encrypted
+	u32(l1Entries)
+	u64(l1At)
+	u64(refcountTableAt)
+	u32(1) // refcount table: one cluster
+	u32(0) // snapshots
+	u64(0)
+	u64(0) // incompatible features
+	u64(0) // compatible features
+	u64(0) // auto-clear features
+	u32(4) // refcounts of 1<<4 bits
+	u32(headerLength)
+	b = append(b, ext...)
+	return append(b, name...), nil
+}
+
+// appendExtension appends a header extension, padded to 8 bytes.
+func appendExtension(b []byte, kind uint32, data string) []byte {
+	b = binary.BigEndian.AppendUint32(b, kind)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(data)))
+	b = append(b, data...)
+	for len(b)%8 != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
