@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 
 	"github.com/jackc/pgx/v5"
 
@@ -15,8 +14,8 @@ import (
 
 var imageList = lister{
 	columns: `i.id, i.project_id, i.name, i.kind::text, i.state::text, i.cmdline, i.job_id,
-  coalesce((SELECT jsonb_agg(jsonb_build_object('Role', f.role, 'SHA256', f.sha256, 'SizeBytes', f.size_bytes,
-    'Format', f.format, 'VirtualBytes', f.virtual_bytes) ORDER BY f.role) FROM image_files f WHERE f.image_id = i.id), '[]'),
+  coalesce((SELECT jsonb_agg(jsonb_build_object('role', f.role, 'sha256', f.sha256, 'size_bytes', f.size_bytes,
+    'format', f.format, 'virtual_bytes', f.virtual_bytes) ORDER BY f.role) FROM image_files f WHERE f.image_id = i.id), '[]'),
   i.revision, i.created_at, i.updated_at`,
 	from:        "images i",
 	filters:     map[string]string{"name": "i.name = %s", "kind": "i.kind::text = %s", "state": "i.state::text = %s"},
@@ -29,12 +28,13 @@ func scanImage(rows pgx.Rows) (image.Image, Next, error) {
 	var i image.Image
 	var next Next
 	var files []byte
-	err := rows.Scan(&next.Key, &i.ID, &i.ProjectID, &i.Name, &i.Kind, &i.State, &i.Cmdline, &i.JobID, &files, &i.Revision, &i.CreatedAt, &i.UpdatedAt)
+	err := rows.Scan(&next.Key, &i.ID, &i.ProjectID, &i.Name, &i.Kind, &i.State, &i.Cmdline, &i.JobID, &files,
+		&i.Revision, &i.CreatedAt, &i.UpdatedAt)
 	if err != nil {
 		return i, next, err
 	}
 	next.ID = i.ID
-	if err := json.Unmarshal(files, &i.Files); err != nil {
+	if i.Files, err = readImageFiles(files); err != nil {
 		return i, next, errs.New(errs.Internal, "the record of image %q is damaged", i.Name).Because(err)
 	}
 	return i, next, nil
@@ -91,7 +91,9 @@ func imageWhere(ctx context.Context, db querier, ref string, where []string, arg
 
 // ImageInsert records a new image, still without content.
 func (t *Tx) ImageInsert(ctx context.Context, i image.Image) error {
-	err := t.q.ImageInsert(ctx, query.ImageInsertParams{ID: i.ID, ProjectID: i.ProjectID, Name: i.Name, Kind: query.ImageKind(i.Kind), Cmdline: i.Cmdline})
+	err := t.q.ImageInsert(ctx, query.ImageInsertParams{
+		ID: i.ID, ProjectID: i.ProjectID, Name: i.Name, Kind: query.ImageKind(i.Kind), Cmdline: i.Cmdline,
+	})
 	if err != nil {
 		return taken(err, "images_project_id_name_key", "image", i.Name)
 	}
@@ -100,13 +102,16 @@ func (t *Tx) ImageInsert(ctx context.Context, i image.Image) error {
 
 // ImageChanged tells readers of events that an image changed.
 func (t *Tx) ImageChanged(ctx context.Context, i image.Image, kind string) error {
-	return t.EventInsert(ctx, Event{ProjectID: &i.ProjectID, Kind: kind, ObjectKind: "image", ObjectID: i.ID, ObjectName: i.Name, JobID: i.JobID})
+	return t.EventInsert(ctx, Event{
+		ProjectID: &i.ProjectID, Kind: kind, ObjectKind: "image", ObjectID: i.ID, ObjectName: i.Name, JobID: i.JobID,
+	})
 }
 
 // ImageFilePut adds a file to an image that is being uploaded.
 func (t *Tx) ImageFilePut(ctx context.Context, i image.Image, f image.File) error {
 	err := t.q.ImageFilePut(ctx, query.ImageFilePutParams{
-		ImageID: i.ID, Role: query.ImageRole(f.Role), Sha256: f.SHA256, SizeBytes: f.SizeBytes, Format: f.Format, VirtualBytes: f.VirtualBytes,
+		ImageID: i.ID, Role: query.ImageRole(f.Role), Sha256: f.SHA256,
+		SizeBytes: f.SizeBytes, Format: f.Format, VirtualBytes: f.VirtualBytes,
 	})
 	if err != nil {
 		return taken(err, "image_files_pkey", "file of image "+i.Name, string(f.Role))

@@ -88,7 +88,8 @@ func (l lister) build(p Page, fixed ...any) (sql string, args []any, err error) 
 		op, dir = "<", "DESC"
 	}
 	if p.AfterID != nil {
-		where = append(where, fmt.Sprintf("(%s, %s) %s (%s::text::%s, %s::uuid)", key.expr, l.idColumn, op, param(p.AfterKey), key.typ, param(*p.AfterID)))
+		where = append(where, fmt.Sprintf("(%s, %s) %s (%s::text::%s, %s::uuid)",
+			key.expr, l.idColumn, op, param(p.AfterKey), key.typ, param(*p.AfterID)))
 	}
 	sql = fmt.Sprintf("SELECT (%s)::text AS sort_key, %s FROM %s", key.expr, l.columns, l.from)
 	if len(where) > 0 {
@@ -109,7 +110,9 @@ func keys[V any](m map[string]V) string {
 
 // listRows runs the statement and cuts the page; scan gives the row's sort key
 // and id along with the object.
-func listRows[T any](ctx context.Context, db querier, l lister, p Page, scan func(pgx.Rows) (T, Next, error), fixed ...any) ([]T, *Next, error) {
+func listRows[T any](
+	ctx context.Context, db querier, l lister, p Page, scan func(pgx.Rows) (T, Next, error), fixed ...any,
+) ([]T, *Next, error) {
 	sql, args, err := l.build(p, fixed...)
 	if err != nil {
 		return nil, nil, err

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 
 	"github.com/jackc/pgx/v5"
 
@@ -31,7 +30,8 @@ func scanNode(rows pgx.Rows) (node.Node, Next, error) {
 	var next Next
 	var inventory []byte
 	var seen *timeValue
-	err := rows.Scan(&next.Key, &n.ID, &n.Name, &n.State, &n.Simulated, &n.Epoch, &n.LeaseSeq, &seen, &n.AgentVersion, &n.KeyHash, &inventory,
+	err := rows.Scan(&next.Key, &n.ID, &n.Name, &n.State, &n.Simulated, &n.Epoch, &n.LeaseSeq, &seen,
+		&n.AgentVersion, &n.KeyHash, &inventory,
 		&n.Capacity.CPUs, &n.Capacity.MemoryBytes, &n.Capacity.DiskBytes, &n.Used.CPUs, &n.Used.MemoryBytes, &n.Used.DiskBytes,
 		&n.VMs, &n.Revision, &n.CreatedAt, &n.UpdatedAt)
 	if err != nil {
@@ -41,7 +41,7 @@ func scanNode(rows pgx.Rows) (node.Node, Next, error) {
 		n.SeenAt = *seen
 	}
 	next.ID = n.ID
-	if err := json.Unmarshal(inventory, &n.Inventory); err != nil {
+	if n.Inventory, err = readInventory(inventory); err != nil {
 		return n, next, errs.New(errs.Internal, "the inventory of node %q is damaged", n.Name).Because(err)
 	}
 	return n, next, nil
@@ -106,13 +106,13 @@ func (t *Tx) NodeChanged(ctx context.Context, n node.Node) error {
 // older incarnation, a removed node and a key that is not the registered one are
 // refused.
 func (t *Tx) NodeHello(ctx context.Context, n node.Node, keyHash []byte) error {
-	inventory, err := json.Marshal(n.Inventory)
+	inventory, err := writeInventory(n.Inventory)
 	if err != nil {
-		return errs.New(errs.Internal, "the inventory cannot be written").Because(err)
+		return err
 	}
 	row, err := t.q.NodeHello(ctx, query.NodeHelloParams{
 		ID: n.ID, NodeEpoch: int64(n.Epoch), AgentVersion: n.AgentVersion, Inventory: inventory, KeyHash: keyHash,
-		Cpus: int32(n.Capacity.CPUs), MemoryBytes: n.Capacity.MemoryBytes, DiskBytes: n.Capacity.DiskBytes, //nolint:gosec // a host's CPUs
+		Cpus: int32(n.Capacity.CPUs), MemoryBytes: n.Capacity.MemoryBytes, DiskBytes: n.Capacity.DiskBytes,
 	})
 	if err == nil {
 		n.Name = row.Name

@@ -36,7 +36,8 @@ func (t *Tx) EventInsert(ctx context.Context, e Event) error {
 		return err
 	}
 	return pgtx.Map(t.q.EventInsert(ctx, query.EventInsertParams{
-		ProjectID: e.ProjectID, Kind: e.Kind, ObjectKind: e.ObjectKind, ObjectID: e.ObjectID, ObjectName: e.ObjectName, JobID: e.JobID, Data: data,
+		ProjectID: e.ProjectID, Kind: e.Kind, ObjectKind: e.ObjectKind, ObjectID: e.ObjectID, ObjectName: e.ObjectName,
+		JobID: e.JobID, Data: data,
 	}))
 }
 
@@ -69,7 +70,8 @@ func auditInsert(ctx context.Context, q *query.Queries, r audit.Record) error {
 	}
 	return pgtx.Map(q.AuditInsert(ctx, query.AuditInsertParams{
 		Principal: r.Principal, Role: r.Role, Origin: r.Origin, Action: r.Action, ObjectKind: r.ObjectKind, ObjectID: r.ObjectID,
-		ObjectName: r.ObjectName, ProjectID: r.ProjectID, JobID: r.JobID, Outcome: string(r.Outcome), RequestID: r.RequestID, Detail: detail,
+		ObjectName: r.ObjectName, ProjectID: r.ProjectID, JobID: r.JobID,
+		Outcome: string(r.Outcome), RequestID: r.RequestID, Detail: detail,
 	}))
 }
 
@@ -91,8 +93,8 @@ func (s *Store) AuditNewest(ctx context.Context, limit int, filters map[string]s
 		var next Next
 		var n int64
 		var detail []byte
-		err := rows.Scan(&next.Key, &r.Seq, &n, &r.At, &r.Principal, &r.Role, &r.Origin, &r.Action, &r.ObjectKind, &r.ObjectID, &r.ObjectName,
-			&r.ProjectID, &r.JobID, &r.Outcome, &r.RequestID, &detail)
+		err := rows.Scan(&next.Key, &r.Seq, &n, &r.At, &r.Principal, &r.Role, &r.Origin, &r.Action,
+			&r.ObjectKind, &r.ObjectID, &r.ObjectName, &r.ProjectID, &r.JobID, &r.Outcome, &r.RequestID, &detail)
 		if err == nil {
 			err = json.Unmarshal(detail, &r.Detail)
 		}
@@ -124,7 +126,7 @@ func (s *Store) IdempotencyGet(ctx context.Context, principal, key string) (*Ans
 // another request under the same key was first.
 func (t *Tx) IdempotencyPut(ctx context.Context, principal, key string, a Answer) (bool, error) {
 	n, err := t.q.IdempotencyPut(ctx, query.IdempotencyPutParams{
-		Principal: principal, Key: key, RequestHash: a.RequestHash, Status: int32(a.Status), Response: a.Body, //nolint:gosec // an HTTP status
+		Principal: principal, Key: key, RequestHash: a.RequestHash, Status: int32(a.Status), Response: a.Body,
 	})
 	return n == 1, pgtx.Map(err)
 }

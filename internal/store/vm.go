@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 
 	"github.com/jackc/pgx/v5"
@@ -18,9 +17,9 @@ import (
 // VMInsert records a new VM's intent, held by the job that creates it.
 func (t *Tx) VMInsert(ctx context.Context, v vm.View, job id.ID) error {
 	in := v.Intent
-	labels, err := json.Marshal(nonNil(in.Labels))
+	labels, err := encode(nonNil(in.Labels))
 	if err != nil {
-		return errs.New(errs.Internal, "the labels cannot be written").Because(err)
+		return err
 	}
 	power := query.VmPowerOff
 	if in.PowerOn {
@@ -28,14 +27,14 @@ func (t *Tx) VMInsert(ctx context.Context, v vm.View, job id.ID) error {
 	}
 	err = t.q.VMInsert(ctx, query.VMInsertParams{
 		ID: in.ID, ProjectID: in.ProjectID, Name: in.Name, Labels: labels,
-		Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, ImageID: in.ImageID, Power: power, JobID: &job, //nolint:gosec // bounded by Spec.Validate
+		Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, ImageID: in.ImageID, Power: power, JobID: &job,
 	})
 	if err != nil {
 		return taken(err, "vms_project_id_name_key", "VM", in.Name)
 	}
 	for _, d := range v.Volumes {
 		err := t.q.VolumeInsert(ctx, query.VolumeInsertParams{
-			ID: d.ID, ProjectID: in.ProjectID, VmID: in.ID, Slot: int32(d.Slot), SizeBytes: d.SizeBytes, ImageID: d.ImageID, //nolint:gosec // bounded by Spec.Validate
+			ID: d.ID, ProjectID: in.ProjectID, VmID: in.ID, Slot: int32(d.Slot), SizeBytes: d.SizeBytes, ImageID: d.ImageID,
 		})
 		if err != nil {
 			return pgtx.Map(err)
@@ -61,12 +60,12 @@ func (t *Tx) nicInsert(ctx context.Context, owner id.ID, n vm.NIC) error {
 	for _, f := range n.Forwards {
 		docs = append(docs, forwardDoc(f))
 	}
-	forwards, err := json.Marshal(docs)
+	forwards, err := encode(docs)
 	if err != nil {
-		return errs.New(errs.Internal, "the forwards cannot be written").Because(err)
+		return err
 	}
 	return pgtx.Map(t.q.NICInsert(ctx, query.NICInsertParams{
-		ID: n.ID, VmID: owner, Slot: int32(n.Slot), Mac: n.MAC, Forwards: forwards, //nolint:gosec // bounded by Spec.Validate
+		ID: n.ID, VmID: owner, Slot: int32(n.Slot), Mac: n.MAC, Forwards: forwards,
 	}))
 }
 
@@ -126,7 +125,7 @@ func (t *Tx) VMPlace(ctx context.Context, v vm.View, node id.ID) (bool, error) {
 
 func reserve(v vm.View, node id.ID, disk int64, fresh bool) query.NodeReserveParams {
 	return query.NodeReserveParams{
-		ID: node, Cpus: int32(v.Intent.CPUs), MemoryBytes: v.Intent.MemoryBytes, DiskBytes: disk, NewVm: fresh, //nolint:gosec // bounded by Spec.Validate
+		ID: node, Cpus: int32(v.Intent.CPUs), MemoryBytes: v.Intent.MemoryBytes, DiskBytes: disk, NewVm: fresh,
 	}
 }
 
@@ -161,7 +160,8 @@ func (t *Tx) VMReserve(ctx context.Context, v vm.View) error {
 		if v.Node != nil {
 			where = v.Node.Name
 		}
-		err = errs.New(errs.NoNodeFits, "node %q, which has the disks of VM %q, has no CPU or memory left for it", where, v.Intent.Name)
+		err = errs.New(errs.NoNodeFits, "node %q, which has the disks of VM %q, has no CPU or memory left for it",
+			where, v.Intent.Name)
 	}
 	return pgtx.Map(err)
 }
@@ -180,9 +180,9 @@ func (t *Tx) VMUnreserve(ctx context.Context, v vm.View) error {
 
 // VMExplain keeps with the VM why no node fits.
 func (t *Tx) VMExplain(ctx context.Context, v id.ID, why vm.Unplaced) error {
-	b, err := json.Marshal(why)
+	b, err := writeUnplaced(why)
 	if err != nil {
-		return errs.New(errs.Internal, "the reasons cannot be written").Because(err)
+		return err
 	}
 	return pgtx.Map(t.q.VMExplain(ctx, query.VMExplainParams{ID: v, Placement: b}))
 }
@@ -223,9 +223,9 @@ func (t *Tx) VMDelete(ctx context.Context, v vm.View, job *id.ID) error {
 // VMSetLabels replaces a VM's labels; revision, unless nil, is what the caller
 // believed.
 func (t *Tx) VMSetLabels(ctx context.Context, in vm.Intent, labels map[string]string, revision *int64) error {
-	b, err := json.Marshal(nonNil(labels))
+	b, err := encode(nonNil(labels))
 	if err != nil {
-		return errs.New(errs.Internal, "the labels cannot be written").Because(err)
+		return err
 	}
 	n, err := t.q.VMUpdate(ctx, query.VMUpdateParams{ID: in.ID, Labels: b, Revision: revision})
 	if err == nil && n == 0 {

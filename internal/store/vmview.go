@@ -22,7 +22,8 @@ var vmList = lister{
   v.failure_code, v.failure_message, v.failed_at, v.revision, v.created_at, v.updated_at,
   o.owner_epoch, o.node_id, o.node_epoch, o.report_seq, o.phase::text, o.reason, o.since,
   n.name, coalesce(n.seen_at, n.created_at),
-  j.id, j.kind, j.cancellable AND NOT j.cancel_requested, j.state = 'needs_attention', coalesce(nullif(j.wait_reason, ''), j.error_message, ''), j.created_at,
+  j.id, j.kind, j.cancellable AND NOT j.cancel_requested, j.state = 'needs_attention',
+  coalesce(nullif(j.wait_reason, ''), j.error_message, ''), j.created_at,
   coalesce((SELECT jsonb_agg(jsonb_build_object('id', s.id, 'slot', s.slot, 'size', s.size_bytes, 'image', s.image_id) ORDER BY s.slot)
     FROM storage_volumes s WHERE s.vm_id = v.id), '[]'),
   coalesce((SELECT jsonb_agg(jsonb_build_object('id', c.id, 'slot', c.slot, 'mac', c.mac, 'forwards', c.forwards) ORDER BY c.slot)
@@ -41,14 +42,6 @@ var vmList = lister{
 	sorts:       map[string]sortKey{"name": byName("v.name"), "created_at": byID("v.id")},
 	defaultSort: "name",
 	idColumn:    "v.id",
-}
-
-// forwardDoc is a forward in the database.
-type forwardDoc struct {
-	Protocol  string `json:"protocol"`
-	HostIP    string `json:"host_ip,omitempty"`
-	HostPort  int    `json:"host_port"`
-	GuestPort int    `json:"guest_port"`
 }
 
 // vmRow receives one row of vmList.
@@ -113,7 +106,9 @@ func (r *vmRow) view() (vm.View, error) {
 		v.Node = &vm.NodeView{ID: *r.in.NodeID, Name: *r.node.name, SeenAt: *r.node.seen}
 	}
 	if j := r.job; j.id != nil {
-		v.Job = &vm.JobView{ID: *j.id, Kind: *j.kind, Cancellable: *j.cancel, Attention: *j.attends, WaitReason: *j.why, CreatedAt: *j.created}
+		v.Job = &vm.JobView{
+			ID: *j.id, Kind: *j.kind, Cancellable: *j.cancel, Attention: *j.attends, WaitReason: *j.why, CreatedAt: *j.created,
+		}
 	}
 	return v, r.documents(&v)
 }
@@ -136,11 +131,9 @@ func (r *vmRow) documents(v *vm.View) error {
 			return errs.New(errs.Internal, "the record of VM %s is damaged", r.in.ID).Because(err)
 		}
 	}
-	if r.place != nil {
-		v.Intent.Placement = &vm.Unplaced{}
-		if err := json.Unmarshal(r.place, v.Intent.Placement); err != nil {
-			return errs.New(errs.Internal, "the record of VM %s is damaged", r.in.ID).Because(err)
-		}
+	var err error
+	if v.Intent.Placement, err = readUnplaced(r.place); err != nil {
+		return errs.New(errs.Internal, "the record of VM %s is damaged", r.in.ID).Because(err)
 	}
 	for _, d := range volumes {
 		v.Volumes = append(v.Volumes, vm.Volume{ID: d.ID, Slot: d.Slot, SizeBytes: d.Size, ImageID: d.Image})

@@ -32,7 +32,7 @@ type sighting struct {
 // validity is when this server may act, on its own clock.
 type validity struct{ from, until time.Duration }
 
-func (v validity) at(now time.Duration) bool { return v.from <= now && now < v.until }
+func (v *validity) at(now time.Duration) bool { return v.from <= now && now < v.until }
 
 // extend takes in a beat that was sent and has arrived by now. After a lapse
 // others may have judged this server dead, by looks that are good for another

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
@@ -101,10 +102,12 @@ func (o Options) uid() int {
 
 func (o Options) check() error {
 	if o.uid() == 0 {
-		return errs.New(errs.HostFailure, "PostgreSQL never runs as root: name another user to own its data, such as the system user novacron")
+		return errs.New(errs.HostFailure,
+			"PostgreSQL never runs as root: name another user to own its data, such as the system user novacron")
 	}
 	if len(o.SocketDir) > maxSocketDir {
-		return errs.New(errs.HostFailure, "the socket directory %s is longer than %d bytes, more than a UNIX socket's path can hold: choose a shorter one",
+		return errs.New(errs.HostFailure,
+			"the socket directory %s is longer than %d bytes, more than a UNIX socket's path can hold: choose a shorter one",
 			o.SocketDir, maxSocketDir)
 	}
 	return nil
@@ -157,14 +160,14 @@ func (c *Cluster) Close() error { return c.lock.Close() }
 func (c *Cluster) Version() int { return c.bin.Major }
 
 func (o Options) makeDirs() error {
-	if err := os.MkdirAll(filepath.Dir(o.Dir), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(o.Dir), 0o755); err != nil { //nolint:gosec // the owner passes through it
 		return fmt.Errorf("make the parent of %s: %w", o.Dir, err)
 	}
 	for _, dir := range []string{o.Dir, o.SocketDir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make %s: %w", dir, err)
 		}
-		if err := os.Chmod(dir, 0o700); err != nil {
+		if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a directory needs x
 			return fmt.Errorf("close %s to others: %w", dir, err)
 		}
 		if o.Owner == nil {
@@ -193,7 +196,7 @@ func (c *Cluster) init(ctx context.Context) error {
 	} else {
 		args = append(args, "--data-checksums")
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(c.bin.Dir, "initdb"), args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(c.bin.Dir, "initdb"), args...) //nolint:gosec // found by Find
 	o.confine(cmd)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -235,7 +238,8 @@ func (o Options) explain(what, output string, err error) error {
 	case strings.Contains(output, "No space left on device"):
 		return errs.New(errs.NoSpace, "the disk that holds %s is full: free some space and start again", o.Dir).Because(cause)
 	case strings.Contains(output, "Permission denied"):
-		return errs.New(errs.HostFailure, "uid %d may not use %s: every directory above it must be open to that user (mode x)", o.uid(), o.Dir).Because(cause)
+		return errs.New(errs.HostFailure, "uid %d may not use %s: every directory above it must be open to that user (mode x)",
+			o.uid(), o.Dir).Because(cause)
 	default:
 		return errs.New(errs.HostFailure, "%s failed in %s", what, o.Dir).Because(cause)
 	}
@@ -272,16 +276,13 @@ func (o Options) settings() []string {
 		"logging_collector":       "off",
 		"log_line_prefix":         "%m [%p] ",
 		"timezone":                "UTC",
-		"password_encryption":     "scram-sha-256",
 	}
 	if o.Unsafe {
 		for _, k := range []string{"fsync", "synchronous_commit", "full_page_writes"} {
 			set[k] = "off"
 		}
 	}
-	for k, v := range o.Settings {
-		set[k] = v
-	}
+	maps.Copy(set, o.Settings)
 	args := []string{"-D", o.data()}
 	for k, v := range set {
 		args = append(args, "-c", k+"="+v)

@@ -74,7 +74,8 @@ func (f finder) find(ctx context.Context, dir string, want int) (Binaries, error
 	}
 	if len(found) == 0 {
 		return Binaries{}, errs.New(errs.HostFailure,
-			"PostgreSQL is not installed: install version %d or newer (Debian: apt install postgresql; Fedora: dnf install postgresql-server), or name its bin directory in %s",
+			"PostgreSQL is not installed: install version %d or newer (Debian: apt install postgresql; "+
+				"Fedora: dnf install postgresql-server), or name its bin directory in %s",
 			MinMajor, BinEnv)
 	}
 	return found[0], tooOld(found[0])
@@ -107,10 +108,11 @@ func inspect(ctx context.Context, dir string) (Binaries, error) {
 	for _, tool := range []string{"postgres", "initdb"} {
 		if _, err := os.Stat(filepath.Join(dir, tool)); err != nil {
 			return Binaries{}, errs.New(errs.HostFailure,
-				"%s holds no %s: it must be the bin directory of a PostgreSQL server (Debian: package postgresql, then /usr/lib/postgresql/<version>/bin)", dir, tool).Because(err)
+				"%s holds no %s: it must be the bin directory of a PostgreSQL server "+
+					"(Debian: package postgresql, then /usr/lib/postgresql/<version>/bin)", dir, tool).Because(err)
 		}
 	}
-	out, err := exec.CommandContext(ctx, filepath.Join(dir, "postgres"), "--version").Output()
+	out, err := exec.CommandContext(ctx, filepath.Join(dir, "postgres"), "--version").Output() //nolint:gosec // the operator's choice
 	if err != nil {
 		return Binaries{}, errs.New(errs.HostFailure, "%s/postgres does not run", dir).Because(err)
 	}
@@ -152,6 +154,7 @@ func mismatch(data string, has int, b Binaries) error {
 		return nil
 	}
 	return errs.New(errs.HostFailure,
-		"the data in %s was made by PostgreSQL %d and cannot be opened by version %d in %s: install PostgreSQL %d again (Debian: apt install postgresql-%d), or upgrade the data with pg_upgrade or by dump and restore",
+		"the data in %s was made by PostgreSQL %d and cannot be opened by version %d in %s: install PostgreSQL %d again "+
+			"(Debian: apt install postgresql-%d), or upgrade the data with pg_upgrade or by dump and restore",
 		data, has, b.Major, b.Dir, has, has)
 }

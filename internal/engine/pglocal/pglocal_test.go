@@ -21,7 +21,7 @@ import (
 // some test names) that belongs to a user PostgreSQL runs under.
 func testOptions(t *testing.T) Options {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "nc-pg-")
+	dir, err := os.MkdirTemp("", "nc-pg-") //nolint:usetesting // its path is too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}

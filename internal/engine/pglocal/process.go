@@ -23,7 +23,8 @@ const StopSignal = syscall.SIGINT
 // start and to end with StopSignal. It inherits the lock; call Close once it
 // has started.
 func (c *Cluster) Command() *exec.Cmd {
-	cmd := exec.Command(filepath.Join(c.bin.Dir, "postgres"), c.opts.settings()...)
+	// its life is its supervisor's to end, by StopSignal and not by a kill
+	cmd := exec.CommandContext(context.Background(), filepath.Join(c.bin.Dir, "postgres"), c.opts.settings()...) //nolint:gosec // found by Find
 	c.opts.confine(cmd)
 	cmd.ExtraFiles = []*os.File{c.lock}
 	cmd.Stdout = io.Discard

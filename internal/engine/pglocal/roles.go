@@ -63,8 +63,7 @@ func EnsureRoles(ctx context.Context, conn *pgx.Conn, database string) error {
 // create runs a CREATE; that the object exists already is no error.
 func create(ctx context.Context, conn *pgx.Conn, sql string) error {
 	_, err := conn.Exec(ctx, sql)
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pg.Code {
 		case "42710", "42P04", "23505": // duplicate_object, duplicate_database, or the race between two
 			return nil

@@ -107,7 +107,7 @@ func (r *Runner) serve(ctx context.Context, t *running) {
 	defer t.set(func(p *Report) { p.Active = false })
 	for ctx.Err() == nil {
 		r.activate(ctx, t)
-		timer, stop := r.clock.After(t.Period*9/10 + rand.N(t.Period/5+1))
+		timer, stop := r.clock.After(t.Period*9/10 + rand.N(t.Period/5+1)) //nolint:gosec // jitter
 		select {
 		case <-ctx.Done():
 		case <-t.nudge:

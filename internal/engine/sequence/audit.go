@@ -157,7 +157,8 @@ func VerifyAudit(ctx context.Context, db *pgxpool.Pool) (int64, error) {
 			}
 		}
 		if seq != head.AuditSeq || !bytes.Equal(hash, head.AuditHash) {
-			return errs.New(errs.Conflict, "the audit chain ends at record %d, and %d were chained: records are missing at its end", seq, head.AuditSeq)
+			return errs.New(errs.Conflict, "the audit chain ends at record %d, and %d were chained: records are missing at its end",
+				seq, head.AuditSeq)
 		}
 		return nil
 	})

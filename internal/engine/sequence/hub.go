@@ -124,7 +124,7 @@ func (h *Hub) catchUp(ctx context.Context) error {
 }
 
 func readAfter(ctx context.Context, q *query.Queries, after int64, most int) ([]event.Event, error) {
-	rows, err := q.EventsAfter(ctx, query.EventsAfterParams{After: after, Most: int32(most)}) //nolint:gosec // a window
+	rows, err := q.EventsAfter(ctx, query.EventsAfterParams{After: after, Most: int32(most)})
 	if err != nil {
 		return nil, pgtx.Map(err)
 	}

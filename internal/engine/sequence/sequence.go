@@ -24,7 +24,7 @@ var ErrTooOld = errors.New("sequence: events that old are no longer kept")
 // another database, or of this one before it was restored.
 var ErrAhead = errors.New("sequence: no event has that number yet")
 
-// Latest, given to Subscribe, means from now on.
+// Latest given to Subscribe means from now on.
 const Latest int64 = -1
 
 // Role is the name of the sequencer's lease.
@@ -152,7 +152,7 @@ func (s *Sequencer) await(ctx context.Context, wake <-chan struct{}, d time.Dura
 
 func (s *Sequencer) complain(ctx context.Context, what string, err error) {
 	if err != nil && ctx.Err() == nil {
-		s.opts.Log.Warn("cannot "+what, "error", err)
+		s.opts.Log.Warn("the sequencer is held up", "doing", what, "error", err)
 	}
 }
 

@@ -22,7 +22,7 @@ func (c *claim) startUnwind(done *doneStep, failed int, why *errs.Error) error {
 		}
 		if failed >= 0 {
 			err := q.StepFailed(ctx, query.StepFailedParams{
-				Code: string(why.Code), Message: why.Message, JobID: c.job.ID, Position: int32(failed), //nolint:gosec // a position
+				Code: string(why.Code), Message: why.Message, JobID: c.job.ID, Position: int32(failed),
 			})
 			if err != nil {
 				return err
@@ -85,7 +85,7 @@ func (c *claim) turn(ctx context.Context, undone []int) error {
 		if err := c.record(ctx, q, nil, undone); err != nil {
 			return err
 		}
-		err := q.StepUndoing(ctx, query.StepUndoingParams{JobID: c.job.ID, Position: int32(c.pos)}) //nolint:gosec // a position
+		err := q.StepUndoing(ctx, query.StepUndoingParams{JobID: c.job.ID, Position: int32(c.pos)})
 		if err != nil {
 			return err
 		}

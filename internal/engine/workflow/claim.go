@@ -97,7 +97,7 @@ func (e *Executor) look(ctx, root context.Context, polled bool) error {
 
 func (e *Executor) claim(ctx, root context.Context, q *query.Queries, active []id.ID, free int) (int, error) {
 	rows, err := q.ClaimJobs(ctx, query.ClaimJobsParams{
-		Kinds: e.kinds, Dead: e.dead(), Me: e.opts.Members.ID(), Active: active, Most: int32(free), //nolint:gosec // at most mostPerRound
+		Kinds: e.kinds, Dead: e.dead(), Me: e.opts.Members.ID(), Active: active, Most: int32(free),
 	})
 	if err != nil {
 		return 0, fmt.Errorf("claim jobs: %w", pgtx.Map(err))
@@ -190,9 +190,7 @@ func (e *Executor) start(root context.Context, c *claim) {
 	e.mu.Lock()
 	e.active[c.job.ID] = c
 	e.mu.Unlock()
-	e.wg.Add(1)
-	go func() {
-		defer e.wg.Done()
+	e.wg.Go(func() {
 		bound, cancel := e.opts.Members.Bind(root)
 		defer cancel()
 		c.settle(bound, c.run(bound))
@@ -203,7 +201,7 @@ func (e *Executor) start(root context.Context, c *claim) {
 		if full {
 			e.Nudge()
 		}
-	}()
+	})
 }
 
 func (e *Executor) activeIDs() []id.ID {
@@ -321,10 +319,13 @@ func (c *claim) reportProgress(ctx context.Context, percent int) error {
 	err := c.inTx(ctx, func(tx pgx.Tx) error {
 		q := query.New(tx)
 		n, err := q.SetProgress(ctx, query.SetProgressParams{
-			Progress: int32(total), ID: c.job.ID, Holder: c.holder(), Fence: c.fence, //nolint:gosec // a percentage
+			Progress: int32(total), ID: c.job.ID, Holder: c.holder(), Fence: c.fence,
 		})
-		if err != nil || n == 0 {
+		if err != nil {
 			return err
+		}
+		if n == 0 {
+			return ErrClaimLost // not to be seen under the lock
 		}
 		return q.JobEvent(ctx, query.JobEventParams{ID: c.job.ID, Step: c.flow.steps[c.pos].name})
 	})

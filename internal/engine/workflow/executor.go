@@ -172,7 +172,7 @@ func (e *Executor) wait(ctx context.Context) (polled, more bool) {
 		if e.opts.Clock.Boot() < e.pollAt {
 			return false, !e.isKilled()
 		}
-		e.pollAt = e.opts.Clock.Boot() + e.opts.Poll*8/10 + rand.N(e.opts.Poll*4/10)
+		e.pollAt = e.opts.Clock.Boot() + e.opts.Poll*8/10 + rand.N(e.opts.Poll*4/10) //nolint:gosec // jitter
 		return true, !e.isKilled()
 	}
 }

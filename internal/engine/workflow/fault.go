@@ -6,7 +6,7 @@ import (
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
-// ErrKilled, returned by Options.Fault, makes the executor drop everything
+// ErrKilled returned by Options.Fault makes the executor drop everything
 // without another write, as kill -9 does. Run then returns ErrKilled.
 var ErrKilled = errors.New("workflow: the executor was killed by a test")
 

@@ -2,6 +2,7 @@ package workflow
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -107,17 +108,25 @@ func (f Flow[E]) Validate() error {
 	seen, noReturn := map[string]bool{}, false
 	for _, s := range f.Steps {
 		noReturn = noReturn || s.NoReturn
-		switch {
-		case s.Name == "" || seen[s.Name]:
+		if s.Name == "" || seen[s.Name] {
 			return fmt.Errorf("workflow: %s: step name %q is empty or used twice", f.Name, s.Name)
-		case s.Do == nil:
-			return fmt.Errorf("workflow: %s: step %s does nothing", f.Name, s.Name)
-		case noReturn && s.Cancellable:
-			return fmt.Errorf("workflow: %s: step %s is past the point of no return and cannot be cancelled", f.Name, s.Name)
-		case noReturn && s.Undo != nil:
-			return fmt.Errorf("workflow: %s: step %s is past the point of no return and is never undone", f.Name, s.Name)
+		}
+		if err := s.validate(noReturn); err != nil {
+			return fmt.Errorf("workflow: %s: step %s %w", f.Name, s.Name, err)
 		}
 		seen[s.Name] = true
+	}
+	return nil
+}
+
+func (s Step[E]) validate(noReturn bool) error {
+	switch {
+	case s.Do == nil:
+		return errors.New("does nothing")
+	case noReturn && s.Cancellable:
+		return errors.New("is past the point of no return and cannot be cancelled")
+	case noReturn && s.Undo != nil:
+		return errors.New("is past the point of no return and is never undone")
 	}
 	return nil
 }

@@ -85,11 +85,11 @@ func (c *claim) firstOpen() int {
 func (c *claim) advance(ctx context.Context, done *doneStep) error {
 	s := c.flow.steps[c.pos]
 	p := query.AdvanceParams{
-		Progress: int32(c.percent(c.pos, 0)), Cancellable: s.cancellable, //nolint:gosec // a percentage
-		ID: c.job.ID, Holder: c.holder(), Fence: c.fence, Done: -1, Next: int32(c.pos), Name: s.name, //nolint:gosec // a position
+		Progress: int32(c.percent(c.pos, 0)), Cancellable: s.cancellable,
+		ID: c.job.ID, Holder: c.holder(), Fence: c.fence, Done: -1, Next: int32(c.pos), Name: s.name,
 	}
 	if done != nil {
-		p.Done, p.Output = int32(done.pos), done.output //nolint:gosec // a position
+		p.Done, p.Output = int32(done.pos), done.output
 	}
 	err := c.write(ctx, func(ctx context.Context) error {
 		wakes, err := query.New(c.ex.opts.Pool).Advance(ctx, p)
@@ -217,7 +217,8 @@ func (c *claim) doFailed(ctx context.Context, err error) error {
 		reason := fmt.Sprintf("%s (failure %d of %d; trying again)", fail.Message, failures, most)
 		return c.park(ctx, reason, c.ex.opts.Backoff(failures), failures, fail)
 	case past:
-		return c.attention(ctx, fmt.Sprintf("step %s failed %d times and the job cannot go back: %s", c.flow.steps[c.pos].name, failures, fail.Message))
+		return c.attention(ctx, fmt.Sprintf("step %s failed %d times and the job cannot go back: %s",
+			c.flow.steps[c.pos].name, failures, fail.Message))
 	default:
 		return c.startUnwind(nil, c.pos, fail)
 	}
@@ -248,7 +249,7 @@ func (c *claim) pastNoReturn() bool {
 func (c *claim) park(ctx context.Context, reason string, after time.Duration, failures int, fail *errs.Error) error {
 	p := query.ParkParams{
 		Reason: reason, Wakes: c.wakes, Seconds: after.Seconds(), ID: c.job.ID, Holder: c.holder(), Fence: c.fence,
-		Failures: int32(failures), Position: int32(c.pos), //nolint:gosec // small
+		Failures: int32(failures), Position: int32(c.pos),
 	}
 	if c.pos < len(c.flow.steps) {
 		p.Name = c.flow.steps[c.pos].name
@@ -271,7 +272,9 @@ func (c *claim) park(ctx context.Context, reason string, after time.Duration, fa
 func (c *claim) attention(ctx context.Context, why string) error {
 	c.log.Error("job needs attention", "why", why)
 	return c.writeTx(ctx, func(ctx context.Context, _ pgx.Tx, q *query.Queries) error {
-		_, err := q.Attention(ctx, query.AttentionParams{Reason: why, Message: why, ID: c.job.ID, Holder: c.holder(), Fence: c.fence})
+		_, err := q.Attention(ctx, query.AttentionParams{
+			Reason: why, Message: why, ID: c.job.ID, Holder: c.holder(), Fence: c.fence,
+		})
 		if err != nil {
 			return err
 		}
@@ -322,13 +325,13 @@ func (c *claim) end(ctx context.Context, tx pgx.Tx, q *query.Queries, state job.
 // record writes what happened and is not in the journal yet.
 func (c *claim) record(ctx context.Context, q *query.Queries, done *doneStep, undone []int) error {
 	if done != nil {
-		err := q.StepDone(ctx, query.StepDoneParams{Output: done.output, JobID: c.job.ID, Position: int32(done.pos)}) //nolint:gosec // a position
+		err := q.StepDone(ctx, query.StepDoneParams{Output: done.output, JobID: c.job.ID, Position: int32(done.pos)})
 		if err != nil {
 			return err
 		}
 	}
 	for _, pos := range undone {
-		if err := q.StepUndone(ctx, query.StepUndoneParams{JobID: c.job.ID, Position: int32(pos)}); err != nil { //nolint:gosec // a position
+		if err := q.StepUndone(ctx, query.StepUndoneParams{JobID: c.job.ID, Position: int32(pos)}); err != nil {
 			return err
 		}
 	}

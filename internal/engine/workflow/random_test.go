@@ -2,6 +2,7 @@ package workflow_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -138,7 +139,7 @@ func TestRandomKills(t *testing.T) {
 		for i, s := range servers {
 			select {
 			case err := <-s.done:
-				if err != workflow.ErrKilled {
+				if !errors.Is(err, workflow.ErrKilled) {
 					t.Fatal(err)
 				}
 				kills++
@@ -207,7 +208,7 @@ func verdict(ctx context.Context, t *testing.T, db *storetest.DB, h *hosts, ids 
 // Two executors race for many jobs: each is run once.
 func TestTwoExecutorsRace(t *testing.T) {
 	b := newBench(t)
-	f := flow(step("one", func(_ context.Context, r *run) (any, error) { r.Env.note("%s", r.Job.ID); return nil, nil }))
+	f := flow(step("one", func(_ context.Context, r *run) (any, error) { r.Env.notef("%s", r.Job.ID); return nil, nil }))
 	const jobs = 200
 	var ids []id.ID
 	for range jobs {

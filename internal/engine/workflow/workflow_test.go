@@ -76,7 +76,7 @@ func newBench(t *testing.T) *bench {
 	return &bench{t: t, db: storetest.New(t), ctx: ctx}
 }
 
-func (b *bench) note(format string, args ...any) {
+func (b *bench) notef(format string, args ...any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.log = append(b.log, fmt.Sprintf(format, args...))
@@ -95,13 +95,13 @@ func step(name string, do func(ctx context.Context, r *run) (any, error)) workfl
 	return workflow.Step[*bench]{
 		Name: name,
 		Do: func(ctx context.Context, r *run) (any, error) {
-			r.Env.note("%s", r.Step)
+			r.Env.notef("%s", r.Step)
 			if do != nil {
 				return do(ctx, r)
 			}
 			return name, nil
 		},
-		Undo: func(_ context.Context, r *run) error { r.Env.note("%s", r.Step); return nil },
+		Undo: func(_ context.Context, r *run) error { r.Env.notef("%s", r.Step); return nil },
 	}
 }
 
@@ -109,7 +109,7 @@ func flow(steps ...workflow.Step[*bench]) workflow.Flow[*bench] {
 	return workflow.Flow[*bench]{
 		Name: "test", Steps: steps,
 		Finish: func(_ context.Context, _ pgx.Tx, r *run, out workflow.Outcome) error {
-			r.Env.note("finish %s", out.State)
+			r.Env.notef("finish %s", out.State)
 			return nil
 		},
 	}
@@ -334,12 +334,12 @@ func TestNoReturn(t *testing.T) {
 	b := newBench(t)
 	broken := true
 	last := workflow.Step[*bench]{Name: "last", Do: func(context.Context, *run) (any, error) {
-		if b.note("last"); broken {
+		if b.notef("last"); broken {
 			return nil, errs.New(errs.HostFailure, "it broke")
 		}
 		return nil, nil
 	}}
-	commit := workflow.Step[*bench]{Name: "commit", NoReturn: true, Do: func(context.Context, *run) (any, error) { b.note("commit"); return nil, nil }}
+	commit := workflow.Step[*bench]{Name: "commit", NoReturn: true, Do: func(context.Context, *run) (any, error) { b.notef("commit"); return nil, nil }}
 	s := b.serve(flow(step("one", nil), commit, last), func(o *workflow.Options) { o.MaxFailuresAfter = 3 })
 	j := b.enqueue("test", false, nil)
 	s.Nudge()
@@ -366,7 +366,7 @@ func TestUndoErrors(t *testing.T) {
 	undo := error(errs.New(errs.Timeout, "slow"))
 	one := step("one", nil)
 	one.Undo = func(_ context.Context, r *run) error {
-		r.Env.note("%s", r.Step)
+		r.Env.notef("%s", r.Step)
 		tries++
 		if tries == 3 {
 			undo = errs.New(errs.HostFailure, "the file cannot be removed")
@@ -598,7 +598,7 @@ func TestFrozenExecutor(t *testing.T) {
 		return "in time", nil
 	}), step("two", func(_ context.Context, r *run) (any, error) {
 		out, err := workflow.MustOutput[string](r, "one")
-		b.note("%s", out)
+		b.notef("%s", out)
 		return nil, err
 	}))
 	frozen := b.serve(f, nil)

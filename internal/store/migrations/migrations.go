@@ -128,7 +128,8 @@ func Check(ctx context.Context, conn interface {
 		return fmt.Errorf("read the database's schema version: %w", err)
 	}
 	if has < Newest() {
-		return errs.New(errs.Unsupported, "the database's schema is version %d and this program needs %d: migrate it first", has, Newest())
+		return errs.New(errs.Unsupported, "the database's schema is version %d and this program needs %d: migrate it first",
+			has, Newest())
 	}
 	return nil
 }

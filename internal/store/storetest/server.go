@@ -87,7 +87,8 @@ func unprivileged() *pglocal.Owner {
 // join takes part in the private server: it runs when join returns, and goes on
 // at least as long as this process.
 func join(ctx context.Context, dir string, opts pglocal.Options) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	// open to others for the unprivileged owner of what lies in it
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // see above
 		return err
 	}
 	start, err := openLock(dir, "start")
@@ -98,14 +99,14 @@ func join(ctx context.Context, dir string, opts pglocal.Options) error {
 	if err := flock(start, unix.LOCK_EX); err != nil {
 		return err
 	}
-	users, err := openLock(dir, "users") // stays open until this process ends
+	users, err := openLock(dir, "users")
 	if err != nil {
 		return err
 	}
 	if err := flock(users, unix.LOCK_SH); err != nil {
 		return err
 	}
-	keepOpen = users
+	stayOpen(users)
 	if alive(ctx, opts) {
 		return nil
 	}
@@ -115,11 +116,17 @@ func join(ctx context.Context, dir string, opts pglocal.Options) error {
 	return opts.Connect(ctx, nil)
 }
 
-// keepOpen holds this process's share of the users lock.
-var keepOpen *os.File
+// stayOpen keeps a lock until this process ends: the collector closes files that
+// nobody refers to.
+func stayOpen(f *os.File) {
+	go func() {
+		<-context.Background().Done()
+		_ = f.Close()
+	}()
+}
 
 func openLock(dir, name string) (*os.File, error) {
-	return os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o600)
+	return os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the kit's own directory
 }
 
 func flock(f *os.File, how int) error {
@@ -150,7 +157,7 @@ func spawnKeeper(dir string) error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.Command(exe)
+	cmd := exec.CommandContext(context.Background(), exe) // it outlives this process
 	cmd.Env = append(os.Environ(), keeperEnv+"="+dir)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -237,12 +244,12 @@ func forgetOldBoot(dir string) error {
 		return err
 	}
 	mark := filepath.Join(dir, "boot_id")
-	then, err := os.ReadFile(mark)
+	then, err := os.ReadFile(mark) //nolint:gosec // the kit's own directory
 	if err == nil && string(then) == string(now) {
 		return nil
 	}
-	if err := os.RemoveAll(filepath.Join(dir, "pg")); err != nil {
+	if err := os.RemoveAll(filepath.Join(dir, "pg")); err != nil { //nolint:gosec // the kit's own directory
 		return err
 	}
-	return os.WriteFile(mark, now, 0o600)
+	return os.WriteFile(mark, now, 0o600) //nolint:gosec // the kit's own directory
 }

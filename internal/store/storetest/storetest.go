@@ -39,17 +39,17 @@ const (
 	tplPrefix  = "nctpl_2_" // the number rises when this package makes templates otherwise
 	oldTest    = time.Hour
 	oldTpl     = 24 * time.Hour
-	// advisory locks of the database "postgres"
+	// an advisory lock of the database "postgres"
 	lockTemplate = 0x6e637401
 )
 
 // New gives a fresh, migrated database that is dropped when the test ends.
-func New(tb testing.TB) *DB { return make1(tb, true) }
+func New(tb testing.TB) *DB { return fresh(tb, true) }
 
 // Empty gives a fresh database without any schema.
-func Empty(tb testing.TB) *DB { return make1(tb, false) }
+func Empty(tb testing.TB) *DB { return fresh(tb, false) }
 
-func make1(tb testing.TB, migrated bool) *DB {
+func fresh(tb testing.TB, migrated bool) *DB {
 	tb.Helper()
 	url, err := server()
 	if err != nil {

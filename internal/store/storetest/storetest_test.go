@@ -121,5 +121,5 @@ func TestCloneIsCheap(t *testing.T) {
 	for range n {
 		New(t)
 	}
-	t.Logf("%v per database", (c.Boot()-began)/n/time.Millisecond*time.Millisecond)
+	t.Logf("%v per database", ((c.Boot() - began) / n).Round(time.Millisecond))
 }

@@ -21,8 +21,6 @@ import (
 type host struct {
 	mu     sync.Mutex
 	things map[string]int
-	// release of the hold, as Finish does it
-	released int
 }
 
 func (h *host) put(name string) { h.mu.Lock(); h.things[name] = 1; h.mu.Unlock() }

@@ -156,7 +156,7 @@ func drive(ctx context.Context, opts workflow.Options, sab *saboteur, which id.I
 		}
 		if err != nil {
 			stop()
-			<-done
+			_ = <-done
 			return fmt.Errorf("the job does not end: it is %s %q: %w", state, reason, err)
 		}
 		if state.Ended() {
@@ -212,7 +212,8 @@ func journal[E any](ctx context.Context, w World[E], which id.ID) (job.State, []
 	if end == job.NeedsAttention {
 		return end, []string{"it needs attention: " + message}, nil
 	}
-	rows, err := w.Pool.Query(ctx, "SELECT name, state::text FROM job_steps WHERE job_id = $1 AND state::text <> $2 ORDER BY position", which, want)
+	rows, err := w.Pool.Query(ctx,
+		"SELECT name, state::text FROM job_steps WHERE job_id = $1 AND state::text <> $2 ORDER BY position", which, want)
 	if err != nil {
 		return "", nil, fmt.Errorf("read the journal: %w", err)
 	}

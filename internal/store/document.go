@@ -1,0 +1,155 @@
+package store
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/novacron/novacron/internal/domain/image"
+	"github.com/novacron/novacron/internal/domain/node"
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// The documents kept in JSONB columns. Their field names are those of the
+// database, not of the domain: renaming a Go field must not lose data.
+
+// inventoryDoc is node.Inventory.
+type inventoryDoc struct {
+	Hostname           string        `json:"hostname"`
+	Kernel             string        `json:"kernel"`
+	OS                 string        `json:"os"`
+	CPUModel           string        `json:"cpu_model"`
+	CPUs               int           `json:"cpus"`
+	MemoryBytes        int64         `json:"memory_bytes"`
+	NUMA               []numaNodeDoc `json:"numa,omitempty"`
+	Disks              []diskDoc     `json:"disks,omitempty"`
+	Hypervisor         string        `json:"hypervisor"`
+	HypervisorVersion  string        `json:"hypervisor_version"`
+	Acceleration       string        `json:"acceleration"`
+	AccelerationReason string        `json:"acceleration_reason,omitempty"`
+	Confinement        []string      `json:"confinement,omitempty"`
+	StorageBytes       int64         `json:"storage_bytes"`
+}
+
+type numaNodeDoc struct {
+	ID          int    `json:"id"`
+	CPUs        string `json:"cpus"`
+	MemoryBytes int64  `json:"memory_bytes"`
+}
+
+type diskDoc struct {
+	Name       string `json:"name"`
+	Model      string `json:"model,omitempty"`
+	SizeBytes  int64  `json:"size_bytes"`
+	Rotational bool   `json:"rotational,omitempty"`
+}
+
+func writeInventory(in node.Inventory) ([]byte, error) {
+	d := inventoryDoc{
+		Hostname: in.Hostname, Kernel: in.Kernel, OS: in.OS, CPUModel: in.CPUModel, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes,
+		Hypervisor: in.Hypervisor, HypervisorVersion: in.HypervisorVersion,
+		Acceleration: in.Acceleration, AccelerationReason: in.AccelerationReason,
+		Confinement: in.Confinement, StorageBytes: in.StorageBytes,
+	}
+	for _, n := range in.NUMA {
+		d.NUMA = append(d.NUMA, numaNodeDoc(n))
+	}
+	for _, disk := range in.Disks {
+		d.Disks = append(d.Disks, diskDoc(disk))
+	}
+	return encode(d)
+}
+
+func readInventory(raw []byte) (node.Inventory, error) {
+	var d inventoryDoc
+	if err := json.Unmarshal(raw, &d); err != nil {
+		return node.Inventory{}, err
+	}
+	in := node.Inventory{
+		Hostname: d.Hostname, Kernel: d.Kernel, OS: d.OS, CPUModel: d.CPUModel, CPUs: d.CPUs, MemoryBytes: d.MemoryBytes,
+		Hypervisor: d.Hypervisor, HypervisorVersion: d.HypervisorVersion,
+		Acceleration: d.Acceleration, AccelerationReason: d.AccelerationReason,
+		Confinement: d.Confinement, StorageBytes: d.StorageBytes,
+	}
+	for _, n := range d.NUMA {
+		in.NUMA = append(in.NUMA, node.NUMANode(n))
+	}
+	for _, disk := range d.Disks {
+		in.Disks = append(in.Disks, node.Disk(disk))
+	}
+	return in, nil
+}
+
+// unplacedDoc is vm.Unplaced.
+type unplacedDoc struct {
+	Summary string            `json:"summary"`
+	Nodes   []unplacedNodeDoc `json:"nodes,omitempty"`
+	At      time.Time         `json:"at"`
+}
+
+type unplacedNodeDoc struct {
+	Node    string   `json:"node"`
+	Reasons []string `json:"reasons"`
+}
+
+func writeUnplaced(why vm.Unplaced) ([]byte, error) {
+	d := unplacedDoc{Summary: why.Summary, At: why.At}
+	for _, n := range why.Nodes {
+		d.Nodes = append(d.Nodes, unplacedNodeDoc(n))
+	}
+	return encode(d)
+}
+
+// readUnplaced gives nil when no document is kept.
+func readUnplaced(raw []byte) (*vm.Unplaced, error) {
+	if raw == nil {
+		return nil, nil
+	}
+	var d unplacedDoc
+	if err := json.Unmarshal(raw, &d); err != nil {
+		return nil, err
+	}
+	why := vm.Unplaced{Summary: d.Summary, At: d.At}
+	for _, n := range d.Nodes {
+		why.Nodes = append(why.Nodes, vm.UnplacedNode(n))
+	}
+	return &why, nil
+}
+
+// forwardDoc is vm.Forward.
+type forwardDoc struct {
+	Protocol  string `json:"protocol"`
+	HostIP    string `json:"host_ip,omitempty"`
+	HostPort  int    `json:"host_port"`
+	GuestPort int    `json:"guest_port"`
+}
+
+// imageFileDoc is image.File as the list's query builds it.
+type imageFileDoc struct {
+	Role         image.Role `json:"role"`
+	SHA256       string     `json:"sha256"`
+	SizeBytes    int64      `json:"size_bytes"`
+	Format       string     `json:"format"`
+	VirtualBytes int64      `json:"virtual_bytes"`
+}
+
+func readImageFiles(raw []byte) ([]image.File, error) {
+	var docs []imageFileDoc
+	if err := json.Unmarshal(raw, &docs); err != nil {
+		return nil, err
+	}
+	var files []image.File
+	for _, d := range docs {
+		files = append(files, image.File(d))
+	}
+	return files, nil
+}
+
+// encode writes a document; failing to is a fault of the program.
+func encode(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, errs.New(errs.Internal, "a document cannot be written").Because(err)
+	}
+	return b, nil
+}
