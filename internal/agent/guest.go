@@ -84,19 +84,10 @@ func (g *guest) take(ctx context.Context, h *nodelink.Header) (context.Context, 
 func (g *guest) admit(h *nodelink.Header, cluster id.ID, keep *records) (*answer, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if h.Cluster != cluster {
-		return nil, errs.New(errs.Conflict, "the command comes from another cluster, or from an older copy of this one")
-	}
-	if h.OwnerEpoch < g.rec.Epoch {
-		return nil, errs.New(errs.StaleEpoch, "the command is of owner epoch %d; the node has seen %d", h.OwnerEpoch, g.rec.Epoch)
+	if err := g.refuse(h, cluster); err != nil {
+		return nil, err
 	}
 	now, seen := fence{h.OpSeq, h.Attempt}, fence{g.rec.OpSeq, g.rec.Attempt}
-	if now.before(seen) {
-		return nil, errs.New(errs.StaleAttempt, "the command belongs to an operation, or an attempt of it, that another server has taken over")
-	}
-	if h.OpSeq == g.rec.OpSeq && g.rec.Operation != id.Nil && h.Operation != g.rec.Operation {
-		return nil, errs.New(errs.Conflict, "two operations claim the same number on this VM")
-	}
 	if now == seen && h.OwnerEpoch == g.rec.Epoch {
 		if a, ok := g.answers[h.Step]; ok {
 			return &a, nil
@@ -113,6 +104,23 @@ func (g *guest) admit(h *nodelink.Header, cluster id.ID, keep *records) (*answer
 	}
 	g.rec = next
 	return nil, nil
+}
+
+// refuse tells why a command is too old, or not for this node. It is called
+// with g.mu held.
+func (g *guest) refuse(h *nodelink.Header, cluster id.ID) error {
+	now, seen := fence{h.OpSeq, h.Attempt}, fence{g.rec.OpSeq, g.rec.Attempt}
+	switch {
+	case h.Cluster != cluster:
+		return errs.New(errs.Conflict, "the command comes from another cluster, or from an older copy of this one")
+	case h.OwnerEpoch < g.rec.Epoch:
+		return errs.New(errs.StaleEpoch, "the command is of owner epoch %d; the node has seen %d", h.OwnerEpoch, g.rec.Epoch)
+	case now.before(seen):
+		return errs.New(errs.StaleAttempt, "the command belongs to an operation, or an attempt of it, that another server has taken over")
+	case h.OpSeq == g.rec.OpSeq && g.rec.Operation != id.Nil && h.Operation != g.rec.Operation:
+		return errs.New(errs.Conflict, "two operations claim the same number on this VM")
+	}
+	return nil
 }
 
 // remember keeps the answer of a step for repeats. Errors that a retry may cure

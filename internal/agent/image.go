@@ -49,16 +49,7 @@ func (a *Agent) ensureImages(ctx context.Context, p Peer, _ *guest, c *nodelink.
 func (a *Agent) dropImages(_ context.Context, _ Peer, c *nodelink.DropImages) (any, error) {
 	used := map[string]bool{}
 	for _, g := range a.all() {
-		rec := g.snapshot()
-		for _, b := range rec.Bases {
-			used[b.SHA256] = true
-		}
-		if m := rec.Machine; m != nil && m.Kernel != nil {
-			used[m.Kernel.SHA256] = true
-		}
-		if m := rec.Machine; m != nil && m.Initrd != nil {
-			used[m.Initrd.SHA256] = true
-		}
+		g.snapshot().images(used)
 	}
 	var drop, kept []string
 	for _, s := range c.SHA256 {
@@ -75,6 +66,21 @@ func (a *Agent) dropImages(_ context.Context, _ Peer, c *nodelink.DropImages) (a
 		return nil, errs.New(errs.InUse, "VMs of this node still stand on the image").BlockedBy(kept...)
 	}
 	return nodelink.Done{}, nil
+}
+
+// images marks the image files that the VM stands on.
+func (r record) images(used map[string]bool) {
+	for _, b := range r.Bases {
+		used[b.SHA256] = true
+	}
+	if r.Machine == nil {
+		return
+	}
+	for _, f := range []*nodelink.ImageFile{r.Machine.Kernel, r.Machine.Initrd} {
+		if f != nil {
+			used[f.SHA256] = true
+		}
+	}
 }
 
 func (a *Agent) all() []*guest {

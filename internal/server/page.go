@@ -56,17 +56,13 @@ func question(q url.Values) string {
 // read turns a list's parameters into a page.
 func (p pages) read(r *Request, list string) (store.Page, error) {
 	q := r.URL.Query()
-	out := store.Page{Limit: defaultLimit, Sort: q.Get("sort"), Filters: map[string]string{}}
-	if s := q.Get("limit"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 || n > maxLimit {
-			return out, errs.New(errs.InvalidCursor, "limit is 1 to %d", maxLimit).
-				At(errs.Field{Pointer: "limit", Message: "is out of range", Limit: "1 to " + strconv.Itoa(maxLimit), Got: s})
-		}
-		out.Limit = n
+	limit, err := readLimit(q)
+	if err != nil {
+		return store.Page{}, err
 	}
+	out := store.Page{Limit: limit, Sort: q.Get("sort"), Filters: map[string]string{}}
 	for k := range q {
-		if k != "limit" && k != "sort" && k != "cursor" && k != "wait" {
+		if k != "limit" && k != "sort" && k != "cursor" {
 			out.Filters[k] = q.Get(k)
 		}
 	}
@@ -78,6 +74,19 @@ func (p pages) read(r *Request, list string) (store.Page, error) {
 		out.AfterKey, out.AfterID = c.Key, &c.ID
 	}
 	return out, nil
+}
+
+func readLimit(q url.Values) (int, error) {
+	s := q.Get("limit")
+	if s == "" {
+		return defaultLimit, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > maxLimit {
+		return 0, errs.New(errs.InvalidCursor, "limit is 1 to %d", maxLimit).
+			At(errs.Field{Pointer: "limit", Message: "is out of range", Limit: "1 to " + strconv.Itoa(maxLimit), Got: s})
+	}
+	return n, nil
 }
 
 func (p pages) sign(b []byte) []byte {

@@ -115,11 +115,8 @@ func readBody(w http.ResponseWriter, r *Request, rt Route, into any) error {
 	if err != nil {
 		return errs.New(errs.TooLarge, "the body is larger than %d bytes or broke off", maxBody).Because(err)
 	}
-	if key := r.Header.Get("Idempotency-Key"); key != "" {
-		if len(key) > 255 {
-			return errs.New(errs.InvalidField, "an Idempotency-Key is up to 255 characters")
-		}
-		r.Caller.Key, r.Caller.Hash = key, control.HashRequest(r.Method, r.URL.Path, body)
+	if err := bindKey(r, body); err != nil {
+		return err
 	}
 	if rt.body == nil {
 		if len(body) > 0 && strings.TrimSpace(string(body)) != "{}" {
@@ -127,13 +124,26 @@ func readBody(w http.ResponseWriter, r *Request, rt Route, into any) error {
 		}
 		return nil
 	}
-	if len(body) == 0 && rt.body.NumField() > 0 && optionalBody(rt) {
+	if len(body) == 0 && optionalBody(rt) {
 		return nil
 	}
 	if ct, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || ct != "application/json" {
 		return errs.New(errs.UnsupportedMedia, "the body must be application/json")
 	}
 	return decodeStrict(body, into)
+}
+
+// bindKey binds the request's idempotency key to what it asks.
+func bindKey(r *Request, body []byte) error {
+	key := r.Header.Get("Idempotency-Key")
+	if key == "" {
+		return nil
+	}
+	if len(key) > 255 {
+		return errs.New(errs.InvalidField, "an Idempotency-Key is up to 255 characters")
+	}
+	r.Caller.Key, r.Caller.Hash = key, control.HashRequest(r.Method, r.URL.Path, body)
+	return nil
 }
 
 // optionalBody: actions take their parameters or none.

@@ -231,7 +231,25 @@ func (s *Server) serve(ctx, streams context.Context, endStreams func(), l net.Li
 		servers = append(servers, s.localServer(streams))
 		go func() { failed <- servers[1].Serve(local) }()
 	}
-	info := Info{Address: l.Addr().String(), Fingerprint: s.fingerprint}
+	if err := s.announce(ctx, l.Addr().String()); err != nil {
+		return err
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	endStreams()
+	shutdown(ctx, servers)
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	}
+	return err
+}
+
+// announce tells whoever started the server that it serves.
+func (s *Server) announce(ctx context.Context, addr string) error {
+	info := Info{Address: addr, Fingerprint: s.fingerprint}
 	if s.opts.SetupToken {
 		var err error
 		if info.SetupToken, err = s.control.NewSetupToken(ctx); err != nil {
@@ -241,23 +259,18 @@ func (s *Server) serve(ctx, streams context.Context, endStreams func(), l net.Li
 	if s.opts.Ready != nil {
 		s.opts.Ready(info)
 	}
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	return nil
+}
+
+// shutdown lets requests under way finish, for a while.
+func shutdown(ctx context.Context, servers []*http.Server) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	endStreams()
 	for _, h := range servers {
-		if e := h.Shutdown(stop); e != nil {
+		if err := h.Shutdown(ctx); err != nil {
 			_ = h.Close()
 		}
 	}
-	if errors.Is(err, http.ErrServerClosed) {
-		err = nil
-	}
-	return err
 }
 
 // logEnd tells why a loop ended before it was asked to.

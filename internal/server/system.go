@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"net/http"
-	"strconv"
 
 	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/internal/domain/auth"
@@ -45,18 +44,16 @@ func (s *Server) system(ctx context.Context, r *Request, _ none) (reply[api.Syst
 }
 
 func (s *Server) listAudit(ctx context.Context, r *Request, _ none) (reply[api.List[api.AuditRecord]], error) {
-	q, limit := r.URL.Query(), defaultLimit
+	q := r.URL.Query()
+	limit, err := readLimit(q)
+	if err != nil {
+		return reply[api.List[api.AuditRecord]]{}, err
+	}
 	filters := map[string]string{}
 	for k := range q {
-		filters[k] = q.Get(k)
-	}
-	delete(filters, "limit")
-	if l := q.Get("limit"); l != "" {
-		n, err := strconv.Atoi(l)
-		if err != nil || n < 1 || n > maxLimit {
-			return reply[api.List[api.AuditRecord]]{}, errs.New(errs.InvalidCursor, "limit is 1 to %d", maxLimit)
+		if k != "limit" {
+			filters[k] = q.Get(k)
 		}
-		limit = n
 	}
 	records, err := s.control.Audit(ctx, limit, filters)
 	return list(records, "", toAudit), err

@@ -249,20 +249,11 @@ func (c *Cluster) Leftovers(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	for _, n := range c.Nodes {
-		mine := map[string]bool{}
-		for _, v := range views {
-			if v.Intent.NodeID == nil || *v.Intent.NodeID != n.ID {
-				continue
-			}
-			mine[v.Intent.ID.String()] = true
-			for _, d := range v.Volumes {
-				mine[d.ID.String()] = true
-			}
-		}
 		held, err := n.held(ctx)
 		if err != nil {
 			return nil, err
 		}
+		mine := n.accounted(views)
 		for _, h := range held {
 			if !mentions(h, mine) {
 				out = append(out, n.Name+": "+h)
@@ -273,6 +264,21 @@ func (c *Cluster) Leftovers(ctx context.Context) ([]string, error) {
 		out = append(out, "VM "+d.String()+" runs twice")
 	}
 	return out, nil
+}
+
+// accounted lists the ids of what VMs of this node may have on it.
+func (n *Node) accounted(views []vm.View) map[string]bool {
+	mine := map[string]bool{}
+	for _, v := range views {
+		if v.Intent.NodeID == nil || *v.Intent.NodeID != n.ID {
+			continue
+		}
+		mine[v.Intent.ID.String()] = true
+		for _, d := range v.Volumes {
+			mine[d.ID.String()] = true
+		}
+	}
+	return mine
 }
 
 func (c *Cluster) hosts() (out []*sim.Host) {

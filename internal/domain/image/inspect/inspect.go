@@ -144,34 +144,39 @@ func qcow2(r io.ReaderAt, head []byte, size int64) (Result, error) {
 	if len(head) < qHeaderV2 {
 		return Result{}, refuse("the qcow2 header is cut short")
 	}
+	if err := qcow2Basics(head); err != nil {
+		return Result{}, err
+	}
 	be := binary.BigEndian
-	version := be.Uint32(head[qVersion:])
-	if version != 2 && version != 3 {
-		return Result{}, refuse("qcow2 version %d is unknown", version)
-	}
-	if be.Uint64(head[qBackingOffset:]) != 0 {
-		return Result{}, refuse("the image has a backing file: convert it to a standalone image first (qemu-img convert)")
-	}
-	if be.Uint32(head[qCrypt:]) != 0 {
-		return Result{}, refuse("the image is encrypted")
-	}
-	bits := be.Uint32(head[qClusterBits:])
-	if bits < 9 || bits > 21 {
-		return Result{}, refuse("the cluster size of 2^%d bytes is not one that qcow2 has", bits)
-	}
-	virtual := be.Uint64(head[qSize:])
-	if virtual == 0 || virtual > uint64(maxVirtual) || virtual%512 != 0 {
-		return Result{}, refuse("the virtual size of %d bytes is not between 512 bytes and %s in whole sectors", virtual, unit.FormatBytes(maxVirtual))
-	}
-	if version == 3 {
+	if be.Uint32(head[qVersion:]) == 3 {
 		if err := qcow2v3(r, head, size); err != nil {
 			return Result{}, err
 		}
 	}
-	if err := qcow2Tables(head, size, bits, virtual); err != nil {
+	virtual := be.Uint64(head[qSize:])
+	if err := qcow2Tables(head, size, be.Uint32(head[qClusterBits:]), virtual); err != nil {
 		return Result{}, err
 	}
 	return Result{Format: "qcow2", VirtualBytes: int64(virtual)}, nil
+}
+
+// qcow2Basics checks the fields that every version has.
+func qcow2Basics(head []byte) error {
+	be := binary.BigEndian
+	version, bits, virtual := be.Uint32(head[qVersion:]), be.Uint32(head[qClusterBits:]), be.Uint64(head[qSize:])
+	switch {
+	case version != 2 && version != 3:
+		return refuse("qcow2 version %d is unknown", version)
+	case be.Uint64(head[qBackingOffset:]) != 0:
+		return refuse("the image has a backing file: convert it to a standalone image first (qemu-img convert)")
+	case be.Uint32(head[qCrypt:]) != 0:
+		return refuse("the image is encrypted")
+	case bits < 9 || bits > 21:
+		return refuse("the cluster size of 2^%d bytes is not one that qcow2 has", bits)
+	case virtual == 0 || virtual > uint64(maxVirtual) || virtual%512 != 0:
+		return refuse("the virtual size of %d bytes is not between 512 bytes and %s in whole sectors", virtual, unit.FormatBytes(maxVirtual))
+	}
+	return nil
 }
 
 // qcow2Tables checks that the tables the header points at lie inside the file

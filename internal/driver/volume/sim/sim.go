@@ -59,16 +59,12 @@ func (d *Driver) Create(_ context.Context, s contract.Spec) (contract.Volume, er
 	if err := d.fail["create"]; err != nil {
 		return contract.Volume{}, err
 	}
-	if s.SizeBytes <= 0 || s.SizeBytes%512 != 0 || (s.Base != nil && s.SizeBytes < s.Base.VirtualSize) {
-		return contract.Volume{}, errs.New(errs.InvalidSize, "a volume's size is a multiple of 512 bytes and at least its base's")
+	if err := check(s); err != nil {
+		return contract.Volume{}, err
 	}
 	want := volume(s, d.path(s.ID))
-	have, err := d.read(s.ID)
-	if err == nil {
-		if have.SizeBytes != want.SizeBytes || (have.Backing == nil) != (want.Backing == nil) {
-			return contract.Volume{}, errs.New(errs.AlreadyExists, "another volume has the id %s", s.ID)
-		}
-		return have, nil
+	if have, err := d.read(s.ID); err == nil {
+		return have, sameVolume(have, want)
 	}
 	b, err := json.Marshal(want)
 	if err == nil {
@@ -78,6 +74,20 @@ func (d *Driver) Create(_ context.Context, s contract.Spec) (contract.Volume, er
 		return contract.Volume{}, errs.New(errs.HostFailure, "the volume cannot be made").Because(err)
 	}
 	return want, nil
+}
+
+func check(s contract.Spec) error {
+	if s.SizeBytes <= 0 || s.SizeBytes%512 != 0 || (s.Base != nil && s.SizeBytes < s.Base.VirtualSize) {
+		return errs.New(errs.InvalidSize, "a volume's size is a multiple of 512 bytes and at least its base's")
+	}
+	return nil
+}
+
+func sameVolume(have, want contract.Volume) error {
+	if have.SizeBytes != want.SizeBytes || (have.Backing == nil) != (want.Backing == nil) {
+		return errs.New(errs.AlreadyExists, "another volume has the id %s", want.ID)
+	}
+	return nil
 }
 
 func volume(s contract.Spec, path string) contract.Volume {
