@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"net/url"
 	"reflect"
 	"strconv"
 	"strings"
@@ -204,7 +205,11 @@ func (g *gate) pass(w http.ResponseWriter, hr *http.Request, rt Route, requestID
 // known refuses query parameters the route does not take: a misspelt filter must
 // not become no filter.
 func known(r *http.Request, rt Route) error {
-	for k := range r.URL.Query() {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return errs.New(errs.InvalidFilter, "the query string is not well formed").Because(err)
+	}
+	for k := range q {
 		ok := false
 		for _, p := range rt.Query {
 			ok = ok || p.Name == k

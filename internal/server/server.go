@@ -182,7 +182,9 @@ func (s *Server) serveMux() *http.ServeMux {
 		mux.Handle(rt.Method+" "+rt.Path, g.wrap(rt))
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, problem(errs.New(errs.NotFound, "there is nothing at %s %s; /api/v1/openapi.json lists what there is", r.Method, errs.Clip(r.URL.Path)), ""))
+		requestID := id.New().String()
+		w.Header().Set(requestIDHeader, requestID)
+		writeProblem(w, problem(errs.New(errs.NotFound, "there is nothing at %s %s; /api/v1/openapi.json lists what there is", r.Method, errs.Clip(r.URL.Path)), requestID))
 	})
 	return mux
 }

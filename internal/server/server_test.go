@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -235,5 +237,35 @@ func TestLifeOfAVM(t *testing.T) {
 	ver, _ := call[api.AuditVerified](r, "GET", "/api/v1/audit/verify", nil)
 	if !ver.Intact {
 		t.Errorf("audit: %+v", ver)
+	}
+}
+
+// remote gives a client of the TLS port, with a bearer token; it checks no
+// certificate, since what it tests is the gate.
+func (r *running) remote() func(method, path, token string) int {
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}}} //nolint:gosec // see above
+	return func(method, path, token string) int {
+		r.t.Helper()
+		req, err := http.NewRequestWithContext(r.t.Context(), method, "https://"+r.info.Address+path, strings.NewReader(""))
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if token != "" {
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
+		req.Header.Set("Accept", "text/event-stream")
+		resp, err := c.Do(req)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+}
+
+// wait lets the server's loops go on for a moment.
+func (r *running) wait() {
+	if err := (clock.System{}).Sleep(r.t.Context(), 50*time.Millisecond); err != nil {
+		r.t.Fatal(err)
 	}
 }
