@@ -1,0 +1,80 @@
+package cli
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/novacron/novacron/api"
+	"github.com/novacron/novacron/internal/cli/output"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+func newAudit(a *app) *cobra.Command {
+	return group(a, "audit", "The record of attempts at changes", newAuditList(a), newAuditVerify(a))
+}
+
+func auditColumns() []output.Column[api.AuditRecord] {
+	return []output.Column[api.AuditRecord]{
+		{Title: "seq", Cell: func(r api.AuditRecord) string { return strconv.FormatInt(r.Seq, 10) }},
+		{Title: "at", Cell: func(r api.AuditRecord) string { return r.At.UTC().Format(time.RFC3339) }},
+		{Title: "who", Cell: func(r api.AuditRecord) string { return r.Principal }},
+		{Title: "action", Cell: func(r api.AuditRecord) string { return r.Action }},
+		{Title: "object", Cell: func(r api.AuditRecord) string { return r.Object.Kind + " " + r.Object.Name }},
+		{Title: "outcome", State: true, Cell: func(r api.AuditRecord) string { return r.Outcome }},
+		{Title: "from", Wide: true, Cell: func(r api.AuditRecord) string { return r.Origin }},
+		{Title: "role", Wide: true, Cell: func(r api.AuditRecord) string { return r.Role }},
+		{Title: "job", Wide: true, Cell: func(r api.AuditRecord) string { return r.Job }},
+		{Title: "request", Wide: true, Cell: func(r api.AuditRecord) string { return r.RequestID }},
+	}
+}
+
+func newAuditList(a *app) *cobra.Command {
+	var l listFlags
+	var limit int
+	cmd := leaf("list", "List attempts at changes", names(), func(cmd *cobra.Command, _ []string) error {
+		c, err := a.connect(cmd)
+		if err != nil {
+			return err
+		}
+		o, err := l.options(cmd)
+		if err != nil {
+			return err
+		}
+		items, err := atMost(c.Audit.All(cmd.Context(), o), limit)
+		if err != nil {
+			return err
+		}
+		return output.List(a.printer(), items, auditColumns())
+	})
+	cmd.Aliases = []string{"ls"}
+	cmd.Flags().IntVar(&limit, "limit", 50, "at most this many; 0 for all")
+	l.add(cmd)
+	return cmd
+}
+
+func newAuditVerify(a *app) *cobra.Command {
+	return leaf("verify", "Prove that no record was changed or removed", names(), func(cmd *cobra.Command, _ []string) error {
+		c, err := a.connect(cmd)
+		if err != nil {
+			return err
+		}
+		v, err := c.Audit.Verify(cmd.Context())
+		if err != nil {
+			return err
+		}
+		p := a.printer()
+		switch {
+		case p.Format.ForPrograms():
+			err = p.Document(v)
+		case v.Intact:
+			fmt.Fprintf(a.out, "%s: %d records\n", p.State("intact"), v.Records)
+		}
+		if err == nil && !v.Intact {
+			return errs.New(errs.Conflict, "the audit log is broken: %s", v.Problem)
+		}
+		return err
+	})
+}

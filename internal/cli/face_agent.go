@@ -1,0 +1,121 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/novacron/novacron/internal/agent/daemon"
+	"github.com/novacron/novacron/internal/cli/local"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+const agentLong = `Run the agent of this host: it drives hypervisor, disks and network, and dials
+out to the servers. It joins once, with a token from 'novacron node token'; from
+then on it finds its servers by itself.
+
+SIGTERM ends the agent and leaves its virtual machines running, to be adopted by
+the next one: how an upgrade goes. SIGINT (Ctrl-C) shuts them down first; they
+start again with the next agent, since nobody wanted them off.`
+
+// agentFlags are what a person says of an agent.
+type agentFlags struct {
+	join, joinFile string
+	servers        []string
+	sim, share     int
+}
+
+func newAgent(a *app) *cobra.Command {
+	o := daemon.Options{Clock: a.clock, Version: a.version}
+	var f agentFlags
+	var level logLevel
+	cmd := leaf("agent", "Run the agent of this host", names(), func(cmd *cobra.Command, _ []string) error {
+		tokens, err := a.joinTokens(f)
+		if err != nil {
+			return err
+		}
+		o.Log = a.logger(level)
+		tell := local.NewNotifier()
+		o.Ready = func() { tell.Ready(local.Summary{PID: os.Getpid()}) }
+		ignorePipes()
+		err = runAgent(detached(cmd.Context()), o, f, tokens)
+		tell.Failed(err)
+		return err
+	})
+	cmd.Long = agentLong
+	fl := cmd.Flags()
+	fl.StringVar(&o.DataDir, "data-dir", "/var/lib/novacron/node", "the node's `folder`")
+	fl.StringVar(&o.Name, "name", "", "the node's `name` when it joins; the host's by default")
+	fl.StringVar(&f.join, "join", "", "join `token`, or - to read it; needed once")
+	fl.StringVar(&f.joinFile, "join-file", "", "`file` of join tokens, one a line; it is removed when read")
+	fl.StringSliceVar(&f.servers, "server", nil, "`host:port` of a server, besides those it remembers")
+	fl.StringVar(&o.RunDir, "run-dir", "", "`folder` of sockets; it must be short")
+	fl.StringVar(&o.RAMDir, "ram-dir", "", "`folder` on a tmpfs for guests' memory")
+	fl.StringVar(&o.Acceleration, "accel", "", "use `kvm|tcg` without proving it")
+	fl.StringVar(&o.QEMU, "qemu", "", "the hypervisor's `program`; found in PATH by default")
+	fl.IntVar(&f.share, "share", 1, "this host holds `N` agents: offer one part in N of it")
+	fl.IntVar(&f.sim, "sim", 0, "be `N` simulated nodes")
+	cmd.MarkFlagsMutuallyExclusive("join", "join-file")
+	level.add(cmd)
+	return cmd
+}
+
+// joinTokens reads the tokens from where no list of processes shows them.
+func (a *app) joinTokens(f agentFlags) ([]string, error) {
+	if f.joinFile == "" {
+		token, err := a.secret(f.join)
+		if err != nil || token == "" {
+			return nil, err
+		}
+		return []string{token}, nil
+	}
+	b, err := os.ReadFile(f.joinFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // an agent that has joined needs none
+	}
+	if err == nil {
+		err = os.Remove(f.joinFile)
+	}
+	if err != nil {
+		return nil, errs.New(errs.HostFailure, "the file of join tokens cannot be read and removed").Because(err)
+	}
+	return strings.Fields(string(b)), nil
+}
+
+// runAgent runs until a signal: SIGINT shuts the guests down, all others leave
+// them.
+func runAgent(ctx context.Context, o daemon.Options, f agentFlags, tokens []string) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	got, stop := signals()
+	defer stop()
+	go func() {
+		s := <-got
+		end(stopCause(s))
+	}()
+	if f.sim > 0 {
+		return daemon.RunSim(ctx, o, f.sim, tokens)
+	}
+	if len(tokens) > 0 {
+		o.Join = tokens[0]
+	}
+	return daemon.Run(ctx, o)
+}
+
+// errStopped is the end of an agent that leaves its guests.
+var errStopped = errors.New("the agent was asked to end")
+
+func stopCause(s os.Signal) error {
+	if s == syscall.SIGINT {
+		return errShutdown
+	}
+	return errStopped
+}
+
+// errShutdown is the end of an agent that shuts its guests down.
+var errShutdown = errors.New("the agent was asked to end with its virtual machines")

@@ -1,0 +1,131 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/novacron/novacron/internal/cli/local"
+	"github.com/novacron/novacron/internal/server"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+const serverLong = `Run the control plane: API, event stream, workflows, reconcilers.
+
+A server keeps nothing: run as many as you like on one database. The database is
+named by NOVACRON_DATABASE (the application's role) and, to migrate the schema at
+the start, NOVACRON_DATABASE_OWNER; flags do the same, but a password in them is
+shown by every list of processes.`
+
+func newServer(a *app) *cobra.Command {
+	o := server.Options{Clock: a.clock, Version: a.version}
+	var level logLevel
+	cmd := leaf("server", "Run the control plane", names(), func(cmd *cobra.Command, _ []string) error {
+		if o.DatabaseURL == "" {
+			o.DatabaseURL = a.env(local.DatabaseEnv)
+		}
+		if o.OwnerURL == "" {
+			o.OwnerURL = a.env(local.DatabaseOwnerEnv)
+		}
+		if o.DatabaseURL == "" {
+			return usage(cmd, "no database is named: set %s, or use 'novacron up' for a private one", local.DatabaseEnv)
+		}
+		o.Log = a.logger(level)
+		tell := local.NewNotifier()
+		o.Ready = func(i server.Info) {
+			tell.Ready(local.Summary{Address: i.Address, Fingerprint: i.Fingerprint, SetupToken: i.SetupToken, PID: os.Getpid()})
+			if !tell.Watched() {
+				a.showServer(i)
+			}
+		}
+		ignorePipes()
+		err := server.Run(cmd.Context(), o)
+		tell.Failed(err)
+		return err
+	})
+	cmd.Long = serverLong
+	f := cmd.Flags()
+	f.StringVar(&o.DatabaseURL, "database", "", "`URL` of the database, as the application's role")
+	f.StringVar(&o.OwnerURL, "database-owner", "", "`URL` of the database, as the role that migrates it")
+	f.StringVar(&o.DataDir, "data-dir", "/var/lib/novacron/server", "`folder` of the key file and the images")
+	f.StringVar(&o.Listen, "listen", "127.0.0.1:8443", "`host:port` of the API")
+	f.StringSliceVar(&o.Advertise, "advertise", nil, "`host:port` others reach it at; what it listens on by default")
+	f.StringVar(&o.Socket, "socket-path", "", "UNIX `socket` for administrators of this machine")
+	f.Var(&uidList{&o.SocketUIDs}, "socket-uid", "`uid` that may use the socket, besides root; repeat it for more")
+	f.BoolVar(&o.SetupToken, "setup-token", false, "make a fresh setup token, unless an administrator was made already")
+	level.add(cmd)
+	return cmd
+}
+
+func (a *app) showServer(i server.Info) {
+	fmt.Fprintf(a.out, "address      https://%s\nfingerprint  %s\n", i.Address, i.Fingerprint)
+	if i.SetupToken != "" {
+		fmt.Fprintf(a.out, "setup token  %s\n", i.SetupToken)
+	}
+}
+
+// ignorePipes lets a process go on whose supervisor, and with it whoever read its
+// output, is gone. Handlers are not inherited over exec, as ignoring would be.
+func ignorePipes() {
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGPIPE)
+	go func() {
+		for range ch {
+		}
+	}()
+}
+
+// logLevel is the flag of what to log.
+type logLevel struct{ debug bool }
+
+func (l *logLevel) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&l.debug, "debug", false, "log details, too")
+}
+
+// logger logs to standard error.
+func (a *app) logger(l logLevel) *slog.Logger {
+	level := slog.LevelInfo
+	if l.debug {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+}
+
+// signals gives the signals that end a long-running command, as they come.
+func signals() (<-chan os.Signal, func()) {
+	ch := make(chan os.Signal, 4)
+	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	return ch, func() { signal.Stop(ch) }
+}
+
+// detached keeps values of ctx and drops its end.
+func detached(ctx context.Context) context.Context { return context.WithoutCancel(ctx) }
+
+// uidList is a flag of user ids.
+type uidList struct{ uids *[]uint32 }
+
+// String implements pflag.Value.
+func (u *uidList) String() string {
+	if u.uids == nil || len(*u.uids) == 0 {
+		return ""
+	}
+	return fmt.Sprint(*u.uids)
+}
+
+// Set implements pflag.Value.
+func (u *uidList) Set(s string) error {
+	var n uint32
+	if _, err := fmt.Sscanf(s, "%d", &n); err != nil {
+		return errs.New(errs.InvalidField, "%q is not a user id", errs.Clip(s))
+	}
+	*u.uids = append(*u.uids, n)
+	return nil
+}
+
+// Type implements pflag.Value.
+func (u *uidList) Type() string { return "uid" }

@@ -1,0 +1,161 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/novacron/novacron/internal/driver/hypervisor/process"
+	"github.com/novacron/novacron/internal/driver/hypervisor/uids"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// stopTimeout is more than all stop steps of all children together.
+const stopTimeout = 2 * time.Minute
+
+// Down stops the instance and waits until it is gone. It tells whether there was
+// one.
+func Down(ctx context.Context, p Paths, clk clock.Clock) (ran bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	asked := 0
+	for {
+		pid, held, err := locked(p)
+		if err != nil || !held {
+			return ran, err
+		}
+		ran = true
+		if pid != 0 && pid != asked {
+			// The lock was held when we read the pid in it, so it names its holder.
+			if err := signalUp(pid); err != nil {
+				return true, err
+			}
+			asked = pid
+		}
+		if err := clk.Sleep(ctx, 50*time.Millisecond); err != nil {
+			return true, errs.New(errs.Timeout, "process %d does not stop; the end of %s tells why", pid, p.log("up")).Because(err)
+		}
+	}
+}
+
+func signalUp(pid int) error {
+	id, err := process.Identify(pid)
+	if err == nil {
+		var h *process.Handle
+		if h, err = process.Open(id); err == nil {
+			err = h.Signal(syscall.SIGTERM)
+			_ = h.Close()
+		}
+	}
+	if err != nil && !errors.Is(err, process.ErrGone) {
+		return errs.New(errs.Forbidden, "process %d cannot be asked to stop: it belongs to another user", pid).Because(err)
+	}
+	return nil
+}
+
+// Running tells of an instance that runs; ready says whether its start is over.
+func Running(p Paths) (s Summary, ready, running bool, err error) {
+	_, held, err := locked(p)
+	if err != nil || !held {
+		return Summary{}, false, false, err
+	}
+	st, ok := readState(p)
+	return st.Summary, ok && st.Ready && st.Up.Alive(), true, nil
+}
+
+// Leftovers lists the guests' processes that run although no up does.
+func Leftovers(p Paths) []process.Identity {
+	records, err := filepath.Glob(filepath.Join(p.nodes(), "*", "vms", "*", "proc.json"))
+	if err != nil {
+		return nil
+	}
+	var alive []process.Identity
+	for _, r := range records {
+		for _, id := range guestProcesses(r) {
+			if id.Alive() {
+				alive = append(alive, id)
+			}
+		}
+	}
+	return alive
+}
+
+// Clean removes what the instance left on this machine, and nothing else.
+func Clean(p Paths) (removed []string, err error) {
+	if _, held, err := locked(p); err != nil || held {
+		if held {
+			err = errs.New(errs.Conflict, "the instance in %s runs: stop it first with 'novacron down'", p.Data)
+		}
+		return nil, err
+	}
+	if exists(p.Data) {
+		if _, ours := readMarker(p); !ours {
+			return nil, errs.New(errs.Conflict, "%s was not made by 'novacron up' (it has no %s), so it is not removed",
+				p.Data, filepath.Base(p.marker()))
+		}
+	}
+	if left := Leftovers(p); len(left) > 0 {
+		return nil, errs.New(errs.InUse, "%d virtual machine processes of %s still run: 'novacron up --detach' and then 'novacron down' ends them in order",
+			len(left), p.Data)
+	}
+	if err := releaseUsers(p); err != nil {
+		return nil, err
+	}
+	for _, path := range p.owned() {
+		if !exists(path) {
+			continue
+		}
+		if err := os.RemoveAll(path); err != nil {
+			return removed, hostError(err, "%s cannot be removed", path)
+		}
+		removed = append(removed, path)
+	}
+	// The folders themselves go when nothing foreign is in them.
+	for _, dir := range []string{p.Run, p.Data} {
+		if err := os.Remove(dir); err == nil {
+			removed = append(removed, dir)
+		}
+	}
+	return removed, nil
+}
+
+// owned is everything up makes, the marker last: a clean that breaks off can be
+// done again.
+func (p Paths) owned() []string {
+	return []string{
+		p.RAM, p.guests(), p.pgSocket(), filepath.Dir(p.Socket()), p.state(),
+		p.nodes(), p.server(), p.postgres(), p.logs(), p.lock(), p.marker(),
+	}
+}
+
+// uidClaims is where the hypervisor driver keeps them, for all of the machine.
+const uidClaims = "/run/novacron/uids"
+
+// releaseUsers gives back the user ids lent to guests of this instance.
+func releaseUsers(p Paths) error {
+	if os.Geteuid() != 0 || !exists(uidClaims) {
+		return nil
+	}
+	pool, err := uids.Open(uidClaims, uids.Range{First: 1000, Count: 1 << 31})
+	if err != nil {
+		return err
+	}
+	owners, err := pool.Owners()
+	if err != nil {
+		return hostError(err, "the user ids lent to virtual machines cannot be read")
+	}
+	for _, owner := range owners {
+		if !strings.HasPrefix(owner, p.Data+"/") {
+			continue
+		}
+		if err := pool.Release(owner); err != nil {
+			return hostError(err, "a user id lent to a virtual machine cannot be given back")
+		}
+	}
+	return nil
+}

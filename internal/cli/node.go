@@ -1,0 +1,197 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/novacron/novacron/api"
+	"github.com/novacron/novacron/client"
+	"github.com/novacron/novacron/internal/cli/output"
+)
+
+func newNode(a *app) *cobra.Command {
+	cmd := group(a, "node", "The hosts virtual machines run on",
+		newNodeList(a), newNodeShow(a), newNodeToken(a),
+		newNodeAction(a, "cordon", "Keep new virtual machines off a node", client.Nodes.Cordon),
+		newNodeAction(a, "uncordon", "Give a node new virtual machines again", client.Nodes.Uncordon),
+		newNodeRemove(a))
+	cmd.Aliases = []string{"nodes"}
+	return cmd
+}
+
+func (a *app) nodeColumns() []output.Column[api.Node] {
+	now := a.clock.Now()
+	return []output.Column[api.Node]{
+		{Title: "name", Cell: func(n api.Node) string { return n.Name }},
+		{Title: "state", State: true, Cell: func(n api.Node) string { return n.Status.State }},
+		{Title: "vms", Cell: func(n api.Node) string { return strconv.Itoa(n.Status.VMs) }},
+		{Title: "cpus", Cell: func(n api.Node) string {
+			return output.Share(strconv.Itoa(n.Status.Used.CPUs), strconv.Itoa(n.Status.Capacity.CPUs))
+		}},
+		{Title: "memory", Cell: func(n api.Node) string { return share(n.Status.Used.MemoryBytes, n.Status.Capacity.MemoryBytes) }},
+		{Title: "disk", Cell: func(n api.Node) string { return share(n.Status.Used.DiskBytes, n.Status.Capacity.DiskBytes) }},
+		{Title: "acceleration", Cell: func(n api.Node) string { return n.Status.Inventory.Acceleration }},
+		{Title: "seen", Cell: func(n api.Node) string { return output.Age(now, n.Status.SeenAt) }},
+		{Title: "hypervisor", Wide: true, Cell: func(n api.Node) string {
+			return strings.TrimSpace(n.Status.Inventory.Hypervisor + " " + n.Status.Inventory.HypervisorVersion)
+		}},
+		{Title: "agent", Wide: true, Cell: func(n api.Node) string { return n.Status.AgentVersion }},
+		{Title: "reason", Wide: true, Cell: func(n api.Node) string { return n.Status.Reason }},
+		{Title: "id", Wide: true, Cell: func(n api.Node) string { return n.ID }},
+	}
+}
+
+func share(used, whole api.Bytes) string {
+	u := size(used)
+	if u == "" {
+		u = "0"
+	}
+	return output.Share(u, size(whole))
+}
+
+func newNodeList(a *app) *cobra.Command {
+	var l listFlags
+	cmd := leaf("list", "List nodes", names(), func(cmd *cobra.Command, _ []string) error {
+		c, err := a.connect(cmd)
+		if err != nil {
+			return err
+		}
+		o, err := l.options(cmd)
+		if err != nil {
+			return err
+		}
+		items, err := client.Collect(c.Nodes.All(cmd.Context(), o))
+		if err != nil {
+			return err
+		}
+		return output.List(a.printer(), items, a.nodeColumns())
+	})
+	cmd.Aliases = []string{"ls"}
+	l.add(cmd)
+	return cmd
+}
+
+func newNodeShow(a *app) *cobra.Command {
+	cmd := leaf("show NAME", "Show one node", names("NAME"), func(cmd *cobra.Command, args []string) error {
+		c, err := a.connect(cmd)
+		if err != nil {
+			return err
+		}
+		n, err := c.Nodes.Get(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		return a.printer().Describe(n, a.nodePairs(n))
+	})
+	cmd.ValidArgsFunction = a.completeNodes
+	return cmd
+}
+
+func (a *app) nodePairs(n api.Node) []output.Pair {
+	inv := n.Status.Inventory
+	pairs := []output.Pair{
+		{Key: "name", Value: n.Name},
+		{Key: "id", Value: n.ID},
+		{Key: "state", Value: n.Status.State},
+		{Key: "reason", Value: n.Status.Reason},
+		{Key: "seen", Value: ago(a.clock.Now(), n.Status.SeenAt)},
+		{Key: "simulated", Value: yes(n.Status.Simulated)},
+		{Key: "vms", Value: strconv.Itoa(n.Status.VMs)},
+		{Key: "cpus", Value: output.Share(strconv.Itoa(n.Status.Used.CPUs), strconv.Itoa(n.Status.Capacity.CPUs))},
+		{Key: "memory", Value: share(n.Status.Used.MemoryBytes, n.Status.Capacity.MemoryBytes)},
+		{Key: "disk", Value: share(n.Status.Used.DiskBytes, n.Status.Capacity.DiskBytes)},
+		{Key: "host", Value: inv.Hostname},
+		{Key: "os", Value: inv.OS},
+		{Key: "kernel", Value: inv.Kernel},
+		{Key: "cpu model", Value: inv.CPUModel},
+		{Key: "hypervisor", Value: strings.TrimSpace(inv.Hypervisor + " " + inv.HypervisorVersion)},
+		{Key: "acceleration", Value: accelerationLine(inv)},
+		{Key: "confinement", Value: strings.Join(inv.Confinement, "; ")},
+		{Key: "agent", Value: n.Status.AgentVersion},
+		{Key: "epoch", Value: strconv.FormatInt(n.Status.NodeEpoch, 10)},
+	}
+	for _, m := range inv.NUMA {
+		pairs = append(pairs, output.Pair{Key: "numa " + strconv.Itoa(m.ID), Value: "cpus " + m.CPUs + ", " + size(m.MemoryBytes)})
+	}
+	for _, d := range inv.Disks {
+		pairs = append(pairs, output.Pair{Key: "disk " + d.Name, Value: strings.TrimSpace(size(d.SizeBytes) + " " + d.Model)})
+	}
+	return pairs
+}
+
+func accelerationLine(inv api.Inventory) string {
+	if inv.AccelerationReason == "" {
+		return inv.Acceleration
+	}
+	return inv.Acceleration + ": " + inv.AccelerationReason
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return ""
+}
+
+func newNodeToken(a *app) *cobra.Command {
+	cmd := leaf("token", "Make a single-use token with which a host joins", names(), func(cmd *cobra.Command, _ []string) error {
+		c, err := a.connect(cmd)
+		if err != nil {
+			return err
+		}
+		t, err := c.Nodes.Token(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if p := a.printer(); p.Format.ForPrograms() {
+			return p.Document(t)
+		}
+		fmt.Fprintln(a.out, t.Token)
+		fmt.Fprintf(a.err, "it is good once, for %s; on the new host run:\n  %s\n",
+			output.Duration(t.ExpiresAt.Sub(a.clock.Now())), output.Clean(t.Command))
+		return nil
+	})
+	return cmd
+}
+
+func newNodeAction(a *app, verb, short string, act func(client.Nodes, context.Context, string) (api.Node, error)) *cobra.Command {
+	cmd := leaf(verb+" NAME", short, names("NAME"), func(cmd *cobra.Command, args []string) error {
+		c, err := a.connect(cmd)
+		if err != nil {
+			return err
+		}
+		n, err := act(c.Nodes, cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		if p := a.printer(); p.Format.ForPrograms() {
+			return p.Document(n)
+		}
+		fmt.Fprintf(a.out, "node %s: %sed\n", args[0], verb)
+		return nil
+	})
+	cmd.ValidArgsFunction = a.completeNodes
+	return cmd
+}
+
+func newNodeRemove(a *app) *cobra.Command {
+	var w *waitFlags
+	cmd := leaf("remove NAME", "Take a node out of the cluster for ever", names("NAME"), func(cmd *cobra.Command, args []string) error {
+		c, err := a.connect(cmd)
+		if err != nil {
+			return err
+		}
+		ch, err := c.Nodes.Remove(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		return a.settle(cmd, c, "remove "+args[0], ch, w)
+	})
+	w = a.addWait(cmd)
+	cmd.ValidArgsFunction = a.completeNodes
+	return cmd
+}

@@ -1,0 +1,218 @@
+package cli
+
+import (
+	"bufio"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/novacron/novacron/api"
+	"github.com/novacron/novacron/client"
+	"github.com/novacron/novacron/internal/cli/output"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// createFlags are what a person says of a new VM.
+type createFlags struct {
+	image, memory, node string
+	cpus                int
+	disks, forwards     []string
+	labels              []string
+	start               bool
+}
+
+func newVMCreate(a *app) *cobra.Command {
+	var f createFlags
+	var w *waitFlags
+	cmd := leaf("create NAME", "Create a virtual machine", names("NAME"), func(cmd *cobra.Command, args []string) error {
+		req, err := f.request(cmd, args[0])
+		if err != nil {
+			return err
+		}
+		c, err := a.connect(cmd)
+		if err != nil {
+			return err
+		}
+		ch, err := c.VMs.Create(cmd.Context(), req)
+		if err != nil {
+			return err
+		}
+		return a.settle(cmd, c, "create "+args[0], ch, w)
+	})
+	cmd.Example = `  novacron vm create web --image debian --cpus 2 --memory 2GiB --disk 20GiB --start --wait
+  novacron vm create db --image debian --disk 20GiB --disk 100GiB --forward tcp:15432:5432 --label tier=data`
+	fl := cmd.Flags()
+	fl.StringVar(&f.image, "image", "", "`image` it is made from")
+	fl.IntVar(&f.cpus, "cpus", 1, "number of virtual CPUs")
+	fl.StringVar(&f.memory, "memory", "512MiB", "`size` of its memory, such as 512MiB")
+	fl.StringArrayVar(&f.disks, "disk", nil, "`size` of a disk, such as 10GiB; repeat it for more")
+	fl.StringArrayVar(&f.forwards, "forward", nil, "lead a port of the node to the guest: `tcp:[HOSTIP:]HOSTPORT:GUESTPORT`")
+	fl.StringArrayVar(&f.labels, "label", nil, "a label, `key=value`")
+	fl.StringVar(&f.node, "node", "", "place it on this `node` only")
+	fl.BoolVar(&f.start, "start", false, "start it once it is made")
+	w = a.addWait(cmd)
+	mustComplete(cmd.RegisterFlagCompletionFunc("image", a.completeImages))
+	mustComplete(cmd.RegisterFlagCompletionFunc("node", a.completeNodes))
+	return cmd
+}
+
+func (f createFlags) request(cmd *cobra.Command, name string) (api.VMCreate, error) {
+	req := api.VMCreate{Name: name, CPUs: f.cpus, Image: f.image, Node: f.node, Start: f.start}
+	var err error
+	if req.MemoryBytes, err = api.ParseBytes(f.memory); err != nil {
+		return req, usage(cmd, "--memory: %s", err)
+	}
+	for _, d := range f.disks {
+		b, err := api.ParseBytes(d)
+		if err != nil {
+			return req, usage(cmd, "--disk: %s", err)
+		}
+		req.Disks = append(req.Disks, api.VMDiskCreate{SizeBytes: b})
+	}
+	if len(f.forwards) > 0 {
+		nic := api.VMNICCreate{}
+		for _, s := range f.forwards {
+			fwd, err := parseForward(s)
+			if err != nil {
+				return req, usage(cmd, "--forward: %s", err)
+			}
+			nic.Forwards = append(nic.Forwards, fwd)
+		}
+		req.NICs = []api.VMNICCreate{nic}
+	}
+	set, unset, err := parseLabels(f.labels)
+	if err != nil || len(unset) > 0 {
+		return req, usage(cmd, "--label takes key=value")
+	}
+	if len(set) > 0 {
+		req.Labels = set
+	}
+	return req, nil
+}
+
+// parseForward reads tcp:8080:80 and udp:127.0.0.1:5353:53. An IPv6 address
+// stands in brackets.
+func parseForward(s string) (api.Forward, error) {
+	bad := errs.New(errs.InvalidField, "%q is not protocol:[host address:]host port:guest port, as in tcp:8080:80", errs.Clip(s))
+	proto, rest, ok := strings.Cut(s, ":")
+	if !ok || (proto != "tcp" && proto != "udp") {
+		return api.Forward{}, bad
+	}
+	last := strings.LastIndexByte(rest, ':')
+	if last < 0 {
+		return api.Forward{}, bad
+	}
+	host, guest := rest[:last], rest[last+1:]
+	f := api.Forward{Protocol: proto}
+	if i := strings.LastIndexByte(host, ':'); i >= 0 {
+		f.HostIP, host = strings.Trim(host[:i], "[]"), host[i+1:]
+	}
+	var err1, err2 error
+	f.HostPort, err1 = strconv.Atoi(host)
+	f.GuestPort, err2 = strconv.Atoi(guest)
+	if err1 != nil || err2 != nil {
+		return api.Forward{}, bad
+	}
+	return f, nil
+}
+
+// parseLabels reads key=value to set and key- to remove.
+func parseLabels(args []string) (set map[string]string, unset []string, err error) {
+	set = map[string]string{}
+	for _, s := range args {
+		k, v, ok := strings.Cut(s, "=")
+		switch {
+		case ok && k != "":
+			set[k] = v
+		case !ok && len(s) > 1 && strings.HasSuffix(s, "-"):
+			unset = append(unset, strings.TrimSuffix(s, "-"))
+		default:
+			return nil, nil, errs.New(errs.InvalidField, "%q is not a label: write key=value, or key- to remove one", errs.Clip(s))
+		}
+	}
+	return set, unset, nil
+}
+
+func newVMLabel(a *app) *cobra.Command {
+	cmd := leaf("label NAME key=value... key-...", "Set and remove labels of a virtual machine", some("NAME"),
+		func(cmd *cobra.Command, args []string) error {
+			set, unset, err := parseLabels(args[1:])
+			if err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				return usage(cmd, "no label is given: write key=value, or key- to remove one")
+			}
+			c, err := a.connect(cmd)
+			if err != nil {
+				return err
+			}
+			v, err := relabel(cmd, c, args[0], set, unset)
+			if err != nil {
+				return err
+			}
+			if p := a.printer(); p.Format.ForPrograms() {
+				return p.Document(v)
+			}
+			fmt.Fprintf(a.out, "%s: %s\n", v.Name, output.Clean(output.Labels(v.Labels)))
+			return nil
+		})
+	cmd.ValidArgsFunction = a.completeVMs
+	return cmd
+}
+
+// relabelTries bounds how often a change is made anew over someone else's.
+const relabelTries = 5
+
+// relabel changes only the labels named: when another change comes between, it
+// is read and applied again.
+func relabel(cmd *cobra.Command, c *client.Client, vm string, set map[string]string, unset []string) (api.VM, error) {
+	for n := 1; ; n++ {
+		v, err := c.VMs.Get(cmd.Context(), vm)
+		if err != nil {
+			return v, err
+		}
+		labels := map[string]string{}
+		maps.Copy(labels, v.Labels)
+		maps.Copy(labels, set)
+		for _, k := range unset {
+			delete(labels, k)
+		}
+		v, err = c.VMs.Patch(cmd.Context(), v.ID, v.Revision, api.VMPatch{Labels: &labels})
+		if client.CodeOf(err) != string(errs.RevisionMismatch) || n == relabelTries {
+			return v, err
+		}
+	}
+}
+
+func newVMDelete(a *app) *cobra.Command {
+	var w *waitFlags
+	var yes bool
+	cmd := leaf("delete NAME...", "Delete virtual machines and their disks", some("NAME"), func(cmd *cobra.Command, args []string) error {
+		if !yes && !a.confirm(fmt.Sprintf("Delete %s and all disks?", strings.Join(args, ", "))) {
+			return errs.New(errs.Cancelled, "nothing was deleted")
+		}
+		return a.eachVM(cmd, args, w, func(c *client.Client, vm string) (client.Change, error) {
+			return c.VMs.Delete(cmd.Context(), vm)
+		})
+	})
+	cmd.Aliases = []string{"rm"}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask (a script is never asked)")
+	w = a.addWait(cmd)
+	cmd.ValidArgsFunction = a.completeVMs
+	return cmd
+}
+
+// confirm asks a person; a script has decided already.
+func (a *app) confirm(question string) bool {
+	if !isTerminal(a.in) || !isTerminal(a.err) {
+		return true
+	}
+	fmt.Fprintf(a.err, "%s [y/N] ", output.Clean(question))
+	line, err := bufio.NewReader(a.in).ReadString('\n')
+	answer := strings.ToLower(strings.TrimSpace(line))
+	return err == nil && (answer == "y" || answer == "yes")
+}
