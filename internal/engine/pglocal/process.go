@@ -24,7 +24,8 @@ const StopSignal = syscall.SIGINT
 // has started.
 func (c *Cluster) Command() *exec.Cmd {
 	// its life is its supervisor's to end, by StopSignal and not by a kill
-	cmd := exec.CommandContext(context.Background(), filepath.Join(c.bin.Dir, "postgres"), c.opts.settings()...) //nolint:gosec // found by Find
+	postgres := filepath.Join(c.bin.Dir, "postgres")
+	cmd := exec.CommandContext(context.Background(), postgres, c.opts.settings()...) //nolint:gosec // found by Find
 	c.opts.confine(cmd)
 	cmd.ExtraFiles = []*os.File{c.lock}
 	cmd.Stdout = io.Discard

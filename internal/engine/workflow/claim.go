@@ -310,10 +310,12 @@ func lost(err error) error {
 	return err
 }
 
+func (c *claim) unwinding() bool { return c.unwind != nil }
+
 // reportProgress implements Run.Progress.
 func (c *claim) reportProgress(ctx context.Context, percent int) error {
 	total := c.percent(c.pos, percent)
-	if total == c.progress || c.unwind != nil {
+	if total == c.progress || c.unwinding() {
 		return nil
 	}
 	err := c.inTx(ctx, func(tx pgx.Tx) error {

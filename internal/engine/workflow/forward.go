@@ -33,7 +33,7 @@ func (c *claim) run(ctx context.Context) error {
 		return c.attention(ctx, "its journal was written by a version of NovaCron whose "+c.flow.name+
 			" has other steps: run that version until the job has ended")
 	}
-	if c.unwind != nil {
+	if c.unwinding() {
 		return c.backward(ctx)
 	}
 	return c.forward()
@@ -353,7 +353,7 @@ func (c *claim) finishFailed(ctx context.Context, err error, done *doneStep, und
 	}
 	// the count is kept with the last step going forward, the first going back
 	c.pos = len(c.flow.steps) - 1
-	if c.unwind != nil {
+	if c.unwinding() {
 		c.pos = 0
 	}
 	failures := c.ex.opts.MaxFailuresAfter - 1 // a job without a journal keeps no count and is tried slowly

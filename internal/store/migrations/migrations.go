@@ -109,7 +109,8 @@ func Newest() int64 {
 func checkVersion(has, newest int64) error {
 	if has > newest {
 		return errs.New(errs.Unsupported,
-			"the database's schema is version %d and this program knows versions up to %d: a newer NovaCron has migrated it; run that version or newer",
+			"the database's schema is version %d and this program knows versions up to %d: "+
+				"a newer NovaCron has migrated it; run that version or newer",
 			has, newest)
 	}
 	return nil

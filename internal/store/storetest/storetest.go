@@ -36,10 +36,10 @@ type DB struct {
 
 const (
 	testPrefix = "nct_"
-	tplPrefix  = "nctpl_2_" // the number rises when this package makes templates otherwise
+	tplPrefix  = "nctpl_2_" // its number rises when templates are made otherwise
 	oldTest    = time.Hour
 	oldTpl     = 24 * time.Hour
-	// an advisory lock of the database "postgres"
+	// An advisory lock of the database "postgres".
 	lockTemplate = 0x6e637401
 )
 

@@ -156,8 +156,7 @@ func drive(ctx context.Context, opts workflow.Options, sab *saboteur, which id.I
 		}
 		if err != nil {
 			stop()
-			_ = <-done
-			return fmt.Errorf("the job does not end: it is %s %q: %w", state, reason, err)
+			return fmt.Errorf("the job does not end: it is %s %q: %w", state, reason, errors.Join(err, <-done))
 		}
 		if state.Ended() {
 			// the moment after the end may still kill the executor
