@@ -47,11 +47,15 @@ func NewLiveness(s *store.Store, c clock.Clock, log *slog.Logger) *Liveness {
 	return &Liveness{store: s, clock: c, log: log, seen: map[id.ID]sighting{}, heard: map[id.ID]int64{}}
 }
 
-// Heard takes a renewal from a session; it is written with the next batch.
+// Heard takes a renewal from a session: this server sees its number now, and the
+// others once it is written with the next batch.
 func (l *Liveness) Heard(node id.ID, seq int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.heard[node] = max(l.heard[node], seq)
+	if l.seen[node].seq < seq {
+		l.seen[node] = sighting{seq, l.clock.Boot()}
+	}
 }
 
 // Reporting tells whether a node's lease is good.
@@ -115,8 +119,8 @@ func (l *Liveness) look(leases map[id.ID]int64, now time.Duration) {
 		}
 	}
 	for n, seq := range leases {
-		if s, ok := l.seen[n]; !ok || s.seq != seq || blind {
-			l.seen[n] = sighting{seq, now}
+		if s, ok := l.seen[n]; !ok || s.seq < seq || blind {
+			l.seen[n] = sighting{max(seq, s.seq), now}
 		}
 	}
 }

@@ -107,6 +107,9 @@ func (s *Service) Hello(ctx context.Context, h nodelink.Hello, keyHash []byte) (
 	if err != nil {
 		return nodelink.Welcome{}, err
 	}
+	// a hello is a renewal: nobody has to wait for the first heartbeat
+	s.cfg.Live.Heard(h.Node, int64(h.NodeEpoch)<<32)
+	s.cfg.Committed()
 	servers, err := s.cfg.Store.ServerAddresses(ctx)
 	return nodelink.Welcome{Cluster: s.cfg.Cluster.Incarnation, Servers: servers, LeaseMS: LeaseTTL.Milliseconds()}, err
 }
