@@ -444,6 +444,11 @@ func TestDeadlockIsRunAgain(t *testing.T) {
 // and the transaction is not run again.
 func TestCommitUnknown(t *testing.T) {
 	b := newBench(t)
+	var super bool
+	b.must(b.db.App.QueryRow(b.ctx, "SELECT rolsuper FROM pg_roles WHERE rolname = session_user").Scan(&super))
+	if super {
+		t.Skip("this server's roles are put on by a superuser, whose connections cannot end themselves")
+	}
 	_, err := b.db.Owner.Exec(b.ctx, `
 		CREATE FUNCTION hang_up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;
 		CREATE CONSTRAINT TRIGGER hang_up AFTER INSERT ON organizations DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hang_up()`)

@@ -24,6 +24,8 @@ WHERE state IN ('queued', 'running', 'waiting', 'unwinding') AND holder IS NOT N
 -- name: ClaimJobs :many
 -- active is what the claiming executor drives already; a job it holds and does
 -- not drive was dropped (its membership ran out, or a write failed).
+-- The commit does not wait for the disk: nothing is done on a claim before an
+-- entry of its journal has committed, which does, and takes earlier records along.
 WITH due AS (
   SELECT d.id, d.state AS was FROM jobs d
   WHERE d.state IN ('queued', 'running', 'waiting', 'unwinding') AND d.wake_at <= now()
@@ -43,7 +45,8 @@ told AS (
       'target_name', c.target_name, 'step', ''::text, 'wait_reason', c.wait_reason)
   FROM claimed c WHERE c.state <> c.was)
 SELECT id, project_id, kind, target_kind, target_id, target_name, state, params, op_seq, fence, wakes,
-  cancel_requested, progress, unwind_code, unwind_message, created_by, request_id
+  cancel_requested, progress, unwind_code, unwind_message, created_by, request_id,
+  set_config('synchronous_commit', 'off', true) AS relaxed
 FROM claimed;
 
 -- name: StepsOf :many

@@ -148,7 +148,8 @@ told AS (
       'target_name', c.target_name, 'step', ''::text, 'wait_reason', c.wait_reason)
   FROM claimed c WHERE c.state <> c.was)
 SELECT id, project_id, kind, target_kind, target_id, target_name, state, params, op_seq, fence, wakes,
-  cancel_requested, progress, unwind_code, unwind_message, created_by, request_id
+  cancel_requested, progress, unwind_code, unwind_message, created_by, request_id,
+  set_config('synchronous_commit', 'off', true) AS relaxed
 FROM claimed
 `
 
@@ -178,10 +179,13 @@ type ClaimJobsRow struct {
 	UnwindMessage   *string
 	CreatedBy       string
 	RequestID       string
+	Relaxed         string
 }
 
 // active is what the claiming executor drives already; a job it holds and does
 // not drive was dropped (its membership ran out, or a write failed).
+// The commit does not wait for the disk: nothing is done on a claim before an
+// entry of its journal has committed, which does, and takes earlier records along.
 func (q *Queries) ClaimJobs(ctx context.Context, arg ClaimJobsParams) ([]ClaimJobsRow, error) {
 	rows, err := q.db.Query(ctx, claimJobs,
 		arg.Kinds,
@@ -215,6 +219,7 @@ func (q *Queries) ClaimJobs(ctx context.Context, arg ClaimJobsParams) ([]ClaimJo
 			&i.UnwindMessage,
 			&i.CreatedBy,
 			&i.RequestID,
+			&i.Relaxed,
 		); err != nil {
 			return nil, err
 		}
