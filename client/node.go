@@ -44,6 +44,7 @@ func (s Nodes) Uncordon(ctx context.Context, node string) (api.Node, error) {
 }
 
 // Remove takes a node out of the cluster for ever.
-func (s Nodes) Remove(ctx context.Context, node string) (Change, error) {
-	return remove[Change](ctx, s.c, nodePath(node))
+func (s Nodes) Remove(ctx context.Context, node string) error {
+	_, err := remove[struct{}](ctx, s.c, nodePath(node))
+	return err
 }

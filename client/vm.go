@@ -19,9 +19,9 @@ type VMs struct{ c *Client }
 // left to do, the object as it is.
 type Change struct {
 	// Job makes the change; nil if it is already made.
-	Job *api.Job
-	// VM is the machine when it already is as asked.
-	VM *api.VM
+	Job *api.Job `json:"job,omitempty"`
+	// VM is the machine, if the answer holds it.
+	VM *api.VM `json:"vm,omitempty"`
 }
 
 // UnmarshalJSON implements json.Unmarshaler: it tells the two answers apart.
@@ -38,10 +38,11 @@ func (ch *Change) UnmarshalJSON(data []byte) error {
 		return json.Unmarshal(data, &ch.VM)
 	case "job":
 		return json.Unmarshal(data, &ch.Job)
-	default:
-		ch.Job = both.Job
-		return nil
 	}
+	if both.Job != nil && both.Job.ID != "" {
+		ch.Job = both.Job
+	}
+	return nil
 }
 
 func vmPath(vm string) string { return "/vms/" + url.PathEscape(vm) }

@@ -13,7 +13,9 @@ import (
 const completeTimeout = 2 * time.Second
 
 // complete offers names that a list holds; a failure offers nothing.
-func (a *app) complete(cmd *cobra.Command, list func(context.Context, *client.Client) ([]string, error)) ([]string, cobra.ShellCompDirective) {
+func (a *app) complete(cmd *cobra.Command, list func(context.Context, *client.Client) ([]string, error)) (
+	[]string, cobra.ShellCompDirective,
+) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
 	defer cancel()
 	c, err := a.connect(cmd)

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,8 +22,13 @@ func (a *app) connect(cmd *cobra.Command) (*client.Client, error) {
 		return nil, err
 	}
 	cfg.UserAgent = "novacron/" + a.version
+	cfg.RetryFor = retryFor
 	return client.New(cfg)
 }
+
+// retryFor is as long as a server takes to come back, and no longer than a person
+// likes to look at nothing.
+const retryFor = 5 * time.Second
 
 func (a *app) config(cmd *cobra.Command) (client.Config, error) {
 	f := a.flags

@@ -62,7 +62,7 @@ type addFlags struct{ fingerprint, token, setup string }
 
 func newContextAdd(a *app) *cobra.Command {
 	var f addFlags
-	cmd := leaf("add NAME", "Remember a cluster, and make it the current one", names("NAME"), func(cmd *cobra.Command, args []string) error {
+	cmd := leaf("add NAME", "Remember a cluster and make it current", names("NAME"), func(cmd *cobra.Command, args []string) error {
 		made, err := a.newContextFile(cmd, args[0], f)
 		if err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -100,7 +101,7 @@ func writeOwn(path string, raw []byte) error {
 	return os.Rename(f.Name(), path)
 }
 
-func (c contexts) find(name string) (contextFile, bool) {
+func (c *contexts) find(name string) (contextFile, bool) {
 	i := slices.IndexFunc(c.Contexts, func(f contextFile) bool { return f.Name == name })
 	if i < 0 {
 		return contextFile{}, false
@@ -112,5 +113,5 @@ func (c contexts) find(name string) (contextFile, bool) {
 func (c *contexts) put(f contextFile) {
 	c.Contexts = slices.DeleteFunc(c.Contexts, func(old contextFile) bool { return old.Name == f.Name })
 	c.Contexts = append(c.Contexts, f)
-	slices.SortFunc(c.Contexts, func(x, y contextFile) int { return bytes.Compare([]byte(x.Name), []byte(y.Name)) })
+	slices.SortFunc(c.Contexts, func(x, y contextFile) int { return strings.Compare(x.Name, y.Name) })
 }

@@ -26,8 +26,7 @@ start again with the next agent, since nobody wanted them off.`
 // agentFlags are what a person says of an agent.
 type agentFlags struct {
 	join, joinFile string
-	servers        []string
-	sim, share     int
+	sim            int
 }
 
 func newAgent(a *app) *cobra.Command {
@@ -53,12 +52,11 @@ func newAgent(a *app) *cobra.Command {
 	fl.StringVar(&o.Name, "name", "", "the node's `name` when it joins; the host's by default")
 	fl.StringVar(&f.join, "join", "", "join `token`, or - to read it; needed once")
 	fl.StringVar(&f.joinFile, "join-file", "", "`file` of join tokens, one a line; it is removed when read")
-	fl.StringSliceVar(&f.servers, "server", nil, "`host:port` of a server, besides those it remembers")
 	fl.StringVar(&o.RunDir, "run-dir", "", "`folder` of sockets; it must be short")
 	fl.StringVar(&o.RAMDir, "ram-dir", "", "`folder` on a tmpfs for guests' memory")
 	fl.StringVar(&o.Acceleration, "accel", "", "use `kvm|tcg` without proving it")
 	fl.StringVar(&o.QEMU, "qemu", "", "the hypervisor's `program`; found in PATH by default")
-	fl.IntVar(&f.share, "share", 1, "this host holds `N` agents: offer one part in N of it")
+	fl.IntVar(&o.Share, "share", 1, "this host holds `N` agents: offer one part in N of it")
 	fl.IntVar(&f.sim, "sim", 0, "be `N` simulated nodes")
 	cmd.MarkFlagsMutuallyExclusive("join", "join-file")
 	level.add(cmd)
@@ -87,16 +85,22 @@ func (a *app) joinTokens(f agentFlags) ([]string, error) {
 	return strings.Fields(string(b)), nil
 }
 
-// runAgent runs until a signal: SIGINT shuts the guests down, all others leave
-// them.
+// runAgent runs until a signal: SIGINT shuts the guests down, any other leaves
+// them. A second signal ends the agent where it stands, which leaves them too.
 func runAgent(ctx context.Context, o daemon.Options, f agentFlags, tokens []string) error {
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	shutdown := make(chan struct{})
+	o.Shutdown = shutdown
 	got, stop := signals()
 	defer stop()
 	go func() {
-		s := <-got
-		end(stopCause(s))
+		first := <-got
+		stop()
+		if first == syscall.SIGINT {
+			close(shutdown)
+		}
+		end()
 	}()
 	if f.sim > 0 {
 		return daemon.RunSim(ctx, o, f.sim, tokens)
@@ -106,16 +110,3 @@ func runAgent(ctx context.Context, o daemon.Options, f agentFlags, tokens []stri
 	}
 	return daemon.Run(ctx, o)
 }
-
-// errStopped is the end of an agent that leaves its guests.
-var errStopped = errors.New("the agent was asked to end")
-
-func stopCause(s os.Signal) error {
-	if s == syscall.SIGINT {
-		return errShutdown
-	}
-	return errStopped
-}
-
-// errShutdown is the end of an agent that shuts its guests down.
-var errShutdown = errors.New("the agent was asked to end with its virtual machines")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/client"
+	"github.com/novacron/novacron/internal/cli/local"
 	"github.com/novacron/novacron/internal/cli/output"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
@@ -68,7 +69,7 @@ func (a *app) reportError(p output.Printer, cmd *cobra.Command, err error) {
 // stay in its log.
 func causeOf(err error, public *api.Error) string {
 	if ours, ok := errors.AsType[*errs.Error](err); ok {
-		if cause := ours.Unwrap(); cause != nil {
+		if cause := ours.Unwrap(); cause != nil && !errors.Is(cause, local.ErrRunning) {
 			return cause.Error()
 		}
 		return ""

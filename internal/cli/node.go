@@ -179,19 +179,19 @@ func newNodeAction(a *app, verb, short string, act func(client.Nodes, context.Co
 }
 
 func newNodeRemove(a *app) *cobra.Command {
-	var w *waitFlags
 	cmd := leaf("remove NAME", "Take a node out of the cluster for ever", names("NAME"), func(cmd *cobra.Command, args []string) error {
 		c, err := a.connect(cmd)
 		if err != nil {
 			return err
 		}
-		ch, err := c.Nodes.Remove(cmd.Context(), args[0])
-		if err != nil {
+		if err := c.Nodes.Remove(cmd.Context(), args[0]); err != nil {
 			return err
 		}
-		return a.settle(cmd, c, "remove "+args[0], ch, w)
+		if !a.printer().Format.ForPrograms() {
+			fmt.Fprintf(a.out, "node %s: removed\n", args[0])
+		}
+		return nil
 	})
-	w = a.addWait(cmd)
 	cmd.ValidArgsFunction = a.completeNodes
 	return cmd
 }

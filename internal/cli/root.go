@@ -107,12 +107,10 @@ func names(want ...string) cobra.PositionalArgs {
 	}
 }
 
-// some takes one argument or more.
-func some(what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return usage(cmd, "%s is missing: %s %s...", what, cmd.CommandPath(), what)
-		}
-		return nil
+// someNames takes one name or more.
+func someNames(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usage(cmd, "NAME is missing: %s NAME...", cmd.CommandPath())
 	}
+	return nil
 }

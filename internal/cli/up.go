@@ -141,7 +141,8 @@ func (a *app) showInstance(s local.Summary, already bool) {
 	fmt.Fprint(a.out, s.String())
 	fmt.Fprintf(a.out, "\nTry next:\n  novacron status\n  novacron vm list\n")
 	if s.SetupToken != "" {
-		fmt.Fprintf(a.out, "From another machine:\n  novacron context add NAME --address %s --fingerprint %s --setup-token -\n", s.Address, s.Fingerprint)
+		fmt.Fprintf(a.out, "From another machine:\n  novacron context add NAME --address %s --fingerprint %s --setup-token -\n",
+			s.Address, s.Fingerprint)
 	}
 }
 

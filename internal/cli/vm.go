@@ -139,7 +139,7 @@ func forwards(all []api.Forward) string {
 // newVMAction makes a verb that takes names and nothing else.
 func newVMAction(a *app, verb, short string, act func(client.VMs, context.Context, string) (client.Change, error)) *cobra.Command {
 	var w *waitFlags
-	cmd := leaf(verb+" NAME...", short, some("NAME"), func(cmd *cobra.Command, args []string) error {
+	cmd := leaf(verb+" NAME...", short, someNames, func(cmd *cobra.Command, args []string) error {
 		return a.eachVM(cmd, args, w, func(c *client.Client, vm string) (client.Change, error) {
 			return act(c.VMs, cmd.Context(), vm)
 		})
@@ -150,11 +150,13 @@ func newVMAction(a *app, verb, short string, act func(client.VMs, context.Contex
 }
 
 // newVMStop makes a verb that says how to shut down.
-func newVMStop(a *app, verb, short string, act func(client.VMs, context.Context, string, api.VMStop) (client.Change, error)) *cobra.Command {
+func newVMStop(a *app, verb, short string,
+	act func(client.VMs, context.Context, string, api.VMStop) (client.Change, error),
+) *cobra.Command {
 	var w *waitFlags
 	var how api.VMStop
 	var grace int
-	cmd := leaf(verb+" NAME...", short, some("NAME"), func(cmd *cobra.Command, args []string) error {
+	cmd := leaf(verb+" NAME...", short, someNames, func(cmd *cobra.Command, args []string) error {
 		if cmd.Flags().Changed("grace") {
 			how.GraceSeconds = &grace
 		}

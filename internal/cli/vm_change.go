@@ -137,7 +137,7 @@ func parseLabels(args []string) (set map[string]string, unset []string, err erro
 }
 
 func newVMLabel(a *app) *cobra.Command {
-	cmd := leaf("label NAME key=value... key-...", "Set and remove labels of a virtual machine", some("NAME"),
+	cmd := leaf("label NAME key=value... key-...", "Set and remove labels of a virtual machine", someNames,
 		func(cmd *cobra.Command, args []string) error {
 			set, unset, err := parseLabels(args[1:])
 			if err != nil {
@@ -191,7 +191,7 @@ func relabel(cmd *cobra.Command, c *client.Client, vm string, set map[string]str
 func newVMDelete(a *app) *cobra.Command {
 	var w *waitFlags
 	var yes bool
-	cmd := leaf("delete NAME...", "Delete virtual machines and their disks", some("NAME"), func(cmd *cobra.Command, args []string) error {
+	cmd := leaf("delete NAME...", "Delete virtual machines and their disks", someNames, func(cmd *cobra.Command, args []string) error {
 		if !yes && !a.confirm(fmt.Sprintf("Delete %s and all disks?", strings.Join(args, ", "))) {
 			return errs.New(errs.Cancelled, "nothing was deleted")
 		}

@@ -20,7 +20,7 @@ const leaveByte = 0x1d
 
 func newVMConsole(a *app) *cobra.Command {
 	var timeout time.Duration
-	cmd := leaf("console NAME", "Attach to the serial console; Ctrl-] leaves", names("NAME"), func(cmd *cobra.Command, args []string) error {
+	cmd := leaf("console NAME", "Attach to the serial console", names("NAME"), func(cmd *cobra.Command, args []string) error {
 		c, err := a.connect(cmd)
 		if err != nil {
 			return err

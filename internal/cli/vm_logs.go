@@ -15,7 +15,7 @@ import (
 func newVMLogs(a *app) *cobra.Command {
 	var follow bool
 	tail := -1
-	cmd := leaf("logs NAME", "Print what the guest wrote to its serial console", names("NAME"), func(cmd *cobra.Command, args []string) error {
+	cmd := leaf("logs NAME", "Print the guest's serial console", names("NAME"), func(cmd *cobra.Command, args []string) error {
 		c, err := a.connect(cmd)
 		if err != nil {
 			return err

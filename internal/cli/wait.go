@@ -42,16 +42,10 @@ func (a *app) waits(cmd *cobra.Command, w *waitFlags) bool {
 func (a *app) settle(cmd *cobra.Command, c *client.Client, what string, ch client.Change, w *waitFlags) error {
 	p := a.printer()
 	switch {
-	case ch.Job == nil && ch.VM != nil:
-		if p.Format.ForPrograms() {
-			return p.Document(ch.VM)
-		}
-		fmt.Fprintf(a.out, "%s: nothing to do, it is %s\n", what, output.Clean(ch.VM.Status.State))
-		return nil
+	case ch.Job == nil && p.Format.ForPrograms():
+		return p.Document(ch)
 	case ch.Job == nil:
-		if !p.Format.ForPrograms() {
-			fmt.Fprintf(a.out, "%s: done\n", what)
-		}
+		fmt.Fprintf(a.out, "%s: nothing was left to do\n", what)
 		return nil
 	case a.waits(cmd, w):
 		return a.follow(cmd.Context(), c, ch.Job.ID, w.timeout)

@@ -21,7 +21,7 @@ func Detach(ctx context.Context, o Options) (s Summary, already bool, err error)
 		return s, running, err
 	}
 	s, err = detach(ctx, o)
-	if errors.Is(err, errRunning) { // someone was faster
+	if errors.Is(err, ErrRunning) { // someone was faster
 		if s, running, other := awaitOther(ctx, o); running && other == nil {
 			return s, true, nil
 		}
@@ -39,7 +39,8 @@ func awaitOther(ctx context.Context, o Options) (Summary, bool, error) {
 			return s, running, err
 		}
 		if err := o.Clock.Sleep(ctx, 100*time.Millisecond); err != nil {
-			return s, true, errs.New(errs.Timeout, "the instance in %s is starting or stopping and does not get ready", o.Paths.Data).Because(err)
+			e := errs.New(errs.Timeout, "the instance in %s is starting or stopping and does not get ready", o.Paths.Data)
+			return s, true, e.Because(err)
 		}
 	}
 }
@@ -61,7 +62,7 @@ func detach(ctx context.Context, o Options) (Summary, error) {
 		return Summary{}, hostError(err, "a pipe cannot be made")
 	}
 	defer func() { _ = listen.Close() }()
-	cmd := exec.Command("/proc/self/exe", o.arguments()...)
+	cmd := exec.Command("/proc/self/exe", o.arguments()...) //nolint:gosec,noctx // this very program, which outlives us
 	cmd.Args[0] = "novacron"
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
 	cmd.ExtraFiles = []*os.File{told}
@@ -102,7 +103,8 @@ func watchStart(ctx context.Context, o Options, cmd *exec.Cmd, listen *os.File) 
 	case failed != nil:
 		return Summary{}, failed
 	default:
-		return Summary{}, errs.New(errs.HostFailure, "the instance ended while it started; the end of %s tells why", o.Paths.log("up")).Because(err)
+		e := errs.New(errs.HostFailure, "the instance ended while it started; the end of %s tells why", o.Paths.log("up"))
+		return Summary{}, e.Because(err)
 	}
 }
 

@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/novacron/novacron/internal/driver/hypervisor/keeper"
 	"github.com/novacron/novacron/internal/driver/hypervisor/process"
 	"github.com/novacron/novacron/internal/driver/hypervisor/uids"
 	"github.com/novacron/novacron/internal/vocab/clock"
@@ -70,16 +72,16 @@ func Running(p Paths) (s Summary, ready, running bool, err error) {
 
 // Leftovers lists the guests' processes that run although no up does.
 func Leftovers(p Paths) []process.Identity {
-	records, err := filepath.Glob(filepath.Join(p.nodes(), "*", "vms", "*", "proc.json"))
+	records, err := filepath.Glob(filepath.Join(p.nodes(), "*", "guests", "vms", "*", keeper.ProcFile))
 	if err != nil {
 		return nil
 	}
 	var alive []process.Identity
 	for _, r := range records {
-		for _, id := range guestProcesses(r) {
-			if id.Alive() {
-				alive = append(alive, id)
-			}
+		b, err := os.ReadFile(r)
+		var proc keeper.Proc
+		if err == nil && json.Unmarshal(b, &proc) == nil && proc.Hypervisor.Alive() {
+			alive = append(alive, proc.Hypervisor)
 		}
 	}
 	return alive
@@ -87,21 +89,8 @@ func Leftovers(p Paths) []process.Identity {
 
 // Clean removes what the instance left on this machine, and nothing else.
 func Clean(p Paths) (removed []string, err error) {
-	if _, held, err := locked(p); err != nil || held {
-		if held {
-			err = errs.New(errs.Conflict, "the instance in %s runs: stop it first with 'novacron down'", p.Data)
-		}
+	if err := mayClean(p); err != nil {
 		return nil, err
-	}
-	if exists(p.Data) {
-		if _, ours := readMarker(p); !ours {
-			return nil, errs.New(errs.Conflict, "%s was not made by 'novacron up' (it has no %s), so it is not removed",
-				p.Data, filepath.Base(p.marker()))
-		}
-	}
-	if left := Leftovers(p); len(left) > 0 {
-		return nil, errs.New(errs.InUse, "%d virtual machine processes of %s still run: 'novacron up --detach' and then 'novacron down' ends them in order",
-			len(left), p.Data)
 	}
 	if err := releaseUsers(p); err != nil {
 		return nil, err
@@ -122,6 +111,26 @@ func Clean(p Paths) (removed []string, err error) {
 		}
 	}
 	return removed, nil
+}
+
+// mayClean refuses while anything runs, and what is not ours.
+func mayClean(p Paths) error {
+	_, held, err := locked(p)
+	if err != nil {
+		return err
+	}
+	if held {
+		return errs.New(errs.Conflict, "the instance in %s runs: stop it first with 'novacron down'", p.Data)
+	}
+	if _, ours := readMarker(p); exists(p.Data) && !ours {
+		return errs.New(errs.Conflict, "%s was not made by 'novacron up' (it has no %s), so it is not removed",
+			p.Data, filepath.Base(p.marker()))
+	}
+	if left := Leftovers(p); len(left) > 0 {
+		return errs.New(errs.InUse, "%d virtual machines of %s still run: 'novacron up --detach' adopts them, 'novacron down' shuts them down",
+			len(left), p.Data)
+	}
+	return nil
 }
 
 // owned is everything up makes, the marker last: a clean that breaks off can be

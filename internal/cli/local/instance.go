@@ -35,8 +35,8 @@ type state struct {
 	Children map[string]process.Identity `json:"children"`
 }
 
-// errRunning says that another process holds the instance.
-var errRunning = errors.New("the instance runs already")
+// ErrRunning says that another process holds the instance.
+var ErrRunning = errors.New("the instance runs already")
 
 // takeLock takes the instance, or says who has it.
 func takeLock(p Paths) (*os.File, error) {
@@ -48,7 +48,7 @@ func takeLock(p Paths) (*os.File, error) {
 		pid := holder(f)
 		_ = f.Close()
 		return nil, errs.New(errs.Conflict, "the instance in %s runs already, as process %s: stop it with 'novacron down', "+
-			"or use another --data-dir and --listen", p.Data, pid).Because(errRunning)
+			"or use another --data-dir and --listen", p.Data, pid).Because(ErrRunning)
 	}
 	err = f.Truncate(0)
 	if err == nil {
@@ -136,6 +136,9 @@ func hostError(err error, format string, args ...any) error {
 	return errs.New(errs.HostFailure, format, args...).Because(err)
 }
 
+// passable lets other users through to what is theirs, and see nothing.
+const passable os.FileMode = 0o711
+
 // makeDirs makes the places of the instance.
 func makeDirs(p Paths, owner *pglocal.Owner) error {
 	if err := claimRun(p); err != nil {
@@ -148,7 +151,7 @@ func makeDirs(p Paths, owner *pglocal.Owner) error {
 		mode  os.FileMode
 		owner *pglocal.Owner
 	}{
-		{p.logs(), 0o700, nil}, {p.nodes(), 0o711, nil}, {p.server(), 0o700, owner}, {filepath.Dir(p.Socket()), 0o700, owner},
+		{p.logs(), 0o700, nil}, {p.nodes(), passable, nil}, {p.server(), 0o700, owner}, {filepath.Dir(p.Socket()), 0o700, owner},
 	} {
 		err := os.MkdirAll(d.path, d.mode)
 		if err == nil {
@@ -167,10 +170,10 @@ func makeDirs(p Paths, owner *pglocal.Owner) error {
 // claimData makes the data folder ours. One that holds anything else is left
 // alone: clean would remove it.
 func claimData(p Paths) error {
-	if err := os.MkdirAll(filepath.Dir(p.Data), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(p.Data), 0o755); err != nil { //nolint:gosec // guests' users pass through
 		return hostError(err, "the folder above %s cannot be made", p.Data)
 	}
-	if err := os.Mkdir(p.Data, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Mkdir(p.Data, passable); err != nil && !errors.Is(err, fs.ErrExist) {
 		return hostError(err, "the data folder %s cannot be made", p.Data)
 	}
 	if _, ours := readMarker(p); ours {
@@ -184,7 +187,7 @@ func claimData(p Paths) error {
 		return errs.New(errs.Conflict, "%s is not empty and was not made by 'novacron up' (it holds %s): choose another --data-dir",
 			p.Data, errs.Clip(entries[0].Name()))
 	}
-	if err := os.Chmod(p.Data, 0o711); err != nil {
+	if err := os.Chmod(p.Data, passable); err != nil {
 		return hostError(err, "the data folder %s is not ours", p.Data)
 	}
 	return writeJSON(p.marker(), marker{MadeBy: madeBy})
@@ -195,7 +198,7 @@ func claimData(p Paths) error {
 func claimRun(p Paths) error {
 	mode := os.FileMode(0o700)
 	if os.Geteuid() == 0 {
-		mode = 0o711 // the server's user passes through
+		mode = passable // the server's user passes through
 	}
 	if err := os.Mkdir(p.Run, mode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return hostError(err, "the run folder %s cannot be made", p.Run)

@@ -90,7 +90,8 @@ func (o Options) owner() (*pglocal.Owner, error) {
 	u, err := user.Lookup(systemUser)
 	if err != nil {
 		return nil, errs.New(errs.HostFailure, "the system user %s does not exist (PostgreSQL refuses to run as root): "+
-			"run scripts/setup, or: useradd --system --user-group --home-dir /var/lib/novacron --no-create-home --shell /usr/sbin/nologin %s",
+			"run scripts/setup, or: useradd --system --user-group --home-dir "+rootData+
+			" --no-create-home --shell /usr/sbin/nologin %s",
 			systemUser, systemUser).Because(err)
 	}
 	uid, err1 := strconv.Atoi(u.Uid)

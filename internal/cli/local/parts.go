@@ -95,7 +95,7 @@ func (s *supervisor) self(name string, args ...string) (cmd *exec.Cmd, done func
 	if program == "" {
 		program = "/proc/self/exe"
 	}
-	cmd = exec.Command(program, args...)
+	cmd = exec.Command(program, args...) //nolint:noctx // it outlives what starts it, and is stopped by signals
 	cmd.Args[0] = "novacron"
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
 	cmd.Env = environment()
@@ -174,6 +174,35 @@ func (s *supervisor) startAgents(ctx, life context.Context) error {
 			return err
 		}
 	}
+	return s.awaitReports(ctx, c)
+}
+
+// awaitReports waits until the nodes of this instance can be given VMs: a node
+// that has just joined has still to report. One that does not is shown as unknown
+// and is no reason to fail.
+func (s *supervisor) awaitReports(ctx context.Context, c *client.Client) error {
+	const patience = 10 * time.Second
+	ours := map[string]bool{}
+	for i := 1; i <= s.o.Nodes; i++ {
+		ours[nodeName(i)] = true
+	}
+	for until := s.o.Clock.Boot() + patience; s.o.Clock.Boot() < until; {
+		missing := 0
+		for n, err := range c.Nodes.All(ctx, client.ListOptions{}) {
+			if err != nil {
+				return err
+			}
+			if n.Status.State == "unknown" && (ours[n.Name] || n.Status.Simulated) {
+				missing++
+			}
+		}
+		if missing == 0 {
+			return nil
+		}
+		if err := s.o.Clock.Sleep(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -202,7 +231,7 @@ func (s *supervisor) startAgent(life context.Context, c *client.Client, name str
 		name: name, orphan: syscall.SIGTERM,
 		signals: []stopStep{{syscall.SIGINT, shutdownGrace}, {syscall.SIGTERM, 10 * time.Second}},
 		command: func(ctx context.Context) (*exec.Cmd, func(), error) {
-			args := append([]string{"agent", "--server", s.listen}, args...)
+			args := append([]string{"agent"}, args...)
 			if n := unjoined(); n > 0 {
 				file := s.o.Paths.joinFile(name)
 				if err := mint(ctx, c, file, n); err != nil {

@@ -61,7 +61,8 @@ func tryPort(ctx context.Context, listen string) error {
 func portError(listen, port string, err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return errs.New(errs.Conflict, "the port %s is taken by %s: stop that, or choose another port with --listen", port, portHolder(port)).Because(err)
+		e := errs.New(errs.Conflict, "the port %s is taken by %s: stop that, or choose another port with --listen", port, portHolder(port))
+		return e.Because(err)
 	case errors.Is(err, unix.EACCES):
 		return errs.New(errs.Forbidden, "this user may not listen on port %s: choose one above 1023 with --listen", port).Because(err)
 	case errors.Is(err, unix.EADDRNOTAVAIL):

@@ -41,7 +41,7 @@ func (m *MessageError) err() error {
 	e := errs.New(m.Code, "%s", m.Message)
 	var causes []error
 	if m.Running {
-		causes = append(causes, errRunning)
+		causes = append(causes, ErrRunning)
 	}
 	if m.Cause != "" {
 		causes = append(causes, errors.New(m.Cause))
@@ -91,7 +91,7 @@ func (n *Notifier) Failed(err error) {
 	if err == nil {
 		return
 	}
-	m := &MessageError{Code: errs.CodeOf(err), Message: err.Error(), Running: errors.Is(err, errRunning)}
+	m := &MessageError{Code: errs.CodeOf(err), Message: err.Error(), Running: errors.Is(err, ErrRunning)}
 	if e, ok := errors.AsType[*errs.Error](err); ok {
 		m.Message = e.Message
 		if cause := e.Unwrap(); cause != nil {

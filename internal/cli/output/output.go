@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -32,12 +33,7 @@ var Formats = []string{string(Table), string(Wide), string(JSON), string(YAML)}
 
 // Parse reads the name of a format.
 func Parse(s string) (Format, bool) {
-	for _, f := range Formats {
-		if s == f {
-			return Format(s), true
-		}
-	}
-	return "", false
+	return Format(s), slices.Contains(Formats, s)
 }
 
 // ForPrograms tells whether a program reads the output.
