@@ -26,6 +26,9 @@ const (
 	SerialFD  = 4
 
 	specFD = 5
+
+	// lockFD is where a keeper finds the lock of its record folder, already held.
+	lockFD = 3
 )
 
 // Config is what a keeper is told, on its standard input.

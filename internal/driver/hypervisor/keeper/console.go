@@ -22,6 +22,8 @@ const (
 	maxClients = 64
 	// farewell is how long readers may take for the rest when all is over.
 	farewell = 5 * time.Second
+	// patience is how long a guest waits for its log's disk, once.
+	patience = time.Second
 	// nudge is how often a stuck writer is looked after.
 	nudge = time.Second
 )
@@ -96,15 +98,30 @@ func (k *console) attach(path string) error {
 	return nil
 }
 
-// drain takes whatever the guest says, at once and for ever.
+// drain takes whatever the guest says, at once and for ever. A guest that talks
+// faster than the disk writes is slowed to it; a disk that does not move at all is
+// waited for once, and then loses bytes until it has caught up.
 func (k *console) drain() {
 	defer close(k.drained)
 	defer func() { _ = k.ring.Close() }()
-	_, _ = io.Copy(k.ring, onlyReader{k.line})
+	buf := make([]byte, 16<<10)
+	lossy := false
+	for {
+		n, err := k.line.Read(buf)
+		_, _ = k.ring.Write(buf[:n])
+		if err != nil {
+			return
+		}
+		switch behind := k.ring.End() - k.log.written(); {
+		case behind <= ringBytes/2:
+			lossy = false
+		case !lossy:
+			ctx, stop := k.within(patience)
+			lossy = k.log.wait(ctx, k.ring.End()-ringBytes/2) != nil
+			stop()
+		}
+	}
 }
-
-// onlyReader hides the faster ways of a connection that would bypass the ring.
-type onlyReader struct{ io.Reader }
 
 // record brings the stream to the files at its own pace.
 func (k *console) record() {
@@ -240,6 +257,10 @@ func (k *console) follow(c *net.UnixConn, from int64) {
 		}
 	}
 }
+
+// onlyReader and onlyWriter hide the faster ways of a connection, which would
+// bypass what is around it.
+type onlyReader struct{ io.Reader }
 
 type onlyWriter struct{ io.Writer }
 

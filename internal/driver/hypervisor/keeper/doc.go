@@ -9,7 +9,7 @@
 //
 // # Who owns what
 //
-// The keeper owns the VM's record folder while it holds the lock file there: it
+// The keeper owns the VM's record folder while the lock file there is held: it
 // writes proc.json, exit.json and the log segments. The driver that started it
 // owns everything else, and cleans the folder up once the keeper is gone. The
 // sockets (control, serial, keeper) are made by the keeper, mode 0600; the first
@@ -18,7 +18,8 @@
 //
 // # Order of a start
 //
-//  1. lock the folder, make the sockets
+//  1. the agent locks the folder and starts the keeper, which inherits the lock;
+//     the keeper makes the sockets
 //  2. start keeper-exec, which waits
 //  3. write proc.json: both processes, by pid, start time and boot; flushed
 //  4. tell keeper-exec what to become; it confines itself and execs

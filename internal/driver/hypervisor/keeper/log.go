@@ -124,6 +124,13 @@ func (w *logWriter) rotate() {
 	w.cur, w.size = f, 0
 }
 
+// written is the offset up to which everything was written or given up.
+func (w *logWriter) written() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.at
+}
+
 // wait returns once everything before offset was written or given up.
 func (w *logWriter) wait(ctx context.Context, offset int64) error {
 	for {

@@ -25,6 +25,7 @@ func Main([]string) int {
 	debug.SetGCPercent(25)
 	ignoreSignals()
 	unix.Umask(0o077)
+	unix.CloseOnExec(lockFD) // held for this process's life, and by it alone
 	k := &keeper{clock: clock.System{}}
 	err := json.NewDecoder(os.Stdin).Decode(&k.cfg)
 	if err == nil {
@@ -76,7 +77,6 @@ type keeper struct {
 	cfg   Config
 	clock clock.Clock
 	root  *os.Root
-	lock  *os.File
 	proc  Proc
 	child *exec.Cmd
 	said  *tail
@@ -87,9 +87,6 @@ func (k *keeper) start() error {
 	var err error
 	if k.root, err = os.OpenRoot(k.cfg.Dir); err != nil {
 		return fmt.Errorf("open the record folder: %w", err)
-	}
-	if err := k.takeLock(); err != nil {
-		return err
 	}
 	if err := join(k.cfg.Cgroups); err != nil {
 		return err
@@ -116,17 +113,6 @@ func (k *keeper) start() error {
 	}
 	if err := k.con.attach(k.cfg.Serial); err != nil {
 		return fmt.Errorf("attach to the serial console: %w", err)
-	}
-	return nil
-}
-
-func (k *keeper) takeLock() error {
-	var err error
-	if k.lock, err = k.root.OpenFile(LockFile, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		return fmt.Errorf("open the lock: %w", err)
-	}
-	if err := unix.Flock(int(k.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("another keeper holds this VM: %w", err)
 	}
 	return nil
 }

@@ -29,6 +29,11 @@ func Start(ctx context.Context, binary, title string, c Config) (Proc, error) {
 	if err != nil {
 		return Proc{}, err
 	}
+	lock, err := takeLock(filepath.Join(c.Dir, LockFile))
+	if err != nil {
+		return Proc{}, err
+	}
+	defer func() { _ = lock.Close() }()
 	stderr, err := os.OpenFile(filepath.Join(c.Dir, stderrFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return Proc{}, err
@@ -42,6 +47,7 @@ func Start(ctx context.Context, binary, title string, c Config) (Proc, error) {
 	cmd := exec.Command(binary, Face, title)
 	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=2", "GOTRACEBACK=single"}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), w, stderr
+	cmd.ExtraFiles = []*os.File{lock}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	_ = w.Close()
@@ -52,6 +58,21 @@ func Start(ctx context.Context, binary, title string, c Config) (Proc, error) {
 	stop := context.AfterFunc(ctx, func() { _ = r.Close() })
 	defer stop()
 	return readReport(ctx, r)
+}
+
+// takeLock takes the lock of a record folder for a keeper that is about to be
+// started and inherits it. So there is no moment between the start of a keeper
+// and its end at which the folder looks free.
+func takeLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("another keeper holds this VM: %w", err)
+	}
+	return f, nil
 }
 
 func readReport(ctx context.Context, r io.Reader) (Proc, error) {

@@ -168,7 +168,8 @@ func (d *Driver) removeCgroup(ctx context.Context, v id.ID) error {
 // with this uid finds none of them. Disks may be gone by now.
 func takeBackDisks(rec machineRecord) {
 	for _, disk := range rec.Machine.Disks {
-		if !disk.ReadOnly {
+		var s unix.Stat_t
+		if unix.Lstat(disk.File.Path, &s) == nil && int(s.Uid) == rec.UID {
 			_ = os.Lchown(disk.File.Path, os.Getuid(), os.Getgid())
 		}
 	}

@@ -406,6 +406,19 @@ func (g *guest) watchControl() {
 	}
 }
 
+// abandon ends the watch over an incarnation that is being thrown away, without
+// a judgement of its end.
+func (g *guest) abandon() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case <-g.ended:
+	default:
+		close(g.ended)
+	}
+	g.muted = true
+}
+
 // letGo frees the driver's own hold; the guest goes on.
 func (g *guest) letGo() {
 	g.mu.Lock()

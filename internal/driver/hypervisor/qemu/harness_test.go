@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,8 @@ func TestMain(m *testing.M) {
 			os.Exit(keeper.Main(os.Args[2:]))
 		case keeper.ExecFace:
 			os.Exit(keeper.ExecMain(os.Args[2:]))
+		case agentFace:
+			os.Exit(agentMain())
 		}
 	}
 	os.Exit(m.Run())
@@ -58,6 +61,7 @@ type harness struct {
 	driver *qemu.Driver
 	dir    string
 	vms    []id.ID
+	once   sync.Once
 }
 
 func newHarness(t *testing.T, sink contract.Sink) *harness {
@@ -81,7 +85,7 @@ func newHarness(t *testing.T, sink contract.Sink) *harness {
 		Logger:    slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	}}
 	h.open()
-	t.Cleanup(h.cleanUp)
+	t.Cleanup(h.finish)
 	return h
 }
 
@@ -101,6 +105,9 @@ func (h *harness) open() {
 	}
 	h.driver = d
 }
+
+// finish cleans up once.
+func (h *harness) finish() { h.once.Do(h.cleanUp) }
 
 // cleanUp ends whatever is left, through the driver where that works.
 func (h *harness) cleanUp() {

@@ -49,6 +49,9 @@ func (d *Driver) Launch(ctx context.Context, m contract.Machine) (contract.Statu
 		if done || err != nil {
 			return s, err
 		}
+		if s.Phase == vm.PhaseStarting {
+			old.abandon()
+		}
 	}
 	if err := checkFiles(m); err != nil {
 		return contract.Status{}, err
@@ -120,10 +123,11 @@ func checkFiles(m contract.Machine) error {
 // launch makes everything, starts, connects and lets the guest go. On failure it
 // takes all of that back.
 func (d *Driver) launch(ctx context.Context, m contract.Machine, host hostRecord) (contract.Status, error) {
+	old := d.guest(m.VM)
 	if err := d.wipe(ctx, m.VM); err != nil {
 		return contract.Status{}, errs.New(errs.HostFailure, "what VM %s left on this node could not all be removed", m.VM).Because(err)
 	}
-	if old := d.guest(m.VM); old != nil {
+	if old != nil {
 		old.letGo()
 		d.forget(m.VM)
 	}
@@ -288,14 +292,36 @@ func giveFiles(g *guest) error {
 		}
 	}
 	for _, p := range paths {
-		// O_NOFOLLOW: a path of ours that became a link is somebody's trick.
-		f, err := os.OpenFile(p, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-		if err == nil {
-			err = errors.Join(f.Chown(g.rec.UID, g.rec.UID), f.Chmod(0o600), f.Close())
+		if err := g.giveFile(p); err != nil {
+			return err
 		}
-		if err != nil {
-			return errs.New(errs.HostFailure, "a disk or the memory of VM %s cannot be given to its user", g.ref.VM).Because(err)
-		}
+	}
+	return nil
+}
+
+// giveFile gives one file to the guest's user. A file that belongs to the user of
+// another guest is in use by it, and stays its own.
+func (g *guest) giveFile(path string) error {
+	broken := errs.New(errs.HostFailure, "a disk or the memory of VM %s cannot be given to its user", g.ref.VM)
+	// O_NOFOLLOW: a path of ours that became a link is somebody's trick.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return broken.Because(err)
+	}
+	defer func() { _ = f.Close() }()
+	var s unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &s); err != nil {
+		return broken.Because(err)
+	}
+	lent, err := g.d.users.LentToOther(int(s.Uid), g.at.records)
+	if err != nil {
+		return broken.Because(err)
+	}
+	if lent {
+		return errs.New(errs.InUse, "a disk of VM %s is in use by another VM of this node", g.ref.VM)
+	}
+	if err := errors.Join(f.Chown(g.rec.UID, g.rec.UID), f.Chmod(0o600)); err != nil {
+		return broken.Because(err)
 	}
 	return nil
 }

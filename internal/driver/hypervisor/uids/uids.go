@@ -179,6 +179,23 @@ func (p *Pool) Release(owner string) error {
 	})
 }
 
+// LentToOther tells whether the uid is one of the pool's that somebody else than
+// the owner has.
+func (p *Pool) LentToOther(uid int, owner string) (lent bool, err error) {
+	if !p.ids.has(uid) {
+		return false, nil
+	}
+	err = p.locked(func(root *os.Root) error {
+		b, err := root.ReadFile(strconv.Itoa(uid))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		lent = err == nil && string(b) != owner && !p.abandoned(root, strconv.Itoa(uid))
+		return err
+	})
+	return lent, err
+}
+
 // Owners lists who has claims, by uid.
 func (p *Pool) Owners() (map[int]string, error) {
 	out := map[int]string{}

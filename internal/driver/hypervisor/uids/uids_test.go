@@ -56,6 +56,25 @@ func TestEachOwnerHasOneOfItsOwn(t *testing.T) {
 	claim(t, p, owner(t))
 }
 
+func TestLentToOther(t *testing.T) {
+	p := pool(t, t.TempDir(), 4)
+	a, b := owner(t), owner(t)
+	uid := claim(t, p, a)
+	for who, want := range map[string]bool{a: false, b: true} {
+		if got, err := p.LentToOther(uid, who); err != nil || got != want {
+			t.Errorf("lent to other: %v, %v, want %v", got, err, want)
+		}
+	}
+	if err := p.Release(a); err != nil {
+		t.Fatal(err)
+	}
+	for _, free := range []int{uid, 0} {
+		if got, err := p.LentToOther(free, b); err != nil || got {
+			t.Errorf("%d is lent: %v, %v", free, got, err)
+		}
+	}
+}
+
 func TestAgentsOfOneMachineShareNothing(t *testing.T) {
 	dir := t.TempDir()
 	var mu sync.Mutex

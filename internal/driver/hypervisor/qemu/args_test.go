@@ -1,0 +1,163 @@
+package qemu
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/unit"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func fixed(n byte) id.ID {
+	u := id.ID{0x01, 0x9a, 0, 0, 0, 0, 0x70, 0, 0x80}
+	u[15] = n
+	return u
+}
+
+// full is a machine with one of everything.
+func full() contract.Machine {
+	return contract.Machine{
+		Ref:         contract.Ref{VM: fixed(1), Epoch: 3},
+		CPUs:        2,
+		MemoryBytes: 512 * unit.MiB,
+		Boot:        contract.Boot{Kernel: "/images/vmlinuz", Initrd: "/images/initrd", Cmdline: `console=ttyS0 x="a,b",if=none`},
+		Disks: []contract.Disk{
+			{ID: fixed(2), File: contract.File{Path: "/volumes/a.qcow2", Format: "qcow2"},
+				Backing: &contract.File{Path: "/images/base.raw", Format: "raw"}},
+			{ID: fixed(3), File: contract.File{Path: "/volumes/b.qcow2", Format: "qcow2"}},
+			{ID: fixed(4), File: contract.File{Path: "/volumes/seed.iso", Format: "raw"}, ReadOnly: true},
+		},
+		NICs: []contract.NIC{{ID: fixed(5), MAC: "52:54:00:12:34:56", Forwards: []contract.Forward{
+			{Protocol: "tcp", HostPort: 2222, GuestPort: 22},
+			{Protocol: "udp", HostIP: "192.0.2.7", HostPort: 53, GuestPort: 5353},
+		}}},
+	}
+}
+
+func plain() contract.Machine {
+	m := full()
+	m.Boot, m.NICs, m.Disks = contract.Boot{}, nil, m.Disks[1:2]
+	return m
+}
+
+var onHost = shape{binary: "/usr/bin/qemu-system-x86_64", machine: "pc-q35-7.2", accel: "tcg", ram: "/dev/shm/novacron/0a1b2c3d/vm"}
+
+func TestCommandLineIsAsReviewed(t *testing.T) {
+	kvm := onHost
+	kvm.accel = "kvm"
+	for name, c := range map[string]struct {
+		m contract.Machine
+		s shape
+	}{"full": {full(), onHost}, "plain": {plain(), kvm}} {
+		got, err := commandLine(c.m, c.s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Join(got, "\n") + "\n"
+		golden := filepath.Join("testdata", name+".args")
+		if *update {
+			if err := os.WriteFile(golden, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), text); diff != "" {
+			t.Errorf("%s (go test -update writes it anew):\n%s", name, diff)
+		}
+	}
+}
+
+// Text in a path stays in its place, whatever it holds.
+func TestPathsCannotAddOptions(t *testing.T) {
+	for _, evil := range []string{`/v/a,readonly=off.qcow2`, `/v/a","driver":"nbd.qcow2`, "/v/a\n-monitor stdio", `/v/json:{}`, "/v/\xff"} {
+		m := plain()
+		m.Disks[0].File.Path = evil
+		got, err := commandLine(m, onHost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		normal, _ := commandLine(plain(), onHost)
+		if len(got) != len(normal) {
+			t.Fatalf("%q adds arguments", evil)
+		}
+		for i := range got {
+			if got[i] == normal[i] {
+				continue
+			}
+			var is, was map[string]any
+			if got[i-1] != "-blockdev" || json.Unmarshal([]byte(got[i]), &is) != nil || json.Unmarshal([]byte(normal[i]), &was) != nil {
+				t.Fatalf("%q changes %q", evil, got[i])
+			}
+			delete(is, "filename")
+			delete(was, "filename")
+			if diff := cmp.Diff(was, is); diff != "" {
+				t.Fatalf("%q changes more than the file's name:\n%s", evil, diff)
+			}
+		}
+	}
+}
+
+// Every image has an explicit format and, but for our own overlays, no backing.
+func TestNothingIsProbed(t *testing.T) {
+	args, err := commandLine(full(), onHost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	backed := 0
+	for i, a := range args {
+		if i == 0 || args[i-1] != "-blockdev" {
+			if strings.Contains(a, "file=") || slices.Contains([]string{"-drive", "-hda", "-cdrom", "-blockdev"}, a) && a != "-blockdev" {
+				t.Errorf("a way to give disks that probes them: %q", a)
+			}
+			continue
+		}
+		var node map[string]any
+		if err := json.Unmarshal([]byte(a), &node); err != nil {
+			t.Fatal(err)
+		}
+		backing, said := node["backing"]
+		switch {
+		case node["driver"] == nil:
+			t.Errorf("a node without a driver: %s", a)
+		case node["driver"] == "qcow2" && !said:
+			t.Errorf("a qcow2 node that looks up its backing itself: %s", a)
+		case backing != nil:
+			backed++
+		}
+	}
+	if backed != 1 {
+		t.Errorf("%d nodes have a backing, want the one overlay", backed)
+	}
+}
+
+func TestForwardsFromIPv6AreRefusedByName(t *testing.T) {
+	m := full()
+	m.NICs[0].Forwards[0].HostIP = "::1"
+	if _, err := commandLine(m, onHost); !errs.Is(err, errs.Unsupported) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestNewestMachine(t *testing.T) {
+	got, err := newestMachine("pc-q35-9.2   x\nq35   alias\npc-q35-10.1            Standard\npc-q35-2.12 y\npc-i440fx-11.0 z\n")
+	if err != nil || got != "pc-q35-10.1" {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	if got, err := newestMachine("microvm"); err == nil {
+		t.Fatalf("got %q", got)
+	}
+}

@@ -1,0 +1,235 @@
+package qemu_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/driver/hypervisor/hypertest"
+	volumes "github.com/novacron/novacron/internal/driver/volume/contract"
+	"github.com/novacron/novacron/internal/driver/volume/dir"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/unit"
+)
+
+// linux is a machine that boots the test guest's kernel.
+func (h *harness) linux(t *testing.T) contract.Machine {
+	t.Helper()
+	kernel, initrd := hypertest.GuestImage(t)
+	m := contract.Machine{
+		Ref:         contract.Ref{VM: id.New(), Epoch: 1},
+		CPUs:        1,
+		MemoryBytes: 128 * unit.MiB,
+		Boot:        contract.Boot{Kernel: h.share(t, kernel), Initrd: h.share(t, initrd), Cmdline: "console=ttyS0 quiet"},
+	}
+	h.vms = append(h.vms, m.VM)
+	return m
+}
+
+// share copies a file to where guests' users can read it.
+func (h *harness) share(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(h.dir, filepath.Base(name))
+	if err := os.WriteFile(out, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// shell types into a guest's console and waits for what comes.
+type shell struct {
+	t *testing.T
+	c io.ReadWriter
+}
+
+func (s shell) expect(want string) string {
+	s.t.Helper()
+	var got strings.Builder
+	buf := make([]byte, 4096)
+	for !strings.Contains(got.String(), want) {
+		n, err := s.c.Read(buf)
+		got.Write(buf[:n])
+		if err != nil {
+			s.t.Fatalf("waited for %q, got %q and then %v", want, got.String(), err)
+		}
+	}
+	return got.String()
+}
+
+// run runs a command whose output ends with a line of our own.
+func (s shell) run(command string) string {
+	s.t.Helper()
+	if _, err := io.WriteString(s.c, command+"; echo do''ne\r"); err != nil {
+		s.t.Fatal(err)
+	}
+	return s.expect("done")
+}
+
+// A whole Linux guest: an overlay of ours as its disk, memory and CPUs as told, a
+// forwarded port, and the power button.
+func TestLinuxGuest(t *testing.T) {
+	rec := hypertest.NewRecorder()
+	h := newHarness(t, rec.Sink)
+	ctx := hypertest.Context(t)
+	m := h.linux(t)
+	m.CPUs = 2
+	m.Disks = []contract.Disk{h.overlay(t, "a base image", filepath.Join(h.dir, "volumes"))}
+	port := h.FreePort(t)
+	m.NICs = []contract.NIC{{ID: id.New(), MAC: "52:54:00:ab:cd:ef", Forwards: []contract.Forward{
+		{Protocol: "tcp", HostPort: port, GuestPort: 80},
+	}}}
+	if _, err := h.driver.Launch(ctx, m); err != nil {
+		t.Fatal(err)
+	}
+	c, err := h.driver.Console(ctx, m.Ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	sh := shell{t, c}
+	sh.expect("NovaCron test guest ready")
+	sh.expect("address: 10.0.2.15")
+	got := sh.run("nproc; head -c 12 /dev/vda; cat /sys/block/vda/serial /sys/class/net/eth0/address /sys/class/dmi/id/product_uuid")
+	for _, want := range []string{"\n2\r", "a base image", "52:54:00:ab:cd:ef", m.VM.String()} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the guest says %q, without %q", got, want)
+		}
+	}
+	if page := fetch(ctx, t, port); !strings.Contains(page, "Hello from") {
+		t.Errorf("the forwarded port gives %q", page)
+	}
+	if err := h.driver.Shutdown(ctx, m.Ref); err != nil {
+		t.Fatal(err)
+	}
+	s := rec.Await(t, m.VM, "the end", func(s contract.Status) bool { return !s.Phase.OnNode() })
+	if s.Phase != vm.PhaseExited || s.Reason != "guest shut down on request" {
+		t.Fatalf("the guest ended as %+v", s)
+	}
+}
+
+// overlay makes a volume above a raw base image.
+func (h *harness) overlay(t *testing.T, text, folder string) contract.Disk {
+	t.Helper()
+	base := filepath.Join(h.dir, "base.raw")
+	if err := os.WriteFile(base, append([]byte(text), make([]byte, unit.MiB-int64(len(text)))...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d, err := dir.Open(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close() })
+	v, err := d.Create(t.Context(), volumes.Spec{ID: id.New(), SizeBytes: 64 * unit.MiB, Base: &volumes.Base{
+		File: contract.File{Path: base, Format: "raw"}, VirtualSize: unit.MiB,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return contract.Disk{ID: v.ID, File: v.File, Backing: v.Backing}
+}
+
+func fetch(ctx context.Context, t *testing.T, port int) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", port), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// A guest whose disk has no room halts, says why, also to the next agent, and goes
+// on where it was once there is room.
+func TestFullDiskHaltsTheGuestUntilThereIsRoom(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Fatal("this test mounts a small file system: run it as root")
+	}
+	rec := hypertest.NewRecorder()
+	h := newHarness(t, rec.Sink)
+	ctx := hypertest.Context(t)
+	small := filepath.Join(h.dir, "small")
+	if err := os.Mkdir(small, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("none", small, "tmpfs", 0, "size=2m,mode=711"); err != nil {
+		t.Fatal(err)
+	}
+	m := h.linux(t)
+	t.Cleanup(func() { unmount(t, h, m.Ref, small) })
+	m.Disks = []contract.Disk{h.overlay(t, "x", small)}
+	if _, err := h.driver.Launch(ctx, m); err != nil {
+		t.Fatal(err)
+	}
+	c, err := h.driver.Console(ctx, m.Ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sh := shell{t, c}
+	sh.expect("ready")
+	if _, err := io.WriteString(c, "dd if=/dev/zero of=/dev/vda bs=64k seek=16 count=64 && sync && echo written''-all\r"); err != nil {
+		t.Fatal(err)
+	}
+	const why = "no space left for disk vda"
+	rec.Await(t, m.VM, "the halt", func(s contract.Status) bool { return s.Phase == vm.PhasePaused && s.Reason == why })
+	_ = c.Close()
+	h.Away(t, nil)
+	found, err := h.driver.Adopt(ctx)
+	if err != nil || len(found) != 1 || found[0].Phase != vm.PhasePaused || found[0].Reason != why {
+		t.Fatalf("the next agent finds %+v, %v", found, err)
+	}
+	if err := unix.Mount("none", small, "", unix.MS_REMOUNT, "size=32m,mode=711"); err != nil {
+		t.Fatal(err)
+	}
+	c, err = h.driver.Console(ctx, m.Ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if s, err := h.driver.Resume(ctx, m.Ref); err != nil || s.Phase != vm.PhaseRunning || s.Reason != "" {
+		t.Fatalf("resume gave %+v, %v", s, err)
+	}
+	shell{t, c}.expect("written-all")
+}
+
+// unmount ends the guest and takes the file system away, however the test ended.
+func unmount(t *testing.T, h *harness, r contract.Ref, path string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if _, err := h.driver.Kill(ctx, r); err != nil {
+		t.Error(err)
+	}
+	for {
+		err := unix.Unmount(path, 0)
+		if err == nil {
+			return
+		}
+		// The volume driver's own cleanup may come after ours.
+		if !errors.Is(err, unix.EBUSY) || unix.Unmount(path, unix.MNT_DETACH) == nil || clock.System.Sleep(clock.System{}, ctx, time.Millisecond) != nil {
+			return
+		}
+	}
+}
