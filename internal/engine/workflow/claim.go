@@ -258,7 +258,9 @@ func (c *claim) settle(ctx context.Context, err error) {
 		c.ex.kill()
 	case errors.Is(err, ErrClaimLost):
 		c.log.Info("lost the claim")
-	case errors.Is(context.Cause(ctx), errStopping):
+	case c.ex.life.Err() != nil:
+		// a server that stops ends its membership too, perhaps first: its claims are
+		// given back all the same
 		c.release(ctx)
 	case ctx.Err() != nil:
 		c.log.Info("dropped the claim", "cause", context.Cause(ctx))

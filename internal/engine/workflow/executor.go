@@ -98,6 +98,10 @@ type Executor struct {
 	// clock's Boot: the poll alone would make short pauses a second long
 	due []time.Duration
 
+	// life is Run's own context: it has ended when the server stops, before any
+	// context that follows from that
+	life context.Context
+
 	// of the claiming goroutine alone
 	holders []id.ID
 	sick    bool
@@ -129,6 +133,7 @@ func New(opts Options) *Executor {
 // Run claims and drives jobs until ctx ends; then it stops the steps under way
 // and releases their claims, so that another server goes on at once.
 func (e *Executor) Run(ctx context.Context) error {
+	e.life = ctx
 	root, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(errStopping)
 	for {
