@@ -171,7 +171,8 @@ func (g *gate) wrap(rt Route) http.Handler {
 		defer g.recover(w, rt, requestID)
 		if err := g.pass(w, hr, rt, requestID); err != nil {
 			p := problem(err, requestID)
-			if p.Status >= http.StatusInternalServerError {
+			// who has gone needs no answer, and is no failure of ours
+			if p.Status >= http.StatusInternalServerError && hr.Context().Err() == nil {
 				g.log.Error("a request failed", "route", rt.ID, "request_id", requestID, "err", err)
 			}
 			writeProblem(w, p)
