@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"strings"
+	"unicode"
 
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
@@ -29,6 +31,16 @@ func (m Machine) Validate() error {
 	if m.VM == id.Nil || m.Epoch < 1 {
 		return errs.New(errs.InvalidField, "a machine needs a VM id and an owner epoch of at least 1")
 	}
+	if err := m.validateSize(); err != nil {
+		return err
+	}
+	if err := m.Boot.validate(len(m.Disks) > 0); err != nil {
+		return err
+	}
+	return m.validateDevices()
+}
+
+func (m Machine) validateSize() error {
 	if m.CPUs < 1 || m.CPUs > MaxCPUs {
 		return errs.New(errs.OutOfRange, "%d vCPUs: a machine has 1 to %d", m.CPUs, MaxCPUs)
 	}
@@ -39,10 +51,7 @@ func (m Machine) Validate() error {
 		return errs.New(errs.OutOfRange, "%d disks and %d network interfaces: a machine has at most %d and %d",
 			len(m.Disks), len(m.NICs), MaxDisks, MaxNICs)
 	}
-	if err := m.Boot.validate(len(m.Disks) > 0); err != nil {
-		return err
-	}
-	return m.validateDevices()
+	return nil
 }
 
 func (m Machine) validateDevices() error {
@@ -74,18 +83,19 @@ func (b Boot) validate(hasDisk bool) error {
 		return errs.New(errs.InvalidField, "an initrd or a command line needs a kernel")
 	case b.Kernel == "" && !hasDisk:
 		return errs.New(errs.InvalidField, "nothing to boot from: give a disk or a kernel")
-	case b.Kernel != "" && !filepath.IsAbs(b.Kernel), b.Initrd != "" && !filepath.IsAbs(b.Initrd):
+	case relative(b.Kernel) || relative(b.Initrd):
 		return errs.New(errs.InvalidField, "kernel and initrd are absolute paths")
 	case len(b.Cmdline) > MaxCmdline:
 		return errs.New(errs.TooLarge, "the kernel command line has %d bytes, at most %d are possible", len(b.Cmdline), MaxCmdline)
 	}
-	for i := 0; i < len(b.Cmdline); i++ {
-		if b.Cmdline[i] < 0x20 || b.Cmdline[i] == 0x7f {
-			return errs.New(errs.InvalidField, "the kernel command line holds a control character at byte %d", i)
-		}
+	if i := strings.IndexFunc(b.Cmdline, unicode.IsControl); i >= 0 {
+		return errs.New(errs.InvalidField, "the kernel command line holds a control character at byte %d", i)
 	}
 	return nil
 }
+
+// relative tells whether a path is given and not absolute.
+func relative(path string) bool { return path != "" && !filepath.IsAbs(path) }
 
 func (d Disk) validate() error {
 	if err := d.File.validate(); err != nil {
@@ -118,17 +128,22 @@ func (n NIC) validate() error {
 		return errs.New(errs.OutOfRange, "%d port forwards on one interface, at most %d are possible", len(n.Forwards), MaxForwards)
 	}
 	for _, f := range n.Forwards {
-		if f.Protocol != "tcp" && f.Protocol != "udp" {
-			return errs.New(errs.InvalidField, "%q is not a protocol to forward: tcp or udp", errs.Clip(f.Protocol))
-		}
-		if f.HostPort < 1 || f.HostPort > 65535 || f.GuestPort < 1 || f.GuestPort > 65535 {
-			return errs.New(errs.OutOfRange, "forward %d to %d: ports are 1 to 65535", f.HostPort, f.GuestPort)
-		}
-		if _, err := f.Host(); err != nil {
+		if err := f.validate(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (f Forward) validate() error {
+	if f.Protocol != "tcp" && f.Protocol != "udp" {
+		return errs.New(errs.InvalidField, "%q is not a protocol to forward: tcp or udp", errs.Clip(f.Protocol))
+	}
+	if f.HostPort < 1 || f.HostPort > 65535 || f.GuestPort < 1 || f.GuestPort > 65535 {
+		return errs.New(errs.OutOfRange, "forward %d to %d: ports are 1 to 65535", f.HostPort, f.GuestPort)
+	}
+	_, err := f.Host()
+	return err
 }
 
 // Host is the host's side of the forward, with the default filled in.

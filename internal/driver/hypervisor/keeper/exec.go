@@ -51,14 +51,8 @@ func confineAndExec(spec Exec) error {
 		}
 	}
 	if c := spec.Credential; c != nil {
-		if err := syscall.Setgroups(nil); err != nil {
-			return fmt.Errorf("drop groups: %w", err)
-		}
-		if err := syscall.Setresgid(c.GID, c.GID, c.GID); err != nil {
-			return fmt.Errorf("become group %d: %w", c.GID, err)
-		}
-		if err := syscall.Setresuid(c.UID, c.UID, c.UID); err != nil {
-			return fmt.Errorf("become user %d: %w", c.UID, err)
+		if err := c.become(); err != nil {
+			return err
 		}
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
@@ -70,6 +64,20 @@ func confineAndExec(spec Exec) error {
 	}
 	if err := syscall.Exec(spec.Path, spec.Argv, spec.Env); err != nil {
 		return fmt.Errorf("exec the hypervisor: %w", err)
+	}
+	return nil
+}
+
+// become changes user and group for good.
+func (c *Credential) become() error {
+	if err := syscall.Setgroups(nil); err != nil {
+		return fmt.Errorf("drop groups: %w", err)
+	}
+	if err := syscall.Setresgid(c.GID, c.GID, c.GID); err != nil {
+		return fmt.Errorf("become group %d: %w", c.GID, err)
+	}
+	if err := syscall.Setresuid(c.UID, c.UID, c.UID); err != nil {
+		return fmt.Errorf("become user %d: %w", c.UID, err)
 	}
 	return nil
 }

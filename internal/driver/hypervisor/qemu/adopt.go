@@ -3,6 +3,7 @@ package qemu
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,15 +73,12 @@ func (d *Driver) adopt(ctx context.Context, v id.ID) (*contract.Status, error) {
 		return nil, err
 	}
 	defer func() { _ = root.Close() }()
-	var rec machineRecord
-	err = durable.ReadJSON(root, machineFile, &rec)
+	rec, err := d.readMachine(v, root)
 	if missing(err) {
 		return nil, d.wipe(ctx, v) // died before it wrote anything down
 	}
 	if err != nil {
-		if rec, err = d.guess(v, root, err); err != nil {
-			return nil, err
-		}
+		return nil, err
 	}
 	g := d.newGuest(rec)
 	if err := durable.ReadJSON(root, askedFile, &g.asked); err != nil && !missing(err) {
@@ -93,14 +91,19 @@ func (d *Driver) adopt(ctx context.Context, v id.ID) (*contract.Status, error) {
 	return d.adoptProcess(ctx, g, root)
 }
 
-// guess makes up a record that cannot be read from who runs: enough to watch and
-// to end it.
-func (d *Driver) guess(v id.ID, root *os.Root, cause error) (machineRecord, error) {
-	var p keeper.Proc
-	if err := durable.ReadJSON(root, keeper.ProcFile, &p); err != nil {
-		return machineRecord{}, errors.Join(cause, err)
+// readMachine reads machine.json. A record that cannot be read is made up from who
+// runs: enough to watch and to end it.
+func (d *Driver) readMachine(v id.ID, root *os.Root) (machineRecord, error) {
+	var rec machineRecord
+	err := durable.ReadJSON(root, machineFile, &rec)
+	if err == nil || missing(err) {
+		return rec, err
 	}
-	d.log.Error("the record of a guest cannot be read; it is adopted by its process", "vm", v, "error", cause)
+	var p keeper.Proc
+	if perr := durable.ReadJSON(root, keeper.ProcFile, &p); perr != nil {
+		return rec, fmt.Errorf("%w; nor who runs: %v", err, perr)
+	}
+	d.log.Error("the record of a guest cannot be read; it is adopted by its process", "vm", v, "error", err)
 	return machineRecord{Machine: contract.Machine{Ref: contract.Ref{VM: v, Epoch: p.Epoch}}}, nil
 }
 

@@ -236,8 +236,7 @@ func (g *guest) findTrouble(ctx context.Context, c *qmp.Client) string {
 // with the reason.
 func (g *guest) refresh(ctx context.Context) {
 	g.mu.Lock()
-	c, live := g.mon, g.status.Phase.OnNode() && g.hv != nil
-	hv := g.hv
+	c, hv, live := g.mon, g.hv, g.status.Phase.OnNode() && g.hv != nil
 	g.mu.Unlock()
 	if !live {
 		return
@@ -248,22 +247,26 @@ func (g *guest) refresh(ctx context.Context) {
 		err = g.query(timed, c)
 		cancel()
 	}
-	if err == nil || ctx.Err() != nil {
-		return
-	}
-	if errors.Is(err, qmp.ErrClosed) && g.gone(ctx, hv) { // the end is being settled
-		timed, cancel := g.timed(ctx)
-		defer cancel()
-		select {
-		case <-g.ended:
-		case <-timed.Done():
+	switch {
+	case err == nil || ctx.Err() != nil:
+	case errors.Is(err, qmp.ErrClosed) && g.gone(ctx, hv):
+		g.awaitEnd(ctx)
+	default:
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.status.Phase.OnNode() {
+			g.change(g.status.Phase, silent)
 		}
-		return
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.status.Phase.OnNode() {
-		g.change(g.status.Phase, silent)
+}
+
+// awaitEnd waits until the end of a process that is gone is settled.
+func (g *guest) awaitEnd(ctx context.Context) {
+	ctx, cancel := g.timed(ctx)
+	defer cancel()
+	select {
+	case <-g.ended:
+	case <-ctx.Done():
 	}
 }
 

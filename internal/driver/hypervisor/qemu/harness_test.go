@@ -56,7 +56,7 @@ const (
 
 // harness is a host of its own: folders, node id, sockets.
 type harness struct {
-	t      *testing.T
+	t      testing.TB
 	opt    qemu.Options
 	driver *qemu.Driver
 	dir    string
@@ -64,7 +64,7 @@ type harness struct {
 	once   sync.Once
 }
 
-func newHarness(t *testing.T, sink contract.Sink) *harness {
+func newHarness(t testing.TB, sink contract.Sink) *harness {
 	t.Helper()
 	// Short, for socket paths, and open to the guests' users, for their disks.
 	dir, err := os.MkdirTemp("", "nq")
@@ -90,7 +90,7 @@ func newHarness(t *testing.T, sink contract.Sink) *harness {
 }
 
 // testWriter brings the driver's log to the test's.
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Log(strings.TrimSpace(string(p)))
@@ -149,7 +149,7 @@ func (h *harness) Machine(t *testing.T, k hypertest.Kind) contract.Machine {
 }
 
 // machine boots a sector from a raw disk.
-func (h *harness) machine(t *testing.T, sector []byte) contract.Machine {
+func (h *harness) machine(t testing.TB, sector []byte) contract.Machine {
 	t.Helper()
 	m := contract.Machine{
 		Ref:         contract.Ref{VM: id.New(), Epoch: 1},

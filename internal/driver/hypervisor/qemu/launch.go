@@ -85,36 +85,26 @@ func mayLaunch(r contract.Ref, last *guest) (s contract.Status, done bool, err e
 
 // checkFiles looks for the images before anything is made.
 func checkFiles(m contract.Machine) error {
-	look := func(what, path string) error {
-		info, err := os.Stat(path)
+	type file struct{ what, path string }
+	files := []file{{"the kernel", m.Boot.Kernel}, {"the initrd", m.Boot.Initrd}}
+	for i, disk := range m.Disks {
+		files = append(files, file{fmt.Sprintf("the image of disk %s (%s)", diskName(i), disk.ID), disk.File.Path})
+		if disk.Backing != nil {
+			files = append(files, file{fmt.Sprintf("the base image of disk %s (%s)", diskName(i), disk.ID), disk.Backing.Path})
+		}
+	}
+	for _, f := range files {
+		if f.path == "" {
+			continue
+		}
+		info, err := os.Stat(f.path)
 		switch {
 		case missing(err):
-			return errs.New(errs.NotFound, "%s is not on this node", what).Because(err)
+			return errs.New(errs.NotFound, "%s is not on this node", f.what).Because(err)
 		case err != nil:
-			return errs.New(errs.HostFailure, "%s cannot be examined", what).Because(err)
+			return errs.New(errs.HostFailure, "%s cannot be examined", f.what).Because(err)
 		case !info.Mode().IsRegular():
-			return errs.New(errs.InvalidField, "%s is not a regular file", what)
-		}
-		return nil
-	}
-	if m.Boot.Kernel != "" {
-		if err := look("the kernel", m.Boot.Kernel); err != nil {
-			return err
-		}
-	}
-	if m.Boot.Initrd != "" {
-		if err := look("the initrd", m.Boot.Initrd); err != nil {
-			return err
-		}
-	}
-	for i, disk := range m.Disks {
-		if err := look(fmt.Sprintf("the image of disk %s (%s)", diskName(i), disk.ID), disk.File.Path); err != nil {
-			return err
-		}
-		if disk.Backing != nil {
-			if err := look(fmt.Sprintf("the base image of disk %s (%s)", diskName(i), disk.ID), disk.Backing.Path); err != nil {
-				return err
-			}
+			return errs.New(errs.InvalidField, "%s is not a regular file", f.what)
 		}
 	}
 	return nil

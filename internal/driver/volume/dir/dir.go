@@ -183,14 +183,20 @@ func check(s contract.Spec) (record, error) {
 		return r, nil
 	case s.SizeBytes < s.Base.VirtualSize:
 		return r, errs.New(errs.InvalidSize, "%d bytes: the volume must hold its image of %d bytes", s.SizeBytes, s.Base.VirtualSize)
-	case s.Base.File.Format != "qcow2" && s.Base.File.Format != "raw":
-		return r, errs.New(errs.InvalidField, "%q is not the format of a base image: qcow2 or raw", errs.Clip(s.Base.File.Format))
-	case !filepath.IsAbs(s.Base.File.Path) || strings.ContainsRune(s.Base.File.Path, 0):
-		return r, errs.New(errs.InvalidField, "the path of a base image is absolute")
 	}
 	f := s.Base.File
 	r.Backing = &f
-	return r, nil
+	return r, checkForm(f)
+}
+
+func checkForm(base hypervisor.File) error {
+	if base.Format != "qcow2" && base.Format != "raw" {
+		return errs.New(errs.InvalidField, "%q is not the format of a base image: qcow2 or raw", errs.Clip(base.Format))
+	}
+	if !filepath.IsAbs(base.Path) || strings.ContainsRune(base.Path, 0) {
+		return errs.New(errs.InvalidField, "the path of a base image is absolute")
+	}
+	return nil
 }
 
 func checkBase(b *contract.Base) error {
