@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -22,6 +23,8 @@ type app struct {
 	clock    clock.Clock
 	version  string
 	flags    globals
+	// retryFor bounds how long a server that does not answer is asked.
+	retryFor time.Duration
 }
 
 // globals are the flags every command takes.
@@ -36,7 +39,7 @@ type globals struct {
 func Main(args []string, version string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Getenv, clock: clock.System{}, version: version}
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Getenv, clock: clock.System{}, version: version, retryFor: retryFor}
 	return a.run(ctx, args)
 }
 

@@ -21,8 +21,12 @@ func (a *app) connect(cmd *cobra.Command) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return a.dial(cfg)
+}
+
+func (a *app) dial(cfg client.Config) (*client.Client, error) {
 	cfg.UserAgent = "novacron/" + a.version
-	cfg.RetryFor = retryFor
+	cfg.RetryFor = a.retryFor
 	return client.New(cfg)
 }
 

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/novacron/novacron/api"
-	"github.com/novacron/novacron/client"
 	"github.com/novacron/novacron/internal/cli/output"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
@@ -107,7 +106,7 @@ func (a *app) newContextFile(cmd *cobra.Command, name string, f addFlags) (conte
 		return c, err
 	}
 	if f.setup != "" {
-		setup, err := client.New(c.config())
+		setup, err := a.dial(c.config())
 		if err != nil {
 			return c, err
 		}
@@ -118,7 +117,7 @@ func (a *app) newContextFile(cmd *cobra.Command, name string, f addFlags) (conte
 		token = first.Token
 	}
 	c.Token = token
-	asker, err := client.New(c.config())
+	asker, err := a.dial(c.config())
 	if err != nil {
 		return c, err
 	}

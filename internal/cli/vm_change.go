@@ -77,7 +77,7 @@ func (f createFlags) request(cmd *cobra.Command, name string) (api.VMCreate, err
 		for _, s := range f.forwards {
 			fwd, err := parseForward(s)
 			if err != nil {
-				return req, usage(cmd, "--forward: %s", err)
+				return req, usage(cmd, "--forward: %s", errs.As(err).Message)
 			}
 			nic.Forwards = append(nic.Forwards, fwd)
 		}

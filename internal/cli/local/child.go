@@ -22,7 +22,7 @@ import (
 const (
 	restartFirst = 200 * time.Millisecond
 	restartLast  = 10 * time.Second
-	steady       = 30 * time.Second
+	steady       = 2 * time.Second // a process that cannot start fails sooner
 )
 
 // spec is what a child is.
