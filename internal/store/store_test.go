@@ -3,7 +3,6 @@ package store_test
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -15,7 +14,6 @@ import (
 	"github.com/novacron/novacron/internal/domain/image"
 	"github.com/novacron/novacron/internal/domain/node"
 	"github.com/novacron/novacron/internal/domain/vm"
-	"github.com/novacron/novacron/internal/engine/pgtx"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/store"
 	"github.com/novacron/novacron/internal/store/storetest"
@@ -411,68 +409,4 @@ func TestIdempotency(t *testing.T) {
 	if a.Status != 202 || string(a.Body) != `{"a": 1}` {
 		t.Errorf("%+v", a)
 	}
-}
-
-// Transactions that deadlock are run again, and all succeed.
-func TestDeadlockIsRunAgain(t *testing.T) {
-	b := newBench(t)
-	n1, n2 := b.node("n1", 4, unit.GiB, unit.GiB), b.node("n2", 4, unit.GiB, unit.GiB)
-	var wg sync.WaitGroup
-	for i := range 6 {
-		order := []string{n1.Name, n2.Name}
-		if i%2 == 1 {
-			order = []string{n2.Name, n1.Name}
-		}
-		wg.Go(func() {
-			err := b.InTx(b.ctx, func(t *store.Tx) error {
-				for _, name := range order {
-					if _, err := t.NodeGet(b.ctx, name); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			if err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-}
-
-// A connection that breaks at the commit leaves the outcome unknown: it is told,
-// and the transaction is not run again.
-func TestCommitUnknown(t *testing.T) {
-	b := newBench(t)
-	var super bool
-	b.must(b.db.App.QueryRow(b.ctx, "SELECT rolsuper FROM pg_roles WHERE rolname = session_user").Scan(&super))
-	if super {
-		t.Skip("this server's roles are put on by a superuser, whose connections cannot end themselves")
-	}
-	_, err := b.db.Owner.Exec(b.ctx, `
-		CREATE FUNCTION hang_up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;
-		CREATE CONSTRAINT TRIGGER hang_up AFTER INSERT ON organizations DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hang_up()`)
-	b.must(err)
-	runs := 0
-	err = b.InTx(b.ctx, func(t *store.Tx) error {
-		runs++
-		_, err := t.Exec(b.ctx, "INSERT INTO organizations (id, name) VALUES (gen_random_uuid(), 'x')")
-		return err
-	})
-	wantCode(t, err, errs.DBUnavailable)
-	if runs != 1 || !errors.Is(err, pgtx.ErrCommitUnknown) {
-		t.Errorf("ran %d times: %v", runs, err)
-	}
-}
-
-func TestReadOnly(t *testing.T) {
-	b := newBench(t)
-	err := b.InTx(b.ctx, func(t *store.Tx) error {
-		if _, err := t.Exec(b.ctx, "SET TRANSACTION READ ONLY"); err != nil {
-			return err
-		}
-		_, err := t.Exec(b.ctx, "DELETE FROM events")
-		return err
-	})
-	wantCode(t, err, errs.DBUnavailable)
 }

@@ -25,7 +25,7 @@ const StopSignal = syscall.SIGINT
 func (c *Cluster) Command() *exec.Cmd {
 	// its life is its supervisor's to end, by StopSignal and not by a kill
 	postgres := filepath.Join(c.bin.Dir, "postgres")
-	cmd := exec.CommandContext(context.Background(), postgres, c.opts.settings()...) //nolint:gosec // found by Find
+	cmd := exec.CommandContext(context.Background(), postgres, c.opts.settings()...)
 	c.opts.confine(cmd)
 	cmd.ExtraFiles = []*os.File{c.lock}
 	cmd.Stdout = io.Discard

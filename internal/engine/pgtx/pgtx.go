@@ -76,7 +76,9 @@ func commitFailed(err error) error {
 	if errors.As(err, &pg) && !severed(pg.Code) {
 		return fmt.Errorf("commit: %w", err)
 	}
-	if errors.Is(err, pgx.ErrTxCommitRollback) || pgconn.SafeToRetry(err) {
+	// pgconn.SafeToRetry is of no use here: a connection that breaks between a
+	// commit and its answer is reported as "conn closed" and called safe
+	if errors.Is(err, pgx.ErrTxCommitRollback) {
 		return fmt.Errorf("commit: %w", err)
 	}
 	return errs.New(errs.DBUnavailable, "the connection to the database broke during a commit: the change may or may not have been made").

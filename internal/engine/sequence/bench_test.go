@@ -1,7 +1,6 @@
 package sequence_test
 
 import (
-	"context"
 	"testing"
 	"time"
 
@@ -13,8 +12,7 @@ import (
 // How many events a second get their number and reach a reader.
 func BenchmarkNumbering(b *testing.B) {
 	db := storetest.New(b)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx := b.Context()
 	s := sequence.New(sequence.Options{Pool: db.App, Clock: clock.System{}, Poll: time.Millisecond})
 	_, err := db.App.Exec(ctx, `INSERT INTO events (kind, object_kind, object_id, data)
 		SELECT 'vm.updated', 'vm', gen_random_uuid(), '{"phase": "running", "reason": ""}' FROM generate_series(1, $1::int)`, b.N)

@@ -148,13 +148,13 @@ var template = sync.OnceValues(func() (string, error) {
 	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", lockTemplate); err != nil {
 		return "", err
 	}
+	sweep(ctx, conn)
 	name := tplPrefix + migrations.Hash()
 	var exists bool
 	err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name).Scan(&exists)
 	if err != nil || exists {
 		return name, err
 	}
-	sweep(ctx, conn)
 	return name, build(ctx, conn, url, name)
 })
 
