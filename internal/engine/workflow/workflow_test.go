@@ -504,10 +504,10 @@ func TestCancelQueuedAndWaiting(t *testing.T) {
 // Rows nobody can make sense of do not stand in the way of others.
 func TestStrangersDoNotStall(t *testing.T) {
 	b := newBench(t)
-	s := b.serve(flow(step("one", func(_ context.Context, r *run) (any, error) {
+	f := flow(step("one", func(_ context.Context, r *run) (any, error) {
 		var n int
 		return nil, r.Params(&n)
-	})), nil)
+	}))
 	unknown := b.enqueue("from.the.future", false, 1)
 	unreadable := b.enqueue("test", false, "no number")
 	misfit := b.enqueue("test", false, 1)
@@ -518,7 +518,7 @@ func TestStrangersDoNotStall(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := b.enqueue("test", false, 1)
-	s.Nudge()
+	b.serve(f, nil)
 	b.ends(good, job.Succeeded)
 	b.ends(unreadable, job.Failed)
 	b.ends(misfit, job.NeedsAttention)
