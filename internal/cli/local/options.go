@@ -1,7 +1,6 @@
 package local
 
 import (
-	"context"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -104,7 +103,7 @@ func (o Options) owner() (*pglocal.Owner, error) {
 
 // advertised is where others reach the server: as told, else where it listens.
 // Nobody can dial "every address", so one of this machine stands for it.
-func (o Options) advertised(ctx context.Context, listen string) []string {
+func (o Options) advertised(listen string) []string {
 	if len(o.Advertise) > 0 {
 		return o.Advertise
 	}
@@ -115,11 +114,11 @@ func (o Options) advertised(ctx context.Context, listen string) []string {
 	if ip, err := netip.ParseAddr(host); host != "" && (err != nil || !ip.IsUnspecified()) {
 		return []string{listen}
 	}
-	return []string{net.JoinHostPort(reachable(ctx), port)}
+	return []string{net.JoinHostPort(reachable(), port)}
 }
 
 // reachable is an address of this machine that others can probably reach.
-func reachable(context.Context) string {
+func reachable() string {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
 		return "127.0.0.1"

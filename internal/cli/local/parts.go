@@ -120,10 +120,10 @@ func (s *supervisor) serverSpec() spec {
 	first := true
 	return spec{
 		name: serverName, orphan: syscall.SIGTERM, signals: []stopStep{{syscall.SIGTERM, 20 * time.Second}},
-		command: func(ctx context.Context) (*exec.Cmd, func(), error) {
+		command: func(context.Context) (*exec.Cmd, func(), error) {
 			args := []string{
 				"server", "--data-dir", s.o.Paths.server(), "--listen", s.listen,
-				"--advertise", strings.Join(s.o.advertised(ctx, s.listen), ","),
+				"--advertise", strings.Join(s.o.advertised(s.listen), ","),
 				"--socket-path", s.o.Paths.Socket(), "--socket-uid", strconv.Itoa(os.Getuid()),
 			}
 			if first {
