@@ -102,6 +102,9 @@ func (s *Service) Hello(ctx context.Context, h nodelink.Hello, keyHash []byte) (
 		if err := tx.NodeHello(ctx, n, keyHash); err != nil {
 			return err
 		}
+		if err := wakeHeld(ctx, tx, h.Node); err != nil {
+			return err
+		}
 		return s.wakePending(ctx, tx)
 	})
 	if err != nil {
@@ -117,6 +120,16 @@ func (s *Service) Hello(ctx context.Context, h nodelink.Hello, keyHash []byte) (
 // wakePending lets VMs that fit nowhere look again.
 func (s *Service) wakePending(ctx context.Context, tx *store.Tx) error {
 	_, err := workflow.Wake(ctx, tx, workflow.Filter{Kind: vm.JobCreate})
+	return err
+}
+
+// wakeHeld lets jobs go on that wait for this node to be reached.
+func wakeHeld(ctx context.Context, tx *store.Tx, node id.ID) error {
+	held, err := tx.VMsHeldOn(ctx, node)
+	if err != nil || len(held) == 0 {
+		return err
+	}
+	_, err = workflow.Wake(ctx, tx, workflow.Filter{TargetKind: "vm", Targets: held})
 	return err
 }
 

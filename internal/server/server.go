@@ -139,7 +139,12 @@ func build(ctx context.Context, o Options, pool *pgxpool.Pool) (*Server, *certif
 		opts: o, log: o.Log, pages: pages{sec.cursorKey}, tickets: newTickets(o.Clock), pool: pool,
 		fingerprint: pki.Fingerprint(sec.ca.Cert), live: control.NewLiveness(st, o.Clock, o.Log),
 	}
-	s.member = lease.NewMember(lease.Options{Pool: pool, Address: o.Advertise[0], Version: o.Version, Clock: o.Clock, Log: o.Log})
+	s.member = lease.NewMember(lease.Options{
+		Pool: pool, Address: o.Advertise[0], Version: o.Version, Clock: o.Clock, Log: o.Log, ProvenDead: provenDead(o.DataDir, o.Log),
+	})
+	if err := leaveName(o.DataDir, s.member.ID()); err != nil {
+		o.Log.Warn("this server's name cannot be left for the next one here", "err", err)
+	}
 	s.seq = sequence.New(sequence.Options{Pool: pool, Clock: o.Clock, Log: o.Log})
 	s.control = control.New(control.Config{
 		Store: st, CA: sec.ca, Cluster: sec.cluster, Project: project, Images: images, Live: s.live,

@@ -236,3 +236,9 @@ func (t *Tx) VMSetLabels(ctx context.Context, in vm.Intent, labels map[string]st
 	}
 	return t.VMChanged(ctx, in, nil)
 }
+
+// VMsHeldOn lists the VMs of a node that a job holds.
+func (t *Tx) VMsHeldOn(ctx context.Context, node id.ID) ([]id.ID, error) {
+	ids, err := t.q.VMsHeldOn(ctx, &node)
+	return ids, pgtx.Map(err)
+}

@@ -21,7 +21,7 @@ import (
 // full jitter, so that a thousand agents do not come back in step.
 const (
 	backoffFirst = 100 * time.Millisecond
-	backoffLast  = 5 * time.Second
+	backoffLast  = 2 * time.Second
 	dialTimeout  = 5 * time.Second
 )
 

@@ -55,7 +55,7 @@ func NewMember(opts Options) *Member {
 		opts: opts, id: id.New(), ready: make(chan struct{}),
 		holds: map[*hold]struct{}{}, ticked: make(chan struct{}),
 	}
-	m.watch = newWatch(m.id, opts.TTL, opts.Clock.Boot)
+	m.watch = newWatch(m.id, opts.TTL, opts.Clock.Boot, opts.ProvenDead...)
 	return m
 }
 

@@ -15,6 +15,8 @@ type watch struct {
 
 	mu     sync.Mutex
 	others map[id.ID]*sighting
+	// proven are servers whose process is known to be gone
+	proven map[id.ID]bool
 	// last is when the beats were last read, and whether that view is unbroken
 	last   time.Duration
 	steady bool
@@ -49,8 +51,12 @@ func (v *validity) extend(sent, now, ttl time.Duration) (lapsed bool) {
 // absent is the beat of a server that has no row.
 const absent = -1
 
-func newWatch(me id.ID, ttl time.Duration, boot func() time.Duration) *watch {
-	return &watch{me: me, ttl: ttl, boot: boot, others: map[id.ID]*sighting{}}
+func newWatch(me id.ID, ttl time.Duration, boot func() time.Duration, proven ...id.ID) *watch {
+	w := &watch{me: me, ttl: ttl, boot: boot, others: map[id.ID]*sighting{}, proven: map[id.ID]bool{}}
+	for _, server := range proven {
+		w.proven[server] = true
+	}
+	return w
 }
 
 // suspend breaks the view: everyone gets a full TTL once reading works again.
@@ -92,6 +98,9 @@ func (w *watch) dead(server id.ID) bool {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.proven[server] {
+		return true
+	}
 	s, known := w.others[server]
 	if !known {
 		// perhaps it joined after the last look, perhaps its row is long gone: it

@@ -100,3 +100,7 @@ LEFT JOIN written w ON w.vm_id = i.vm_id AND w.owner_epoch = i.owner_epoch;
 -- Only the newest incarnation is kept.
 DELETE FROM instances i USING (SELECT unnest(@vm_ids::uuid[]) AS vm_id) d
 WHERE i.vm_id = d.vm_id AND i.owner_epoch < (SELECT max(n.owner_epoch) FROM instances n WHERE n.vm_id = i.vm_id);
+
+-- name: VMsHeldOn :many
+-- VMs of a node that a job holds.
+SELECT id FROM vms WHERE node_id = $1 AND job_id IS NOT NULL;

@@ -371,6 +371,31 @@ func (q *Queries) VMUpdate(ctx context.Context, arg VMUpdateParams) (int64, erro
 	return result.RowsAffected(), nil
 }
 
+const vMsHeldOn = `-- name: VMsHeldOn :many
+SELECT id FROM vms WHERE node_id = $1 AND job_id IS NOT NULL
+`
+
+// VMs of a node that a job holds.
+func (q *Queries) VMsHeldOn(ctx context.Context, nodeID *uuid.UUID) ([]uuid.UUID, error) {
+	rows, err := q.db.Query(ctx, vMsHeldOn, nodeID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var id uuid.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const volumeInsert = `-- name: VolumeInsert :exec
 INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id)
 VALUES ($1, $2, $3, $4, $5, $6)
