@@ -233,7 +233,7 @@ func TestErrorsTellFieldsAndNext(t *testing.T) {
 func TestUsage(t *testing.T) {
 	b := newBench(t)
 	cases := map[string]string{
-		"vm strat":                       `"strat" is not a command of novacron vm; did you mean start?`,
+		"vm crate":                        `"crate" is not a command of novacron vm; did you mean create?`,
 		"vmm":                            `"vmm" is not a command of novacron; did you mean vm?`,
 		"vm show":                        "NAME is missing: novacron vm show NAME",
 		"vm show a b":                    `"b" is too much: novacron vm show NAME`,
@@ -279,8 +279,10 @@ func TestOtherLists(t *testing.T) {
 	b.on("GET /jobs/j1", 200, someJob("failed"))
 	b.on("GET /nodes", 200, api.List[api.Node]{Items: []api.Node{{
 		Meta: api.Meta{Name: "node-1"},
-		Status: api.NodeStatus{State: "ready", VMs: 1, SeenAt: birth, Used: api.Resources{CPUs: 1, MemoryBytes: 1 << 30},
-			Capacity: api.Resources{CPUs: 4, MemoryBytes: 8 << 30, DiskBytes: 1 << 40}, Inventory: api.Inventory{Acceleration: "kvm"}},
+		Status: api.NodeStatus{
+			State: "ready", VMs: 1, SeenAt: birth, Used: api.Resources{CPUs: 1, MemoryBytes: 1 << 30},
+			Capacity: api.Resources{CPUs: 4, MemoryBytes: 8 << 30, DiskBytes: 1 << 40}, Inventory: api.Inventory{Acceleration: "kvm"},
+		},
 	}}})
 	b.on("GET /tokens", 200, api.List[api.Token]{Items: []api.Token{{ID: "t", Name: "ci", Role: "reader", CreatedAt: birth, RevokedAt: &birth}}})
 	b.on("GET /debug/tasks", 200, api.List[api.Task]{Items: []api.Task{{Name: "sweep", PeriodMS: 5000, Active: true, Activations: 3, LastStart: &birth, LastStatus: json.RawMessage(`{"removed":0}`)}}})

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -47,9 +48,7 @@ func TestWhichServer(t *testing.T) {
 			if err := b.saveContexts(tc.saved); err != nil {
 				t.Fatal(err)
 			}
-			for k, v := range tc.env {
-				b.vars[k] = v
-			}
+			maps.Copy(b.vars, tc.env)
 			root := newRoot(b.app) // sets the flags to what they are by default
 			b.flags = tc.flags
 			got, err := b.config(root)

@@ -31,10 +31,8 @@ func newMachine(t *testing.T) *machine {
 	t.Helper()
 	dir := t.TempDir()
 	// root's database runs as another user, who has to get there
-	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
-		if err := os.Chmod(d, 0o711); err != nil {
-			t.Fatal(err)
-		}
+	if err := errors.Join(os.Chmod(dir, 0o711), os.Chmod(filepath.Dir(dir), 0o711)); err != nil {
+		t.Fatal(err)
 	}
 	m := &machine{t: t, dir: filepath.Join(dir, "data")}
 	m.env = append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_RUNTIME_DIR=", "NOVACRON_DATA_DIR="+m.dir)
@@ -92,7 +90,8 @@ func (m *machine) up(args string) local.Summary {
 	m.t.Helper()
 	out := m.do(0, "up --detach --listen 127.0.0.1:0 -o json "+args)
 	var s local.Summary
-	if err := json.Unmarshal([]byte(out[strings.Index(out, "{"):]), &s); err != nil {
+	_, doc, _ := strings.Cut(out, "{") // what it says on the way comes first
+	if err := json.Unmarshal([]byte("{"+doc), &s); err != nil {
 		m.t.Fatalf("%v in %s", err, out)
 	}
 	return s

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,9 +32,9 @@ func newVMConsole(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		defer func() { _ = con.Close() }()
 		restore, err := a.raw()
 		if err != nil {
+			_ = con.Close()
 			return err
 		}
 		defer restore()
@@ -69,17 +70,20 @@ func (a *app) raw() (restore func(), err error) {
 
 // attach copies both ways until the guest goes, Ctrl-] comes, time is up or ctx
 // ends. Whoever reads standard input may stay behind in it: the program ends next.
-func (a *app) attach(ctx context.Context, con io.ReadWriter, timeout time.Duration) error {
+func (a *app) attach(ctx context.Context, con io.ReadWriteCloser, timeout time.Duration) error {
 	ended := make(chan error, 2)
-	go func() {
+	var shown sync.WaitGroup
+	shown.Go(func() {
 		_, err := io.Copy(a.out, con)
 		ended <- err
-	}()
+	})
 	go func() {
 		if left, err := typed(a.in, con); left || err != nil {
 			ended <- err
 		}
 	}()
+	defer shown.Wait() // nothing is printed once the terminal is a shell's again
+	defer func() { _ = con.Close() }()
 	var late <-chan time.Time
 	if timeout > 0 {
 		ch, stop := a.clock.After(timeout)

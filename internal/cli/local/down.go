@@ -127,8 +127,8 @@ func mayClean(p Paths) error {
 			p.Data, filepath.Base(p.marker()))
 	}
 	if left := Leftovers(p); len(left) > 0 {
-		return errs.New(errs.InUse, "%d virtual machines of %s still run: 'novacron up --detach' adopts them, 'novacron down' shuts them down",
-			len(left), p.Data)
+		return errs.New(errs.InUse, "%d virtual machines of %s still run: 'novacron up --detach' adopts them, "+
+			"'novacron down' then shuts them down", len(left), p.Data)
 	}
 	return nil
 }

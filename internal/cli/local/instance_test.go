@@ -1,7 +1,6 @@
 package local
 
 import (
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -135,16 +134,14 @@ func TestCleanRemovesWhatUpMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	record := filepath.Join(p.node(1), "guests", "vms", "v", keeper.ProcFile)
-	raw, _ := json.Marshal(keeper.Proc{Hypervisor: me})
-	if err := errors.Join(os.MkdirAll(filepath.Dir(record), 0o700), os.WriteFile(record, raw, 0o600)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(record), 0o700), writeJSON(record, keeper.Proc{Hypervisor: me})); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Clean(p); !errs.Is(err, errs.InUse) {
 		t.Fatalf("cleaned under a guest: %v", err)
 	}
 	me.Start++ // one that has ended
-	raw, _ = json.Marshal(keeper.Proc{Hypervisor: me})
-	if err := os.WriteFile(record, raw, 0o600); err != nil {
+	if err := writeJSON(record, keeper.Proc{Hypervisor: me}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Clean(p); err != nil {
