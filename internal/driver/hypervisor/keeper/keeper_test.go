@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case keeper.Face:
+			if os.Args[2] == "stuck" {
+				_ = unix.Pause()
+			}
 			os.Exit(keeper.Main(os.Args[2:]))
 		case keeper.ExecFace:
 			os.Exit(keeper.ExecMain(os.Args[2:]))
@@ -478,6 +481,34 @@ func TestSecondKeeperIsRefused(t *testing.T) {
 		t.Fatalf("the first one's socket was taken: %v", err)
 	}
 	_ = c.Close()
+}
+
+// A keeper that has been started and has not yet come to anything holds its folder
+// already, and ends with the patience of whoever started it.
+func TestFolderIsTakenFromTheFirstMoment(t *testing.T) {
+	b := newBench(t, "echo")
+	ctx, cancel := context.WithCancel(b.ctx)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := keeper.Start(ctx, b.cfg.Exec.Path, "stuck", b.cfg)
+		failed <- err
+	}()
+	for on := false; !on; {
+		var err error
+		if on, err = keeper.Running(b.root); err != nil {
+			t.Fatal(err)
+		}
+		if b.ctx.Err() != nil {
+			t.Fatal("a started keeper does not hold its folder")
+		}
+	}
+	cancel()
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	if on, err := keeper.Running(b.root); err != nil || on {
+		t.Fatalf("after its end the folder is taken: %v, %v", on, err)
+	}
 }
 
 // A child that was never told what to become ends with its keeper.

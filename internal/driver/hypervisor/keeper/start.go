@@ -22,8 +22,8 @@ const stderrFile = "keeper.err"
 // that the hypervisor was started and is written down. What the hypervisor then
 // does is to be asked from itself.
 //
-// After an error, and after ctx has ended, a keeper may still be starting: its
-// lock (see Running) tells, and proc.json names what to end.
+// When ctx ends first, the keeper is killed. A hypervisor may have been started by
+// then, if proc.json says so.
 func Start(ctx context.Context, binary, title string, c Config) (Proc, error) {
 	in, err := json.Marshal(c)
 	if err != nil {
@@ -54,21 +54,29 @@ func Start(ctx context.Context, binary, title string, c Config) (Proc, error) {
 	if err != nil {
 		return Proc{}, fmt.Errorf("start the keeper: %w", err)
 	}
-	go func() { _ = cmd.Wait() }() // reaped whenever it ends; its exit says nothing
-	stop := context.AfterFunc(ctx, func() { _ = r.Close() })
-	defer stop()
-	return readReport(ctx, r)
+	reaped := make(chan struct{})
+	go func() { // whenever it ends; its exit says nothing
+		_ = cmd.Wait()
+		close(reaped)
+	}()
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	p, err := readReport(ctx, r)
+	if !stop() {
+		<-reaped
+		return Proc{}, ctx.Err()
+	}
+	return p, err
 }
 
 // takeLock takes the lock of a record folder for a keeper that is about to be
-// started and inherits it. So there is no moment between the start of a keeper
+// started and inherits it: the lock belongs to the open file. So there is no moment between the start of a keeper
 // and its end at which the folder looks free.
 func takeLock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the lock: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("another keeper holds this VM: %w", err)
 	}
@@ -100,9 +108,10 @@ func Running(root *os.Root) (bool, error) {
 		return false, err
 	}
 	defer func() { _ = f.Close() }()
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return true, nil
+	// Asked, not tried: trying would make the folder look taken for a moment.
+	l := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l); err != nil {
+		return false, err
 	}
-	return false, err
+	return l.Type != unix.F_UNLCK, nil
 }

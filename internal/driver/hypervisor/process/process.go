@@ -57,8 +57,8 @@ func Identify(pid int) (Identity, error) {
 
 // Alive tells whether the process still executes; a zombie does not.
 func (i Identity) Alive() bool {
-	now, err := Identify(i.PID)
-	if err != nil || now != i {
+	boot, err := bootID()
+	if err != nil || boot != i.Boot {
 		return false
 	}
 	s, err := readStat(i.PID)
