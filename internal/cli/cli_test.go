@@ -233,7 +233,7 @@ func TestErrorsTellFieldsAndNext(t *testing.T) {
 func TestUsage(t *testing.T) {
 	b := newBench(t)
 	cases := map[string]string{
-		"vm crate":                        `"crate" is not a command of novacron vm; did you mean create?`,
+		"vm crate":                       `"crate" is not a command of novacron vm; did you mean create?`,
 		"vmm":                            `"vmm" is not a command of novacron; did you mean vm?`,
 		"vm show":                        "NAME is missing: novacron vm show NAME",
 		"vm show a b":                    `"b" is too much: novacron vm show NAME`,

@@ -17,6 +17,7 @@ import (
 	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/internal/cli/local"
 	"github.com/novacron/novacron/internal/driver/hypervisor/process"
+	"github.com/novacron/novacron/internal/vocab/clock"
 )
 
 // machine is the true program on a data folder of its own: this test's binary
@@ -237,9 +238,14 @@ func testChildren(m *machine, s local.Summary) {
 // what was.
 func testKilled(m *machine, s local.Summary) {
 	old := m.children(s)
-	if err := syscall.Kill(s.PID, syscall.SIGKILL); err != nil {
+	up, err := process.Identify(s.PID)
+	if err == nil {
+		err = syscall.Kill(s.PID, syscall.SIGKILL)
+	}
+	if err != nil {
 		m.t.Fatal(err)
 	}
+	m.await("it is dead", func() bool { return !up.Alive() })
 	again := m.up("--sim 3")
 	if again.PID == s.PID || again.Address != s.Address || again.Fingerprint != s.Fingerprint {
 		m.t.Errorf("got %+v", again)
@@ -258,5 +264,6 @@ func (m *machine) await(what string, ok func() bool) {
 		if time.Now().After(end) {
 			m.t.Fatal(what + ": it did not come true")
 		}
+		_ = clock.System{}.Sleep(m.t.Context(), 20*time.Millisecond)
 	}
 }
