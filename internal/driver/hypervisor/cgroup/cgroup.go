@@ -91,7 +91,7 @@ func Open(node, parent string, c clock.Clock) (*Tree, error) {
 // usable tries whether folders can be made below dir.
 func (t *Tree) usable(dir string) bool {
 	probe := filepath.Join(dir, t.name)
-	if err := os.MkdirAll(probe, 0o755); err != nil {
+	if err := os.MkdirAll(probe, 0o750); err != nil {
 		return false
 	}
 	if unix.Access(filepath.Join(probe, "cgroup.procs"), unix.W_OK) != nil {
@@ -149,7 +149,7 @@ func (t *Tree) Make(vm string, l Limits) (Group, error) {
 	for _, root := range t.roots() {
 		dir := filepath.Join(root, t.name, vm)
 		for _, leaf := range []string{guestLeaf, keeperLeaf} {
-			if err := os.MkdirAll(filepath.Join(dir, leaf), 0o755); err != nil {
+			if err := os.MkdirAll(filepath.Join(dir, leaf), 0o750); err != nil {
 				return g, err
 			}
 		}
@@ -165,7 +165,7 @@ func (t *Tree) prepareV2() error {
 		return nil
 	}
 	node := filepath.Join(t.v2, t.name)
-	if err := os.MkdirAll(node, 0o755); err != nil {
+	if err := os.MkdirAll(node, 0o750); err != nil {
 		return err
 	}
 	var enable []string
@@ -230,7 +230,7 @@ func (t *Tree) Members(vm string) []int {
 		if err != nil {
 			continue
 		}
-		for _, f := range strings.Fields(string(b)) {
+		for f := range strings.FieldsSeq(string(b)) {
 			if pid, err := strconv.Atoi(f); err == nil {
 				out = append(out, pid)
 			}

@@ -59,6 +59,21 @@ func Context(t *testing.T) context.Context {
 	return ctx
 }
 
+// ShortDir gives a folder for one test whose path is short enough for sockets and
+// that guests' users may pass through; a test's own folder is neither.
+func ShortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "nova") //nolint:usetesting // see above
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // see above
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // Recorder is a sink that remembers.
 type Recorder struct {
 	mu      sync.Mutex

@@ -20,9 +20,13 @@ var ErrBusy = errors.New("the console has a writer")
 // dial connects to a keeper and asks for an operation.
 func dial(ctx context.Context, socket string, q request) (*conn, answer, error) {
 	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", socket)
+	plain, err := d.DialContext(ctx, "unix", socket)
 	if err != nil {
 		return nil, answer{}, err
+	}
+	c, ok := plain.(*net.UnixConn)
+	if !ok {
+		return nil, answer{}, fmt.Errorf("the keeper's socket is a %T", plain)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	a, r, err := ask(c, q)
@@ -33,7 +37,7 @@ func dial(ctx context.Context, socket string, q request) (*conn, answer, error) 
 		_ = c.Close()
 		return nil, answer{}, fmt.Errorf("ask the keeper (%s): %w", q.Op, err)
 	}
-	return &conn{UnixConn: c.(*net.UnixConn), r: r}, a, nil
+	return &conn{UnixConn: c, r: r}, a, nil
 }
 
 func ask(c net.Conn, q request) (answer, *bufio.Reader, error) {

@@ -87,7 +87,7 @@ func newConsole(root *os.Root, own *net.UnixListener, logBytes int64, c clock.Cl
 // attach connects to the hypervisor's end and begins to drain it. The connection
 // is queued if the hypervisor does not yet accept.
 func (k *console) attach(path string) error {
-	line, err := net.Dial("unix", path)
+	line, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return err
 	}
@@ -183,13 +183,11 @@ func (k *console) serve() {
 			_ = c.Close()
 			continue
 		}
-		k.clients.Add(1)
-		go func() {
-			defer k.clients.Done()
+		k.clients.Go(func() {
 			defer func() { <-k.slots }()
 			defer func() { _ = c.Close() }()
 			k.client(c)
-		}()
+		})
 	}
 }
 
@@ -228,8 +226,7 @@ func reply(c net.Conn, a answer) bool { return json.NewEncoder(c).Encode(a) == n
 // client too slow for the ring is sent away, to read on from the files.
 func (k *console) follow(c *net.UnixConn, from int64) {
 	at := max(from, k.ring.Start())
-	_, _, _, err := k.ring.ReadFrom(at, nil)
-	if !reply(c, answer{From: at, End: k.ring.End(), Over: err != nil}) {
+	if !reply(c, answer{From: at, End: k.ring.End(), Over: k.ring.Over(at)}) {
 		return
 	}
 	gone := make(chan struct{})

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/novacron/novacron/internal/driver/durable"
+	"github.com/novacron/novacron/internal/driver/hypervisor/hypertest"
 	"github.com/novacron/novacron/internal/driver/hypervisor/keeper"
 	"github.com/novacron/novacron/internal/driver/hypervisor/process"
 	"github.com/novacron/novacron/internal/vocab/clock"
@@ -67,7 +68,11 @@ func guest(how string) int {
 	case "deaf":
 		_ = unix.Pause()
 	case "confess":
-		_ = json.NewEncoder(line).Encode(confess())
+		b, err := json.Marshal(confess())
+		if err != nil {
+			return 72
+		}
+		_, _ = line.Write(b)
 	case "complain":
 		fmt.Fprintln(os.Stderr, "something is wrong")
 		return 3
@@ -125,11 +130,7 @@ type bench struct {
 func newBench(t *testing.T, how string) *bench {
 	t.Helper()
 	dir := t.TempDir()
-	short, err := os.MkdirTemp("", "nk") // socket paths are short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(short) })
+	short := hypertest.ShortDir(t)
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -318,17 +319,13 @@ func TestConfinement(t *testing.T) {
 // readable copies a program to where anybody may execute it.
 func readable(t *testing.T, name string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "nk")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	dir := hypertest.ShortDir(t)
 	b, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	out := filepath.Join(dir, "program")
-	if err := errors.Join(os.WriteFile(out, b, 0o755), os.Chmod(dir, 0o755), os.Chmod(out, 0o755)); err != nil {
+	if err := errors.Join(os.WriteFile(out, b, 0o755), os.Chmod(out, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	return out

@@ -70,8 +70,8 @@ type logWriter struct {
 	changed chan struct{}
 }
 
-func newLogWriter(root *os.Root, max int64) *logWriter {
-	return &logWriter{root: root, max: max, changed: make(chan struct{})}
+func newLogWriter(root *os.Root, size int64) *logWriter {
+	return &logWriter{root: root, max: size, changed: make(chan struct{})}
 }
 
 // Write implements io.Writer; it never fails.
@@ -114,7 +114,7 @@ func (w *logWriter) rotate() {
 		w.cur = nil
 	}
 	old, _ := segments(w.root)
-	for i := 0; i < len(old)-1; i++ {
+	for i := range len(old) - 1 {
 		_ = w.root.Remove(old[i].name)
 	}
 	f, err := w.root.OpenFile(segmentName(w.at), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)

@@ -36,7 +36,9 @@ func Main([]string) int {
 		r.Error = err.Error()
 	}
 	// An agent that is gone does not read this; the guest is kept all the same.
-	_ = json.NewEncoder(os.Stdout).Encode(r)
+	if b, err := json.Marshal(r); err == nil {
+		_, _ = os.Stdout.Write(append(b, '\n'))
+	}
 	detach()
 	if err != nil {
 		k.abort()
@@ -157,7 +159,7 @@ func (k *keeper) spawn(control, serial *net.UnixListener) error {
 	k.said = &tail{keep: 4 << 10}
 	// The program this keeper was started from, even if its file was replaced or
 	// removed by an upgrade since.
-	k.child = exec.Command("/proc/self/exe", ExecFace)
+	k.child = exec.Command("/proc/self/exe", ExecFace) //nolint:noctx // it ends when its guest does
 	k.child.Dir, k.child.Env = "/", []string{"GOMAXPROCS=1"}
 	k.child.Stderr, k.child.ExtraFiles = k.said, files
 	if err := k.child.Start(); err != nil {

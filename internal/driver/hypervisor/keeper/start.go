@@ -44,7 +44,7 @@ func Start(ctx context.Context, binary, title string, c Config) (Proc, error) {
 		return Proc{}, err
 	}
 	defer func() { _ = r.Close() }()
-	cmd := exec.Command(binary, Face, title)
+	cmd := exec.Command(binary, Face, title) //nolint:noctx // it outlives us; a failed start kills it below
 	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=2", "GOTRACEBACK=single"}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), w, stderr
 	cmd.ExtraFiles = []*os.File{lock}

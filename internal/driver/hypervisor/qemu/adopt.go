@@ -101,7 +101,7 @@ func (d *Driver) readMachine(v id.ID, root *os.Root) (machineRecord, error) {
 	}
 	var p keeper.Proc
 	if perr := durable.ReadJSON(root, keeper.ProcFile, &p); perr != nil {
-		return rec, fmt.Errorf("%w; nor who runs: %v", err, perr)
+		return rec, fmt.Errorf("%w; nor who runs: %w", err, perr)
 	}
 	d.log.Error("the record of a guest cannot be read; it is adopted by its process", "vm", v, "error", err)
 	return machineRecord{Machine: contract.Machine{Ref: contract.Ref{VM: v, Epoch: p.Epoch}}}, nil

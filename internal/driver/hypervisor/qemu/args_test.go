@@ -33,8 +33,10 @@ func full() contract.Machine {
 		MemoryBytes: 512 * unit.MiB,
 		Boot:        contract.Boot{Kernel: "/images/vmlinuz", Initrd: "/images/initrd", Cmdline: `console=ttyS0 x="a,b",if=none`},
 		Disks: []contract.Disk{
-			{ID: fixed(2), File: contract.File{Path: "/volumes/a.qcow2", Format: "qcow2"},
-				Backing: &contract.File{Path: "/images/base.raw", Format: "raw"}},
+			{
+				ID: fixed(2), File: contract.File{Path: "/volumes/a.qcow2", Format: "qcow2"},
+				Backing: &contract.File{Path: "/images/base.raw", Format: "raw"},
+			},
 			{ID: fixed(3), File: contract.File{Path: "/volumes/b.qcow2", Format: "qcow2"}},
 			{ID: fixed(4), File: contract.File{Path: "/volumes/seed.iso", Format: "raw"}, ReadOnly: true},
 		},

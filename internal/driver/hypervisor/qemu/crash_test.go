@@ -237,11 +237,7 @@ func TestWithoutRoot(t *testing.T) {
 	if os.Getuid() != 0 {
 		return // every other test of this package shows it
 	}
-	dir, err := os.MkdirTemp("", "nn")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	dir := hypertest.ShortDir(t)
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)

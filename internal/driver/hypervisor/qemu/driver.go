@@ -238,6 +238,15 @@ func (d *Driver) Resume(ctx context.Context, r contract.Ref) (contract.Status, e
 	return d.command(ctx, r, "cont", vm.PhaseRunning)
 }
 
+// started is live for calls that a half launched guest has no use for.
+func (d *Driver) started(r contract.Ref) (*guest, error) {
+	g, err := d.live(r)
+	if err == nil && g.Status().Phase == vm.PhaseStarting {
+		err = errs.New(errs.InvalidState, "VM %s has not started yet", r.VM)
+	}
+	return g, err
+}
+
 // command halts or continues the vCPUs. QEMU takes both at any time and tells by
 // an event, which has been seen when the answer comes.
 func (d *Driver) command(ctx context.Context, r contract.Ref, name string, to vm.Phase) (contract.Status, error) {
@@ -246,24 +255,23 @@ func (d *Driver) command(ctx context.Context, r contract.Ref, name string, to vm
 		return contract.Status{}, err
 	}
 	defer leave()
-	g, err := d.live(r)
+	g, err := d.started(r)
 	if err != nil {
 		return contract.Status{}, err
-	}
-	if g.Status().Phase == vm.PhaseStarting {
-		return contract.Status{}, errs.New(errs.InvalidState, "VM %s has not started yet", r.VM)
 	}
 	err = g.ask(ctx, name)
 	g.refresh(ctx)
-	if _, ended := d.live(r); ended != nil {
-		return contract.Status{}, ended
+	s := g.Status()
+	switch {
+	case !s.Phase.OnNode() && err == nil && to == vm.PhaseRunning:
+		return s, nil // it was resumed, and ended at once
+	case !s.Phase.OnNode():
+		_, err = d.live(r)
+	case err == nil && (s.Phase == vm.PhasePaused) != (to == vm.PhasePaused):
+		err = errs.New(errs.GuestFailure, "VM %s is %s after it was told to %s: %s", r.VM, s.Phase, name, s.Reason)
 	}
 	if err != nil {
 		return contract.Status{}, err
-	}
-	s := g.Status()
-	if (s.Phase == vm.PhasePaused) != (to == vm.PhasePaused) {
-		return contract.Status{}, errs.New(errs.GuestFailure, "VM %s is %s after it was told to %s: %s", r.VM, s.Phase, name, s.Reason)
 	}
 	return s, nil
 }

@@ -22,8 +22,8 @@ const (
 	answerTime = 3 * time.Second
 	// dyingTime is how long a process may take from its last word to its end.
 	dyingTime = 500 * time.Millisecond
-	// retryMin and retryMax space the attempts to reach a silent one.
-	retryMin, retryMax = 250 * time.Millisecond, 15 * time.Second
+	// retryFirst and retryLast space the attempts to reach a silent one.
+	retryFirst, retryLast = 250 * time.Millisecond, 15 * time.Second
 
 	silent = "the hypervisor does not answer"
 )
@@ -378,7 +378,7 @@ func (g *guest) watchEnd() {
 }
 
 func (g *guest) watchControl() {
-	wait := retryMin
+	wait := retryFirst
 	for {
 		g.mu.Lock()
 		c := g.mon
@@ -398,14 +398,14 @@ func (g *guest) watchControl() {
 		default:
 		}
 		if err := g.connect(g.d.life); err == nil {
-			wait = retryMin
+			wait = retryFirst
 			g.d.out.Flush()
 			continue
 		}
 		if g.d.opt.Clock.Sleep(g.d.life, wait) != nil {
 			return
 		}
-		wait = min(2*wait, retryMax)
+		wait = min(2*wait, retryLast)
 	}
 }
 

@@ -66,20 +66,13 @@ type harness struct {
 
 func newHarness(t testing.TB, sink contract.Sink) *harness {
 	t.Helper()
-	// Short, for socket paths, and open to the guests' users, for their disks.
-	dir, err := os.MkdirTemp("", "nq")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatal(err)
-	}
+	dir := hypertest.ShortDir(t)
 	h := &harness{t: t, dir: dir, opt: qemu.Options{
 		NodeShort: id.Short(id.New()),
 		DataDir:   filepath.Join(dir, "data"),
 		RunDir:    filepath.Join(dir, "run"),
 		UIDDir:    filepath.Join(dir, "uids"),
-		RAMDir:    "/dev/shm/nq-" + filepath.Base(dir),
+		RAMDir:    "/dev/shm/" + filepath.Base(dir),
 		Accel:     "tcg",
 		Sink:      sink,
 		Logger:    slog.New(slog.NewTextHandler(testWriter{t}, nil)),
@@ -134,7 +127,6 @@ func (h *harness) cleanUp() {
 	for _, left := range h.processes() {
 		h.t.Errorf("the test left a process: %s", left)
 	}
-	_ = os.RemoveAll(h.dir)
 	_ = os.RemoveAll(h.opt.RAMDir)
 }
 

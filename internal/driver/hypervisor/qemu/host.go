@@ -53,7 +53,7 @@ func (o *Options) prepareHost() error {
 		// is in it is not readable.
 		{o.vmsDir(), 0o700}, {filepath.Join(o.RunDir, o.NodeShort), 0o700}, {filepath.Join(o.RAMDir, o.NodeShort), 0o711},
 	} {
-		if err := os.MkdirAll(dir.path, 0o755); err != nil {
+		if err := os.MkdirAll(dir.path, 0o755); err != nil { //nolint:gosec // guests' users pass through
 			return errs.New(errs.HostFailure, "a folder of the hypervisor driver cannot be made").Because(err)
 		}
 		if err := os.Chmod(dir.path, dir.mode); err != nil {

@@ -115,7 +115,8 @@ func checkFiles(m contract.Machine) error {
 func (d *Driver) launch(ctx context.Context, m contract.Machine, host hostRecord) (contract.Status, error) {
 	old := d.guest(m.VM)
 	if err := d.wipe(ctx, m.VM); err != nil {
-		return contract.Status{}, errs.New(errs.HostFailure, "what VM %s left on this node could not all be removed", m.VM).Because(err)
+		return contract.Status{}, errs.New(errs.HostFailure,
+			"what VM %s left on this node could not all be removed", m.VM).Because(err)
 	}
 	if old != nil {
 		old.letGo()
@@ -144,7 +145,8 @@ func (d *Driver) takeBack(ctx context.Context, g *guest, cause error) error {
 		if g.hv != nil {
 			g.watch()
 		}
-		return errs.New(errs.HostFailure, "VM %s did not start, and not everything could be removed: kill and release it", g.ref.VM).Because(errors.Join(cause, err))
+		return errs.New(errs.HostFailure, "VM %s did not start, and not everything could be removed: kill and release it",
+			g.ref.VM).Because(errors.Join(cause, err))
 	}
 	close(g.ended)
 	g.letGo()

@@ -31,8 +31,13 @@ var proofSteps = []struct {
 	letter byte
 	what   string
 }{
-	{'R', "its first instruction"}, {'I', "timer interrupts"}, {'P', "protected mode"}, {'p', "computing in protected mode"},
-	{'L', "long mode"}, {'l', "computing in long mode"}, {'C', "copying memory"},
+	{'R', "its first instruction"},
+	{'I', "timer interrupts"},
+	{'P', "protected mode"},
+	{'p', "computing in protected mode"},
+	{'L', "long mode"},
+	{'l', "computing in long mode"},
+	{'C', "copying memory"},
 }
 
 // proveKVM boots a tiny guest under KVM and gives the accelerator to use.
@@ -62,7 +67,7 @@ func (d *Driver) boot(ctx context.Context, accel string, patience time.Duration)
 			cancel(context.DeadlineExceeded)
 		}
 	}()
-	cmd := exec.CommandContext(timed, d.opt.Binary,
+	cmd := exec.CommandContext(timed, d.opt.Binary, //nolint:gosec // the operator's choice
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-machine", "q35,usb=off", "-accel", accel, "-m", "64",

@@ -8,16 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/novacron/novacron/internal/driver/hypervisor/hypertest"
 	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
 func testDriver(t *testing.T, accel string) *Driver {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "np")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := hypertest.ShortDir(t)
 	d, err := New(Options{
 		NodeShort: "0123abcd", Accel: accel, DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"),
 		RAMDir: filepath.Join(dir, "ram"), UIDDir: filepath.Join(dir, "uids"),
@@ -25,10 +23,7 @@ func testDriver(t *testing.T, accel string) *Driver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = d.Close()
-		_ = os.RemoveAll(dir)
-	})
+	t.Cleanup(func() { _ = d.Close() })
 	return d
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/novacron/novacron/internal/driver/hypervisor/hypertest"
 	"github.com/novacron/novacron/internal/driver/hypervisor/qmp"
 )
 
@@ -15,11 +16,7 @@ import (
 // starts, as in production.
 func startQEMU(t testing.TB, ctx context.Context) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "nm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "control")
+	path := filepath.Join(hypertest.ShortDir(t), "control")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +38,6 @@ func startQEMU(t testing.TB, ctx context.Context) string {
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		_ = os.RemoveAll(dir)
 	})
 	return path
 }

@@ -72,6 +72,13 @@ func (r *Ring) wake() {
 	}
 }
 
+// Over tells whether nothing comes at offset from any more.
+func (r *Ring) Over(from int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed && from >= r.end
+}
+
 // ReadFrom copies bytes at offset from on into p and gives the offset after
 // them. Bytes no longer kept are skipped. With nothing to give, it returns a
 // channel that is closed when that changes, or io.EOF when it never will.

@@ -2,6 +2,7 @@ package serial_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -57,7 +58,7 @@ func TestRingFollowsUntilClosed(t *testing.T) {
 	if got := <-done; got != "abc" {
 		t.Fatalf("followed %q, want %q", got, "abc")
 	}
-	if _, err := r.Write([]byte("late")); err != io.ErrClosedPipe {
+	if _, err := r.Write([]byte("late")); !errors.Is(err, io.ErrClosedPipe) {
 		t.Fatalf("write after close: %v", err)
 	}
 }
@@ -76,7 +77,7 @@ func TestRingReaderEndsWithItsContextAndOnClose(t *testing.T) {
 	cancel()
 	_ = byClose.Close()
 	for range 2 {
-		if err := <-errs; err != io.EOF {
+		if err := <-errs; !errors.Is(err, io.EOF) {
 			t.Fatalf("read ended with %v, want io.EOF", err)
 		}
 	}

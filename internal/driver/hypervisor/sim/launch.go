@@ -115,7 +115,7 @@ func (h *Host) claim(m contract.Machine) ([]port, error) {
 // incarnation is left, unless the agent itself died: then it stays as it is.
 func (d *Driver) startUp(ctx context.Context, g *guest, hang bool) error {
 	h, v := d.host, g.status.VM
-	err := error(nil)
+	var err error
 	if hang {
 		<-ctx.Done()
 		err = ctx.Err()

@@ -251,8 +251,10 @@ func TestGuestsSurviveTheProcess(t *testing.T) {
 	opt := sim.Options{Dir: t.TempDir()}
 	h := newHarness(t, opt, nil)
 	m := machine()
-	m.NICs = []contract.NIC{{ID: id.New(), MAC: "52:54:00:12:34:56",
-		Forwards: []contract.Forward{{Protocol: "tcp", HostPort: 2222, GuestPort: 22}}}}
+	m.NICs = []contract.NIC{{
+		ID: id.New(), MAC: "52:54:00:12:34:56",
+		Forwards: []contract.Forward{{Protocol: "tcp", HostPort: 2222, GuestPort: 22}},
+	}}
 	start(t, h.driver, m)
 	before, _ := h.driver.Inspect(t.Context(), m.VM)
 

@@ -43,8 +43,10 @@ func (h *Host) save(g *guest) {
 	if h.opt.Dir == "" {
 		return
 	}
-	r := record{VM: g.status.VM, Epoch: g.status.Epoch, Phase: g.status.Phase,
-		Reason: g.status.Reason, Since: g.status.Since, Asked: g.asked}
+	r := record{
+		VM: g.status.VM, Epoch: g.status.Epoch, Phase: g.status.Phase,
+		Reason: g.status.Reason, Since: g.status.Since, Asked: g.asked,
+	}
 	for _, p := range g.ports {
 		r.Ports = append(r.Ports, recordPort{p.protocol, p.addr.String()})
 	}

@@ -42,9 +42,10 @@ type Pool struct {
 // Open makes a pool on a host-wide folder.
 func Open(dir string, r Range) (*Pool, error) {
 	if r.First < 1000 || r.Count < 1 {
-		return nil, errs.New(errs.OutOfRange, "%d user ids from %d: the range for VMs begins at 1000 or above and is not empty", r.Count, r.First)
+		return nil, errs.New(errs.OutOfRange,
+			"%d user ids from %d: the range for VMs begins at 1000 or above and is not empty", r.Count, r.First)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("make the folder of user id claims: %w", err)
 	}
 	return &Pool{dir: dir, ids: r, inUse: running}, nil
@@ -164,7 +165,7 @@ func (p *Pool) abandoned(root *os.Root, name string) bool {
 	if len(b) == 0 {
 		return true
 	}
-	_, err = os.Stat(string(b))
+	_, err = os.Stat(string(b)) //nolint:gosec // only asked whether it exists; the folder of claims is ours
 	return errors.Is(err, fs.ErrNotExist)
 }
 

@@ -50,9 +50,9 @@ func Open(path string) (*Driver, error) {
 		return nil, errs.New(errs.InvalidField, "the folder of volumes is an absolute path")
 	}
 	// Guests' users may pass through to their own files; nothing can be listed.
-	err := os.MkdirAll(path, 0o711)
+	err := os.MkdirAll(path, 0o711) //nolint:gosec // see above
 	if err == nil {
-		err = os.Chmod(path, 0o711)
+		err = os.Chmod(path, 0o711) //nolint:gosec // see above
 	}
 	d := &Driver{path: path}
 	if err == nil {

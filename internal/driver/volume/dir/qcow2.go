@@ -34,7 +34,8 @@ const (
 func writeEmpty(f interface {
 	io.WriterAt
 	Truncate(int64) error
-}, size int64, backing *contract.File) error {
+}, size int64, backing *contract.File,
+) error {
 	l1Entries := (size + clusterSize*perL2 - 1) / (clusterSize * perL2)
 	l1Clusters := (l1Entries*8 + clusterSize - 1) / clusterSize
 	used := 3 + l1Clusters
