@@ -31,6 +31,9 @@ type Config struct {
 	Log     *slog.Logger
 	// Committed is called after each commit: it wakes executor and sequencer.
 	Committed func()
+	// RoomMade is called when a node came or takes VMs again: VMs that fitted
+	// nowhere may look again. May be nil.
+	RoomMade func()
 }
 
 // Leases judges which nodes live: Liveness, or a test's word.

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/novacron/novacron/internal/domain/node"
-	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/engine/pki"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/nodelink"
@@ -102,25 +101,23 @@ func (s *Service) Hello(ctx context.Context, h nodelink.Hello, keyHash []byte) (
 		if err := tx.NodeHello(ctx, n, keyHash); err != nil {
 			return err
 		}
-		if err := wakeHeld(ctx, tx, h.Node); err != nil {
-			return err
-		}
-		return s.wakePending(ctx, tx)
+		return wakeHeld(ctx, tx, h.Node)
 	})
 	if err != nil {
 		return nodelink.Welcome{}, err
 	}
 	// a hello is a renewal: nobody has to wait for the first heartbeat
 	s.cfg.Live.Heard(h.Node, int64(h.NodeEpoch)<<32)
-	s.cfg.Committed()
+	s.roomMade()
 	servers, err := s.cfg.Store.ServerAddresses(ctx)
 	return nodelink.Welcome{Cluster: s.cfg.Cluster.Incarnation, Servers: servers, LeaseMS: LeaseTTL.Milliseconds()}, err
 }
 
-// wakePending lets VMs that fit nowhere look again.
-func (s *Service) wakePending(ctx context.Context, tx *store.Tx) error {
-	_, err := workflow.Wake(ctx, tx, workflow.Filter{Kind: vm.JobCreate})
-	return err
+// roomMade lets VMs that fit nowhere look again.
+func (s *Service) roomMade() {
+	if s.cfg.RoomMade != nil {
+		s.cfg.RoomMade()
+	}
 }
 
 // wakeHeld lets jobs go on that wait for this node to be reached.
@@ -166,17 +163,13 @@ func (s *Service) SetNode(ctx context.Context, c Caller, ref string, to node.Sta
 		if err := tx.NodeSetState(ctx, n, to, revision); err != nil {
 			return err
 		}
-		if to == node.Active {
-			if err := s.wakePending(ctx, tx); err != nil {
-				return err
-			}
-		}
 		action := map[node.State]string{node.Active: "node.uncordon", node.Cordoned: "node.cordon", node.Removed: "node.remove"}[to]
 		return tx.AuditInsert(ctx, c.record(action, "node", n.ID, n.Name))
 	})
 	if err != nil || to == node.Removed {
 		return n, err
 	}
+	s.roomMade()
 	return s.Node(ctx, n.ID.String())
 }
 

@@ -148,17 +148,17 @@ func build(ctx context.Context, o Options, pool *pgxpool.Pool) (*Server, *certif
 	s.seq = sequence.New(sequence.Options{Pool: pool, Clock: o.Clock, Log: o.Log})
 	s.control = control.New(control.Config{
 		Store: st, CA: sec.ca, Cluster: sec.cluster, Project: project, Images: images, Live: s.live,
-		Clock: o.Clock, Log: o.Log, Committed: s.committed,
+		Clock: o.Clock, Log: o.Log, Committed: s.committed, RoomMade: func() { s.tasks.Nudge(tasks.PendingVMs) },
 	})
 	s.agents = &agents{control: s.control, tickets: s.tickets, clock: o.Clock, log: o.Log, sessions: map[id.ID]*session{}}
 	s.exec = workflow.New(workflow.Options{
 		Pool: pool, Members: s.member, Clock: o.Clock, Log: o.Log, Committed: s.seq.Nudge,
 		Flows: flows.Bound(flows.Env{
-			Store: st, Nodes: s.agents, Reporting: s.live.Reporting, Files: files{images, s.tickets}, Cluster: sec.cluster.Incarnation,
+			Store: st, Nodes: s.agents, Candidates: flows.NewCandidates(st, s.live.Reporting, o.Clock), Files: files{images, s.tickets}, Cluster: sec.cluster.Incarnation,
 		}),
 	})
 	s.tasks = reconcile.New(o.Clock, o.Log, s.member, tasks.All(tasks.Env{
-		Store: st, Images: images, Clock: o.Clock, Connected: s.agents.connected, Drop: s.agents.drop,
+		Store: st, Images: images, Clock: o.Clock, Connected: s.agents.connected, Drop: s.agents.drop, Committed: s.committed,
 	})...)
 	s.routes = s.table()
 	s.mux = s.serveMux()

@@ -90,7 +90,7 @@ func New(tb testing.TB, n int) *Cluster {
 	c.Images, err = blob.Open(filepath.Join(tb.TempDir(), "images"))
 	must(tb, err)
 	c.Env = flows.Env{
-		Store: c.Store, Nodes: c, Reporting: c.reporting, Files: noFiles{}, Cluster: cluster.Incarnation,
+		Store: c.Store, Nodes: c, Candidates: flows.NewCandidates(c.Store, c.reporting, clock.System{}), Files: noFiles{}, Cluster: cluster.Incarnation,
 	}
 	c.Service = control.New(control.Config{
 		Store: c.Store, Cluster: cluster, Project: c.Project, Images: c.Images, Clock: clock.System{},

@@ -7,7 +7,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/novacron/novacron/internal/domain/image"
-	"github.com/novacron/novacron/internal/domain/node"
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/nodelink"
@@ -21,9 +20,9 @@ import (
 type Env struct {
 	Store *store.Store
 	Nodes Nodes
-	// Reporting judges a node's lease by this server's own clock.
-	Reporting func(node id.ID) bool
-	Files     Files
+	// Candidates are the nodes as placement sees them.
+	Candidates *Candidates
+	Files      Files
 	// Cluster is the incarnation every command carries.
 	Cluster id.ID
 }
@@ -146,24 +145,4 @@ func imageOf(ctx context.Context, r *run, v vm.View) (*image.Image, error) {
 	}
 	i, err := r.Env.Store.ImageByID(ctx, *v.Intent.ImageID)
 	return &i, err
-}
-
-// candidates reads all nodes with this server's judgement of their leases.
-func candidates(ctx context.Context, env Env) ([]node.Node, error) {
-	var all []node.Node
-	page := store.Page{Limit: 500}
-	for {
-		nodes, next, err := env.Store.NodeList(ctx, page)
-		if err != nil {
-			return nil, err
-		}
-		for _, n := range nodes {
-			n.Reporting = env.Reporting(n.ID)
-			all = append(all, n)
-		}
-		if next == nil {
-			return all, nil
-		}
-		page.AfterKey, page.AfterID = next.Key, &next.ID
-	}
 }

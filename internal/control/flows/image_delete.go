@@ -57,7 +57,7 @@ func dropFromNodes(ctx context.Context, r *run) (any, error) {
 	if err != nil || len(sums) == 0 {
 		return nil, err
 	}
-	nodes, err := candidates(ctx, r.Env)
+	nodes, err := r.Env.Candidates.Snapshot(ctx)
 	if err != nil {
 		return nil, err
 	}

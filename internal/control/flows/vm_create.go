@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/novacron/novacron/internal/domain/node"
 	"github.com/novacron/novacron/internal/domain/scheduler"
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/engine/workflow"
@@ -81,7 +82,7 @@ func place(ctx context.Context, r *run) (any, error) {
 	if v.Intent.NodeID != nil {
 		return placed{*v.Intent.NodeID}, nil // done before a crash
 	}
-	nodes, err := candidates(ctx, r.Env)
+	nodes, err := r.Env.Candidates.Snapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +102,7 @@ func place(ctx context.Context, r *run) (any, error) {
 			return nil, err
 		}
 		if ok {
+			r.Env.Candidates.Took(c.Node, node.Resources{CPUs: v.Intent.CPUs, MemoryBytes: v.Intent.MemoryBytes, DiskBytes: v.DiskBytes()})
 			return placed{c.Node}, nil
 		}
 	}

@@ -7,8 +7,10 @@ import (
 	"context"
 	"time"
 
+	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/engine/blob"
 	"github.com/novacron/novacron/internal/engine/reconcile"
+	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/store"
 	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/id"
@@ -22,7 +24,12 @@ type Env struct {
 	// Connected lists the nodes with a session with this server; Drop ends one.
 	Connected func() []id.ID
 	Drop      func(node id.ID)
+	// Committed wakes the executor after a commit.
+	Committed func()
 }
+
+// PendingVMs is the task to nudge when room was made.
+const PendingVMs = "pending-vms"
 
 // All lists every reconciler.
 func All(e Env) []reconcile.Task {
@@ -30,6 +37,7 @@ func All(e Env) []reconcile.Task {
 		{Name: "idempotency-keys", Period: time.Hour, LeaderOnly: true, Activate: e.sweepKeys},
 		{Name: "image-files", Period: 10 * time.Minute, Activate: e.sweepFiles},
 		{Name: "node-usage", Period: time.Minute, LeaderOnly: true, Activate: e.checkUsage},
+		{Name: PendingVMs, Period: 30 * time.Second, Activate: e.wakePending},
 		{Name: "removed-nodes", Period: 5 * time.Second, Activate: e.dropRemoved},
 	}
 }
@@ -104,4 +112,24 @@ func (e Env) dropRemoved(ctx context.Context) (any, error) {
 		s.Removed++
 	}
 	return s, nil
+}
+
+// lookAgainEvery spaces the looks of pending VMs: a hundred nodes that come back
+// together make room once, not a hundred times.
+const lookAgainEvery = 500 * time.Millisecond
+
+// woken is the status of pending-vms.
+type woken struct {
+	Woken int64 `json:"woken"`
+}
+
+// wakePending lets VMs that fitted nowhere look again. They do so by themselves
+// every few seconds; this makes a node that comes be used at once.
+func (e Env) wakePending(ctx context.Context) (any, error) {
+	n, err := workflow.Wake(ctx, e.Store.Pool(), workflow.Filter{Kind: vm.JobCreate})
+	if err != nil || n == 0 {
+		return woken{n}, err
+	}
+	e.Committed()
+	return woken{n}, e.Clock.Sleep(ctx, lookAgainEvery)
 }
