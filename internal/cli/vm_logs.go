@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/novacron/novacron/internal/cli/output"
 	"github.com/novacron/novacron/internal/vocab/clock"
 )
 
@@ -25,10 +26,14 @@ func newVMLogs(a *app) *cobra.Command {
 			return err
 		}
 		defer func() { _ = r.Close() }()
-		if tail >= 0 {
-			return lastLines(cmd.Context(), a.clock, a.out, r, tail)
+		out := a.out
+		if isTerminal(out) {
+			out = &output.Safe{W: out}
 		}
-		_, err = io.Copy(a.out, r)
+		if tail >= 0 {
+			return lastLines(cmd.Context(), a.clock, out, r, tail)
+		}
+		_, err = io.Copy(out, r)
 		return err
 	})
 	cmd.Aliases = []string{"log"}

@@ -117,3 +117,16 @@ func TestCleanAndLabels(t *testing.T) {
 		t.Errorf("took %s", f)
 	}
 }
+
+func TestSafe(t *testing.T) {
+	var b strings.Builder
+	w := &Safe{W: &b}
+	for _, piece := range []string{"a\x1b[2J\tb\r\n", "\xc2", "\x9b31m", "\xc2", "\xa3 \u009bx é\x00\x07\x7f"} {
+		if n, err := w.Write([]byte(piece)); n != len(piece) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if want := "a[2J\tb\r\n31m£ x é"; b.String() != want {
+		t.Errorf("got %q, want %q", b.String(), want)
+	}
+}
