@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/novacron/novacron/internal/domain/vm"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	volume "github.com/novacron/novacron/internal/driver/volume/contract"
 	"github.com/novacron/novacron/internal/nodelink"
@@ -70,6 +71,9 @@ type Agent struct {
 
 	mu     sync.Mutex
 	guests map[id.ID]*guest
+	// images is held while image files are dropped, and shared while a VM takes one
+	// up: between the look at a file and the record that keeps it, nobody drops it
+	images sync.RWMutex
 }
 
 // New opens the node's records and drivers. Start adopts what runs.
@@ -109,13 +113,41 @@ func (a *Agent) Start(ctx context.Context) error {
 		a.adopt(s)
 		alive[s.VM] = s.Phase.OnNode()
 	}
-	for vm, g := range a.guests {
-		rec := g.snapshot()
-		if rec.PowerOn && !alive[vm] && rec.Machine != nil && rec.Boot != a.cfg.Boot {
-			a.relaunch(ctx, g, rec)
+	for v, g := range a.guests {
+		if err := a.recover(ctx, g, alive[v]); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// recover brings one VM to what its record says, after a start of the agent.
+func (a *Agent) recover(ctx context.Context, g *guest, alive bool) error {
+	rec := g.snapshot()
+	switch {
+	case alive && rec.Machine != nil && rec.Boot != a.cfg.Boot:
+		// launched, and the agent died before it could write that down
+		return g.change(a.records, func(r *record) { r.Boot = a.cfg.Boot })
+	case alive || rec.Machine == nil || rec.Epoch == 0:
+		return nil
+	case rec.PowerOn && rec.Boot != a.cfg.Boot:
+		a.relaunch(ctx, g, rec)
+	default:
+		a.lost(rec, "its process was gone when the node's agent started")
+	}
+	return nil
+}
+
+// lost reports a VM of which the host holds no trace, unless something was seen
+// of it: nobody may go on believing that it runs.
+func (a *Agent) lost(rec record, why string) {
+	phase := vm.PhaseCrashed
+	if !rec.PowerOn {
+		phase, why = exited, ""
+	}
+	a.reports.fill(hypervisor.Status{
+		Ref: hypervisor.Ref{VM: rec.VM, Epoch: rec.Epoch}, Phase: phase, Reason: why, Since: a.cfg.Clock.Now(),
+	})
 }
 
 func (a *Agent) adopt(s hypervisor.Status) {
@@ -130,16 +162,19 @@ func (a *Agent) adopt(s hypervisor.Status) {
 // relaunch starts a VM that the host's reboot ended, by the node's own record.
 func (a *Agent) relaunch(ctx context.Context, g *guest, rec record) {
 	a.log.Info("starting a VM again after the host's reboot", "vm", rec.VM, "owner_epoch", rec.Epoch)
-	err := g.change(a.records, func(r *record) { r.Boot = a.cfg.Boot })
-	if err == nil {
-		// what is left of the incarnation that the reboot ended
-		err = a.driver.Release(ctx, rec.VM)
-	}
+	// what is left of the incarnation that the reboot ended
+	err := a.driver.Release(ctx, rec.VM)
 	if err == nil {
 		_, err = a.launch(ctx, g, rec.Epoch, *rec.Machine)
 	}
 	if err != nil {
 		a.log.Error("a VM cannot be started again after the host's reboot", "vm", rec.VM, "err", err)
+		a.lost(rec, "it could not be started again after the node's reboot: "+errs.As(err).Message)
+		return
+	}
+	// last: an agent that dies before this finds the guest running, or tries again
+	if err := g.change(a.records, func(r *record) { r.Boot = a.cfg.Boot }); err != nil {
+		a.log.Error("a VM's record cannot be written", "vm", rec.VM, "err", err)
 	}
 }
 
@@ -155,13 +190,13 @@ func (a *Agent) Hello(ctx context.Context, version string) (nodelink.Hello, erro
 	}, nil
 }
 
-func (a *Agent) guest(vm id.ID) *guest {
+func (a *Agent) guest(v id.ID) *guest {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	g := a.guests[vm]
+	g := a.guests[v]
 	if g == nil {
-		g = newGuest(record{VM: vm})
-		a.guests[vm] = g
+		g = newGuest(record{VM: v})
+		a.guests[v] = g
 	}
 	return g
 }
@@ -211,6 +246,15 @@ func plain[C any](run func(*Agent, context.Context, Peer, *C) (any, error)) hand
 	}
 }
 
+// interrupted words the failure of a step that was not given the time to succeed:
+// the next attempt may.
+func interrupted(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil || errs.CodeOf(err).Retryable() {
+		return err
+	}
+	return errs.New(errs.Timeout, "the step was broken off: its time was over, its server went away, or another took over").Because(err)
+}
+
 // fenced wraps a command about one VM: its turn, its fence, its time budget, its
 // remembered answer.
 func fenced[C any, P interface {
@@ -232,7 +276,7 @@ func fenced[C any, P interface {
 			defer cancel()
 		}
 		g := a.guest(h.VM)
-		ctx, release, err := g.take(ctx, h)
+		ctx, release, err := g.take(ctx, h, a.cfg.Cluster)
 		if err != nil {
 			return nil, err
 		}
@@ -245,6 +289,7 @@ func fenced[C any, P interface {
 			return old.body, old.err
 		}
 		v, err := run(a, ctx, p, g, P(c))
+		err = interrupted(ctx, err)
 		g.remember(h.Step, v, err)
 		return v, err
 	}

@@ -367,9 +367,9 @@ func TestCache(t *testing.T) {
 	}
 	dir := t.TempDir()
 	c := cacheOf(t, dir)
-	for name, bad := range map[string]string{"Short": "imag", "Long": "images", "Other": "imagE"} {
-		if err := c.Ensure(t.Context(), f, write(bad)); !errs.Is(err, errs.ImageMismatch) {
-			t.Errorf("%s: %v", name, err)
+	for bad, want := range map[string]errs.Code{"imag": errs.NodeUnreachable, "images": errs.ImageMismatch, "imagE": errs.ImageMismatch} {
+		if err := c.Ensure(t.Context(), f, write(bad)); !errs.Is(err, want) {
+			t.Errorf("%s: %v", bad, err)
 		}
 	}
 	if _, err := c.Path(f); !errs.Is(err, errs.NotFound) {

@@ -21,6 +21,9 @@ type guest struct {
 	answers map[string]answer // of the record's operation and attempt, by step
 	cancel  context.CancelFunc
 	running fence
+	// wanted is the newest fence that asked for a turn: once it has, an older one
+	// gets none, wherever it stands in the queue
+	wanted fence
 }
 
 type answer struct {
@@ -52,14 +55,13 @@ func (g *guest) snapshot() record {
 }
 
 // take waits for the VM's turn. A command of a later attempt or operation ends
-// the wait of the one that holds it: whoever sent that has lost its claim.
-func (g *guest) take(ctx context.Context, h *nodelink.Header) (context.Context, func(), error) {
+// the one that holds it, and those that wait: whoever sent them has lost its
+// claim. What the fence refuses neither waits nor disturbs anybody.
+func (g *guest) take(ctx context.Context, h *nodelink.Header, cluster id.ID) (context.Context, func(), error) {
 	mine := fence{h.OpSeq, h.Attempt}
-	g.mu.Lock()
-	if g.cancel != nil && g.running.before(mine) {
-		g.cancel()
+	if err := g.queue(h, cluster, mine); err != nil {
+		return nil, nil, err
 	}
-	g.mu.Unlock()
 	select {
 	case <-g.turn:
 	case <-ctx.Done():
@@ -67,6 +69,12 @@ func (g *guest) take(ctx context.Context, h *nodelink.Header) (context.Context, 
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	g.mu.Lock()
+	if mine.before(g.wanted) {
+		g.mu.Unlock()
+		cancel()
+		g.turn <- struct{}{}
+		return nil, nil, takenOver()
+	}
 	g.cancel, g.running = cancel, mine
 	g.mu.Unlock()
 	return ctx, func() {
@@ -76,6 +84,27 @@ func (g *guest) take(ctx context.Context, h *nodelink.Header) (context.Context, 
 		cancel()
 		g.turn <- struct{}{}
 	}, nil
+}
+
+// queue notes that a command wants its turn.
+func (g *guest) queue(h *nodelink.Header, cluster id.ID, mine fence) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.refuse(h, cluster); err != nil {
+		return err
+	}
+	if mine.before(g.wanted) {
+		return takenOver()
+	}
+	g.wanted = mine
+	if g.cancel != nil && g.running.before(mine) {
+		g.cancel()
+	}
+	return nil
+}
+
+func takenOver() error {
+	return errs.New(errs.StaleAttempt, "the command belongs to an operation, or an attempt of it, that another server has taken over")
 }
 
 // admit decides whether a command may act. It answers a repeated step from
@@ -116,7 +145,7 @@ func (g *guest) refuse(h *nodelink.Header, cluster id.ID) error {
 	case h.OwnerEpoch < g.rec.Epoch:
 		return errs.New(errs.StaleEpoch, "the command is of owner epoch %d; the node has seen %d", h.OwnerEpoch, g.rec.Epoch)
 	case now.before(seen):
-		return errs.New(errs.StaleAttempt, "the command belongs to an operation, or an attempt of it, that another server has taken over")
+		return takenOver()
 	case h.OpSeq == g.rec.OpSeq && g.rec.Operation != id.Nil && h.Operation != g.rec.Operation:
 		return errs.New(errs.Conflict, "two operations claim the same number on this VM")
 	}

@@ -47,6 +47,8 @@ func (a *Agent) ensureImages(ctx context.Context, p Peer, _ *guest, c *nodelink.
 }
 
 func (a *Agent) dropImages(_ context.Context, _ Peer, c *nodelink.DropImages) (any, error) {
+	a.images.Lock()
+	defer a.images.Unlock()
 	used := map[string]bool{}
 	for _, g := range a.all() {
 		g.snapshot().images(used)
@@ -98,8 +100,8 @@ func (a *Agent) all() []*guest {
 type Cache struct {
 	dir string
 	mu  sync.Mutex
-	// busy serializes fetches of one file
-	busy map[string]*sync.Mutex
+	// busy serializes fetches of one file; it is closed when one ends
+	busy map[string]chan struct{}
 }
 
 var _ Images = (*Cache)(nil)
@@ -116,7 +118,7 @@ func OpenCache(dir string) (*Cache, error) {
 	for _, h := range half {
 		_ = os.Remove(h)
 	}
-	return &Cache{dir: dir, busy: map[string]*sync.Mutex{}}, nil
+	return &Cache{dir: dir, busy: map[string]chan struct{}{}}, nil
 }
 
 // Path implements Images.
@@ -137,19 +139,40 @@ func (c *Cache) Ensure(ctx context.Context, f nodelink.ImageFile, fetch Fetch) e
 	if !isSHA256(f.SHA256) {
 		return errs.New(errs.InvalidField, "an image file is named by its SHA-256")
 	}
-	c.mu.Lock()
-	lock := c.busy[f.SHA256]
-	if lock == nil {
-		lock = &sync.Mutex{}
-		c.busy[f.SHA256] = lock
+	leave, err := c.enter(ctx, f.SHA256)
+	if err != nil {
+		return err
 	}
-	c.mu.Unlock()
-	lock.Lock()
-	defer lock.Unlock()
+	defer leave()
 	if _, err := c.Path(f); err == nil {
 		return nil
 	}
 	return c.fetch(ctx, f, fetch)
+}
+
+// enter waits until nobody else fetches the file, or ctx ends.
+func (c *Cache) enter(ctx context.Context, sum string) (leave func(), err error) {
+	for {
+		c.mu.Lock()
+		other := c.busy[sum]
+		if other == nil {
+			mine := make(chan struct{})
+			c.busy[sum] = mine
+			c.mu.Unlock()
+			return func() {
+				c.mu.Lock()
+				delete(c.busy, sum)
+				c.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		c.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, errs.New(errs.Timeout, "the image is still being fetched for another VM").Because(ctx.Err())
+		}
+	}
 }
 
 func (c *Cache) fetch(ctx context.Context, f nodelink.ImageFile, fetch Fetch) error {
@@ -164,8 +187,11 @@ func (c *Cache) fetch(ctx context.Context, f nodelink.ImageFile, fetch Fetch) er
 	if err := fetch(ctx, w); err != nil {
 		return fetchError(err)
 	}
-	if got := hex.EncodeToString(sum.Sum(nil)); got != f.SHA256 || w.left != 0 {
-		return errs.New(errs.ImageMismatch, "the image arrived as %s with %d bytes missing, not as %s; the next try fetches it again", got[:12], w.left, f.SHA256[:12])
+	if w.left > 0 {
+		return errs.New(errs.NodeUnreachable, "the image's transfer broke off with %d bytes missing", w.left)
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); got != f.SHA256 {
+		return errs.New(errs.ImageMismatch, "the image arrived as %s, not as %s: the server's copy is damaged", got[:12], f.SHA256[:12])
 	}
 	err = errors.Join(tmp.Chmod(0o444), tmp.Sync(), tmp.Close(), os.Rename(tmp.Name(), filepath.Join(c.dir, f.SHA256)))
 	if err != nil {

@@ -150,12 +150,18 @@ func writeFile(path string, b []byte, sync bool) error {
 // its claims and its sessions.
 const fenceLife = 24 * time.Hour
 
-// prune forgets the fences of VMs erased long ago.
+// holds tells whether the record is more than a fence. A VM whose creation was
+// cancelled before anything was made of it leaves a fence alone, too.
+func (r record) holds() bool {
+	return !r.Erased && (r.PowerOn || r.Machine != nil || len(r.Bases) > 0)
+}
+
+// prune forgets the fences of VMs that nothing was heard of for long.
 func (a *Agent) prune() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for vm, g := range a.guests {
-		if !g.snapshot().Erased {
+		if g.snapshot().holds() || a.reports.alive(vm) {
 			continue
 		}
 		info, err := os.Stat(a.records.path(vm))

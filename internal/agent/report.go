@@ -23,6 +23,9 @@ type reporter struct {
 	unsent  map[id.ID]struct{}
 	wake    chan struct{}
 	watches map[*watch]struct{}
+	// told counts what the driver told, seen is the count at which it spoke of a VM
+	told int64
+	seen map[id.ID]int64
 }
 
 type watch struct {
@@ -38,14 +41,17 @@ func newReporter(epoch gen.NodeEpoch) *reporter {
 		unsent:  map[id.ID]struct{}{},
 		wake:    make(chan struct{}, 1),
 		watches: map[*watch]struct{}{},
+		seen:    map[id.ID]int64{},
 	}
 }
 
 // observe takes a status from the driver: it is the driver's sink.
 func (r *reporter) observe(s hypervisor.Status) {
-	r.report(s)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.told++
+	r.seen[s.VM] = r.told
+	r.put(s)
 	for w := range r.watches {
 		if w.vm == s.VM && w.is(s) {
 			close(w.ch)
@@ -58,6 +64,45 @@ func (r *reporter) observe(s hypervisor.Status) {
 func (r *reporter) report(s hypervisor.Status) nodelink.Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.put(s)
+}
+
+// mark is a place in the order of what the driver tells.
+func (r *reporter) mark() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.told
+}
+
+// reportAt reports what was looked at since the mark, unless the driver has told
+// something of the VM meanwhile: what was looked at may then be the past.
+func (r *reporter) reportAt(mark int64, s hypervisor.Status) (nodelink.Report, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.seen[s.VM] > mark {
+		return r.last[s.VM], false
+	}
+	return r.put(s), true
+}
+
+// fill reports a status of a VM of which nothing was reported yet.
+func (r *reporter) fill(s hypervisor.Status) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.last[s.VM]; !ok {
+		r.put(s)
+	}
+}
+
+// alive tells whether the newest observation of a VM is of a process.
+func (r *reporter) alive(v id.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last[v].Phase.OnNode()
+}
+
+// put is called with r.mu held.
+func (r *reporter) put(s hypervisor.Status) nodelink.Report {
 	old, ok := r.last[s.VM]
 	if ok && old.Epoch == s.Epoch && old.Phase == s.Phase && old.Reason == s.Reason {
 		return old
@@ -133,4 +178,5 @@ func (r *reporter) forget(vm id.ID) {
 	defer r.mu.Unlock()
 	delete(r.last, vm)
 	delete(r.unsent, vm)
+	delete(r.seen, vm)
 }

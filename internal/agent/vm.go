@@ -16,16 +16,8 @@ func (a *Agent) createVolumes(ctx context.Context, _ Peer, g *guest, c *nodelink
 	for _, v := range c.Volumes {
 		spec := volume.Spec{ID: v.ID, SizeBytes: v.SizeBytes}
 		if v.Base != nil {
-			path, err := a.cfg.Images.Path(*v.Base)
-			if err != nil {
-				return nil, err
-			}
-			spec.Base = &volume.Base{
-				File:        hypervisor.File{Path: path, Format: v.Base.Format},
-				VirtualSize: v.Base.VirtualBytes,
-			}
-			err = g.change(a.records, func(r *record) { r.Bases = with(r.Bases, v.ID, *v.Base) })
-			if err != nil {
+			var err error
+			if spec.Base, err = a.base(g, v.ID, *v.Base); err != nil {
 				return nil, err
 			}
 		}
@@ -34,6 +26,20 @@ func (a *Agent) createVolumes(ctx context.Context, _ Peer, g *guest, c *nodelink
 		}
 	}
 	return nodelink.Done{}, nil
+}
+
+// base takes up an image file that a volume is to stand on.
+func (a *Agent) base(g *guest, vol id.ID, f nodelink.ImageFile) (*volume.Base, error) {
+	a.images.RLock()
+	defer a.images.RUnlock()
+	path, err := a.cfg.Images.Path(f)
+	if err == nil {
+		err = g.change(a.records, func(r *record) { r.Bases = with(r.Bases, vol, f) })
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &volume.Base{File: hypervisor.File{Path: path, Format: f.Format}, VirtualSize: f.VirtualBytes}, nil
 }
 
 func with(m map[id.ID]nodelink.ImageFile, k id.ID, f nodelink.ImageFile) map[id.ID]nodelink.ImageFile {
@@ -45,19 +51,50 @@ func with(m map[id.ID]nodelink.ImageFile, k id.ID, f nodelink.ImageFile) map[id.
 }
 
 func (a *Agent) launchCommand(ctx context.Context, _ Peer, g *guest, c *nodelink.Launch) (any, error) {
+	a.images.RLock()
 	err := g.change(a.records, func(r *record) {
 		r.PowerOn, r.Machine, r.Boot, r.Erased = true, &c.Machine, a.cfg.Boot, false
 	})
+	a.images.RUnlock()
 	if err != nil {
 		return nil, err
 	}
-	s, err := a.launch(ctx, g, c.OwnerEpoch, c.Machine)
+	mark := a.reports.mark()
+	s, started, err := a.started(ctx, c)
+	if err == nil && !started {
+		s, err = a.launch(ctx, g, c.OwnerEpoch, c.Machine)
+	}
 	if err != nil {
 		// what did not start must not start by itself after a reboot
 		_ = g.change(a.records, func(r *record) { r.PowerOn = false })
 		return nil, err
 	}
-	return a.reports.report(s), nil
+	return a.tell(ctx, mark, s), nil
+}
+
+// started finds an incarnation that an earlier attempt launched, whose reply was
+// lost, and that has ended since: the step is done, and its guest is not run
+// twice under one epoch.
+func (a *Agent) started(ctx context.Context, c *nodelink.Launch) (hypervisor.Status, bool, error) {
+	s, alive, err := a.live(ctx, c.VM)
+	return s, !alive && s.Phase != "" && s.Epoch == c.OwnerEpoch, err
+}
+
+// tell reports what a command found, unless the driver has told something newer:
+// a guest that ended just after it was launched must not be reported as running.
+func (a *Agent) tell(ctx context.Context, mark int64, s hypervisor.Status) nodelink.Report {
+	for {
+		rep, ok := a.reports.reportAt(mark, s)
+		if ok {
+			return rep
+		}
+		mark = a.reports.mark()
+		now, err := a.driver.Inspect(ctx, s.VM)
+		if err != nil {
+			return rep
+		}
+		s = now
+	}
 }
 
 func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m nodelink.Machine) (hypervisor.Status, error) {
@@ -115,8 +152,11 @@ func (a *Agent) shutdown(ctx context.Context, _ Peer, g *guest, c *nodelink.Shut
 		return nil, err
 	}
 	s, alive, err := a.live(ctx, c.VM)
-	if err != nil || !alive {
-		return a.ended(s, c.OwnerEpoch), err
+	if err != nil {
+		return nil, err
+	}
+	if !alive {
+		return a.ended(s, c.OwnerEpoch), nil
 	}
 	gone, stop := a.reports.watch(c.VM, func(s hypervisor.Status) bool { return !s.Phase.OnNode() })
 	defer stop()
@@ -131,12 +171,13 @@ func (a *Agent) shutdown(ctx context.Context, _ Peer, g *guest, c *nodelink.Shut
 	case <-ctx.Done():
 		return nil, errs.New(errs.Timeout, "the guest was asked to shut down and has not yet").Because(ctx.Err())
 	}
+	mark := a.reports.mark()
 	s, alive, err = a.live(ctx, c.VM)
 	if err != nil {
 		return nil, err
 	}
 	if alive {
-		return a.reports.report(s), nil
+		return a.tell(ctx, mark, s), nil
 	}
 	return a.ended(s, c.OwnerEpoch), nil
 }
@@ -167,19 +208,21 @@ func (a *Agent) powerOff(ctx context.Context, _ Peer, g *guest, c *nodelink.Powe
 }
 
 func (a *Agent) pause(ctx context.Context, _ Peer, _ *guest, c *nodelink.Pause) (any, error) {
+	mark := a.reports.mark()
 	s, err := a.driver.Pause(ctx, hypervisor.Ref{VM: c.VM, Epoch: c.OwnerEpoch})
 	if err != nil {
 		return nil, err
 	}
-	return a.reports.report(s), nil
+	return a.tell(ctx, mark, s), nil
 }
 
 func (a *Agent) resume(ctx context.Context, _ Peer, _ *guest, c *nodelink.Resume) (any, error) {
+	mark := a.reports.mark()
 	s, err := a.driver.Resume(ctx, hypervisor.Ref{VM: c.VM, Epoch: c.OwnerEpoch})
 	if err != nil {
 		return nil, err
 	}
-	return a.reports.report(s), nil
+	return a.tell(ctx, mark, s), nil
 }
 
 // erase removes all but the fence. The record becomes a tombstone first, so
