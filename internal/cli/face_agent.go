@@ -92,21 +92,33 @@ func runAgent(ctx context.Context, o daemon.Options, f agentFlags, tokens []stri
 	defer end()
 	shutdown := make(chan struct{})
 	o.Shutdown = shutdown
+	ended := make(chan error, 1)
+	go func() {
+		if f.sim > 0 {
+			ended <- daemon.RunSim(ctx, o, f.sim, tokens)
+			return
+		}
+		if len(tokens) > 0 {
+			o.Join = tokens[0]
+		}
+		ended <- daemon.Run(ctx, o)
+	}()
 	got, stop := signals()
 	defer stop()
-	go func() {
-		first := <-got
-		stop()
-		if first == syscall.SIGINT {
+	select {
+	case err := <-ended:
+		return err
+	case s := <-got:
+		if s == syscall.SIGINT {
 			close(shutdown)
 		}
 		end()
-	}()
-	if f.sim > 0 {
-		return daemon.RunSim(ctx, o, f.sim, tokens)
 	}
-	if len(tokens) > 0 {
-		o.Join = tokens[0]
+	select {
+	case err := <-ended:
+		return err
+	case <-got:
+		o.Log.Warn("ended before everything was in order; guests go on as they are")
+		return nil
 	}
-	return daemon.Run(ctx, o)
 }

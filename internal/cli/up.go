@@ -139,7 +139,12 @@ func (a *app) showInstance(s local.Summary, already bool) {
 		fmt.Fprintln(a.out, "NovaCron is running")
 	}
 	fmt.Fprint(a.out, s.String())
-	fmt.Fprintf(a.out, "\nTry next:\n  novacron status\n  novacron vm list\n")
+	fmt.Fprintln(a.out, "\nTry next:")
+	if all, err := a.loadContexts(); s.Socket != local.Sockets(os.Getuid(), a.env)[0] || err != nil || all.Current != "" {
+		// commands would look elsewhere
+		fmt.Fprintf(a.out, "  export NOVACRON_SOCKET=%s\n", s.Socket)
+	}
+	fmt.Fprintln(a.out, "  novacron status\n  novacron vm list")
 	if s.SetupToken != "" {
 		fmt.Fprintf(a.out, "From another machine:\n  novacron context add NAME --address %s --fingerprint %s --setup-token -\n",
 			s.Address, s.Fingerprint)
