@@ -57,6 +57,8 @@ type Caller struct {
 	// Key is the request's idempotency key, Hash what it stands for.
 	Key  string
 	Hash []byte
+	// Revision, unless nil, is what the request believes its object to be at.
+	Revision *int64
 }
 
 // Accepted is what a change that takes time answers with.
@@ -101,11 +103,23 @@ func (s *Service) once(ctx context.Context, c Caller, create func(*store.Tx) (Ac
 			return out, err
 		}
 		out, first, err := s.createOnce(ctx, c, create)
-		if err != nil || first {
-			return out, err
+		if first {
+			return out, nil
+		}
+		if err != nil {
+			return s.orAnswered(ctx, c, err)
 		}
 	}
 	return Accepted{}, errs.New(errs.Conflict, "another request with the same Idempotency-Key is under way; repeat this one")
+}
+
+// orAnswered gives the answer of the request with the same key that made this one
+// fail: of two at once, one finds the name taken, by the other.
+func (s *Service) orAnswered(ctx context.Context, c Caller, failure error) (Accepted, error) {
+	if out, ok, err := s.answered(ctx, c); ok && err == nil {
+		return out, nil
+	}
+	return Accepted{}, failure
 }
 
 func (s *Service) answered(ctx context.Context, c Caller) (out Accepted, ok bool, err error) {

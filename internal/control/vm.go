@@ -160,6 +160,9 @@ func (s *Service) AskVM(ctx context.Context, c Caller, ref string, r vm.Request,
 		if err != nil {
 			return err
 		}
+		if c.Revision != nil && *c.Revision != int64(v.Intent.Revision) {
+			return errs.New(errs.RevisionMismatch, "VM %q is at revision %d: somebody changed it; read it again", v.Intent.Name, v.Intent.Revision)
+		}
 		s.judge(&v)
 		out, err = s.ask(ctx, tx, c, v, r, stop)
 		return err

@@ -25,8 +25,7 @@ import (
 	"github.com/novacron/novacron/internal/domain/node"
 	"github.com/novacron/novacron/internal/domain/vm"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
-	"github.com/novacron/novacron/internal/driver/hypervisor/sim"
-	volumesim "github.com/novacron/novacron/internal/driver/volume/sim"
+	volume "github.com/novacron/novacron/internal/driver/volume/contract"
 	"github.com/novacron/novacron/internal/engine/blob"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/nodelink"
@@ -54,12 +53,25 @@ type Cluster struct {
 	ready image.Image
 }
 
-// Node is one simulated host with a real agent.
+// Host is what a node's agent works on, and what it can be asked afterwards.
+type Host interface {
+	// Hypervisor opens the host's driver for a new agent.
+	Hypervisor(sink hypervisor.Sink) (hypervisor.Driver, error)
+	// Volumes is where disks are.
+	Volumes() volume.Driver
+	// Images is the node's cache; it has the cluster's image.
+	Images() agent.Images
+	// Leftovers lists what hypervisors left on the host, each naming its VM.
+	Leftovers() []string
+	// Executing counts the guests that execute, by VM.
+	Executing() map[id.ID]int
+}
+
+// Node is one host with a real agent.
 type Node struct {
-	ID      id.ID
-	Name    string
-	Host    *sim.Host
-	Volumes *volumesim.Driver
+	ID   id.ID
+	Name string
+	Host Host
 
 	cluster *Cluster
 	dir     string
@@ -74,8 +86,17 @@ func Admin() control.Caller {
 	return control.Caller{Principal: auth.Principal{Name: "test", Role: auth.Administrator, Origin: "test"}}
 }
 
-// New makes a cluster of n nodes with one ready image, "tiny".
+// New makes a cluster of n simulated nodes with one ready image, "tiny".
 func New(tb testing.TB, n int) *Cluster {
+	tb.Helper()
+	return NewOn(tb, n, tinyImage, newSimHost)
+}
+
+// tinyImage is one that nothing ever boots.
+var tinyImage = image.File{Role: image.RoleDisk, SHA256: strings.Repeat("ab", 32), SizeBytes: 4096, Format: "qcow2", VirtualBytes: unit.GiB}
+
+// NewOn makes a cluster of n nodes on hosts of a kind.
+func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, node id.ID, dir string) Host) *Cluster {
 	tb.Helper()
 	db := storetest.New(tb)
 	c := &Cluster{DB: db, Store: store.New(db.App), byID: map[id.ID]*Node{}}
@@ -97,9 +118,9 @@ func New(tb testing.TB, n int) *Cluster {
 		Live: leases{c}, Log: slog.New(slog.DiscardHandler), Committed: func() {},
 	})
 	for i := range n {
-		c.addNode(tb, fmt.Sprintf("n%d", i+1))
+		c.addNode(tb, fmt.Sprintf("n%d", i+1), newHost)
 	}
-	c.addImage(tb)
+	c.addImage(tb, img)
 	return c
 }
 
@@ -110,15 +131,10 @@ func must(tb testing.TB, err error) {
 	}
 }
 
-func (c *Cluster) addNode(tb testing.TB, name string) {
+func (c *Cluster) addNode(tb testing.TB, name string, newHost func(testing.TB, id.ID, string) Host) {
 	tb.Helper()
 	n := &Node{ID: id.New(), Name: name, cluster: c, dir: tb.TempDir()}
-	var err error
-	n.Host, err = sim.NewHost(sim.Options{})
-	must(tb, err)
-	tb.Cleanup(n.Host.Close)
-	n.Volumes, err = volumesim.Open(filepath.Join(n.dir, "volumes"), unit.TiB)
-	must(tb, err)
+	n.Host = newHost(tb, n.ID, n.dir)
 	c.byID[n.ID] = n
 	c.Nodes = append(c.Nodes, n)
 	must(tb, c.Store.InTx(tb.Context(), func(tx *store.Tx) error {
@@ -135,8 +151,7 @@ func (n *Node) Start(ctx context.Context) error {
 	n.epoch++
 	a, err := agent.New(agent.Config{
 		Node: n.ID, Cluster: n.cluster.Env.Cluster, Epoch: n.epoch, DataDir: n.dir, Boot: "boot",
-		NewHypervisor: func(s hypervisor.Sink) (hypervisor.Driver, error) { return sim.New(n.Host, s), nil },
-		Volumes:       n.Volumes, Images: noImages{}, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler), Volatile: true,
+		NewHypervisor: n.Host.Hypervisor, Volumes: n.Host.Volumes(), Images: n.Host.Images(), Clock: clock.System{}, Log: slog.New(slog.DiscardHandler), Volatile: true,
 		Inventory: func(context.Context) (nodelink.Inventory, error) { return nodelink.Inventory{}, nil },
 	})
 	if err != nil {
@@ -209,14 +224,13 @@ func (c *Cluster) Call(ctx context.Context, to id.ID, cmd nodelink.Command, repl
 	return json.Unmarshal(body, reply)
 }
 
-func (c *Cluster) addImage(tb testing.TB) {
+func (c *Cluster) addImage(tb testing.TB, f image.File) {
 	tb.Helper()
 	i := image.Image{ID: id.New(), ProjectID: c.Project, Name: "tiny", Kind: image.Disk}
 	must(tb, c.Store.InTx(tb.Context(), func(tx *store.Tx) error {
 		if err := tx.ImageInsert(tb.Context(), i); err != nil {
 			return err
 		}
-		f := image.File{Role: image.RoleDisk, SHA256: strings.Repeat("ab", 32), SizeBytes: 4096, Format: "qcow2", VirtualBytes: unit.GiB}
 		if err := tx.ImageFilePut(tb.Context(), i, f); err != nil {
 			return err
 		}
@@ -229,7 +243,7 @@ func (c *Cluster) addImage(tb testing.TB) {
 func (c *Cluster) NewVM(name string, start bool) control.NewVM {
 	return control.NewVM{
 		Spec: vm.Spec{
-			Name: name, CPUs: 1, MemoryBytes: 128 * unit.MiB,
+			Name: name, CPUs: 1, MemoryBytes: 64 * unit.MiB,
 			Disks: []vm.DiskSpec{{SizeBytes: unit.GiB}, {SizeBytes: 64 * unit.MiB}},
 			NICs:  []vm.NICSpec{{}},
 		},
@@ -260,8 +274,10 @@ func (c *Cluster) Leftovers(ctx context.Context) ([]string, error) {
 			}
 		}
 	}
-	for _, d := range sim.Doubles(c.hosts()...) {
-		out = append(out, "VM "+d.String()+" runs twice")
+	for v, n := range c.executing() {
+		if n > 1 {
+			out = append(out, fmt.Sprintf("VM %s runs %d times", v, n))
+		}
 	}
 	return out, nil
 }
@@ -281,18 +297,21 @@ func (n *Node) accounted(views []vm.View) map[string]bool {
 	return mine
 }
 
-func (c *Cluster) hosts() (out []*sim.Host) {
+func (c *Cluster) executing() map[id.ID]int {
+	all := map[id.ID]int{}
 	for _, n := range c.Nodes {
-		out = append(out, n.Host)
+		for v, times := range n.Host.Executing() {
+			all[v] += times
+		}
 	}
-	return out
+	return all
 }
 
 // held reads what the host has: guests, volumes, records that are not mere
 // fences.
 func (n *Node) held(ctx context.Context) ([]string, error) {
 	out := n.Host.Leftovers()
-	vols, err := n.Volumes.List(ctx)
+	vols, err := n.Host.Volumes().List(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -337,7 +356,7 @@ func mentions(what string, ids map[string]bool) bool {
 // Running lists the VMs that execute, by id.
 func (c *Cluster) Running() []string {
 	var out []string
-	for v, n := range sim.Executing(c.hosts()...) {
+	for v, n := range c.executing() {
 		for range n {
 			out = append(out, v.String())
 		}
@@ -353,17 +372,6 @@ func (noFiles) Ticket(string) (string, error) { return "ticket", nil }
 
 // Remove implements flows.Files.
 func (noFiles) Remove(string) error { return nil }
-
-type noImages struct{}
-
-// Ensure implements agent.Images.
-func (noImages) Ensure(context.Context, nodelink.ImageFile, agent.Fetch) error { return nil }
-
-// Path implements agent.Images.
-func (noImages) Path(f nodelink.ImageFile) (string, error) { return "/sim/" + f.SHA256, nil }
-
-// Drop implements agent.Images.
-func (noImages) Drop([]string) error { return nil }
 
 // Drive runs every open job to its end, undisturbed.
 func (c *Cluster) Drive(ctx context.Context) error {

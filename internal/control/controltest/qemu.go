@@ -1,0 +1,156 @@
+package controltest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/novacron/novacron/internal/agent"
+	"github.com/novacron/novacron/internal/domain/image"
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/driver/hypervisor/qemu"
+	volume "github.com/novacron/novacron/internal/driver/volume/contract"
+	"github.com/novacron/novacron/internal/driver/volume/dir"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// haltSector is a boot sector that halts: cli; hlt; jmp back. It costs nothing
+// while it runs, and ignores the power button.
+var haltSector = append(append([]byte{0xfa, 0xf4, 0xeb, 0xfc}, make([]byte, 506)...), 0x55, 0xaa)
+
+// haltImage is haltSector as a raw disk image.
+func haltImage() image.File {
+	sum := sha256.Sum256(haltSector)
+	return image.File{
+		Role: image.RoleDisk, SHA256: hex.EncodeToString(sum[:]), SizeBytes: int64(len(haltSector)), Format: "raw", VirtualBytes: int64(len(haltSector)),
+	}
+}
+
+// NewQEMU makes a cluster of n nodes whose guests are real, under software
+// emulation. The test binary must be its own keeper: see keeper.Main.
+func NewQEMU(tb testing.TB, n int) *Cluster {
+	tb.Helper()
+	return NewOn(tb, n, haltImage(), newQEMUHost)
+}
+
+// QEMUHost is this machine, as one node of many on it.
+type QEMUHost struct {
+	short, dir string
+	volumes    *dir.Driver
+	images     *agent.Cache
+}
+
+var _ Host = (*QEMUHost)(nil)
+
+func newQEMUHost(tb testing.TB, node id.ID, _ string) Host {
+	tb.Helper()
+	// sockets need a short path, and guests' own users go through this folder
+	base, err := os.MkdirTemp("", "ncq")
+	must(tb, err)
+	must(tb, os.Chmod(base, 0o711)) //nolint:gosec // see above
+	tb.Cleanup(func() { _ = os.RemoveAll(base) })
+	h := &QEMUHost{short: id.Short(node), dir: base}
+	tb.Cleanup(func() { _ = os.RemoveAll(h.ram()) })
+	h.volumes, err = dir.Open(filepath.Join(base, "volumes"))
+	must(tb, err)
+	h.images, err = agent.OpenCache(filepath.Join(base, "images"))
+	must(tb, err)
+	f := haltImage()
+	must(tb, h.images.Ensure(tb.Context(), nodelink.ImageFile{SHA256: f.SHA256, SizeBytes: f.SizeBytes}, func(_ context.Context, w io.Writer) error {
+		_, err := io.Copy(w, bytes.NewReader(haltSector))
+		return err
+	}))
+	return h
+}
+
+func (h *QEMUHost) ram() string { return filepath.Join("/dev/shm", filepath.Base(h.dir)) }
+
+// Hypervisor implements Host.
+func (h *QEMUHost) Hypervisor(s hypervisor.Sink) (hypervisor.Driver, error) {
+	return qemu.New(qemu.Options{
+		NodeShort: h.short, DataDir: filepath.Join(h.dir, "guests"), RunDir: filepath.Join(h.dir, "run"),
+		UIDDir: filepath.Join(h.dir, "uids"), RAMDir: h.ram(), Accel: "tcg", Sink: s,
+	})
+}
+
+// Volumes implements Host.
+func (h *QEMUHost) Volumes() volume.Driver { return h.volumes }
+
+// Images implements Host.
+func (h *QEMUHost) Images() agent.Images { return h.images }
+
+// Executing implements Host: it reads the kernel's list of processes.
+func (h *QEMUHost) Executing() map[id.ID]int {
+	out := map[id.ID]int{}
+	for _, args := range h.processes() {
+		if !strings.HasPrefix(filepath.Base(args[0]), "qemu-system") {
+			continue
+		}
+		for i, a := range args {
+			if a == "-uuid" && i+1 < len(args) {
+				if v, err := id.Parse(args[i+1]); err == nil {
+					out[v]++
+				}
+			}
+		}
+	}
+	return out
+}
+
+// processes lists the command lines that name this host's folder.
+func (h *QEMUHost) processes() (out [][]string) {
+	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range all {
+		b, err := os.ReadFile(p)
+		if err == nil && bytes.Contains(b, []byte(h.dir)) {
+			out = append(out, strings.Split(string(b), "\x00"))
+		}
+	}
+	return out
+}
+
+// Leftovers implements Host: processes, cgroups, memory, run and data folders,
+// read from the host.
+func (h *QEMUHost) Leftovers() (out []string) {
+	for _, args := range h.processes() {
+		out = append(out, "process "+strings.Join(args, " "))
+	}
+	for _, pattern := range []string{
+		"/sys/fs/cgroup/*/novacron-" + h.short + "/*", "/sys/fs/cgroup/novacron-" + h.short + "/*",
+	} {
+		found, _ := filepath.Glob(pattern)
+		for _, f := range found {
+			if info, err := os.Stat(f); err == nil && info.IsDir() {
+				out = append(out, "cgroup "+f)
+			}
+		}
+	}
+	for _, root := range []string{h.ram(), filepath.Join(h.dir, "run"), filepath.Join(h.dir, "guests"), filepath.Join(h.dir, "uids")} {
+		out = append(out, files(root)...)
+	}
+	return out
+}
+
+// files lists what lies below a folder, but for what belongs to the node itself.
+func files(root string) (out []string) {
+	_ = filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() || strings.HasPrefix(e.Name(), "hypervisor.") || e.Name() == "lock" {
+			return nil //nolint:nilerr // what vanishes meanwhile is not left over
+		}
+		line := fmt.Sprintf("file %s", path)
+		if b, err := os.ReadFile(path); err == nil && len(b) < 256 && strings.Contains(path, "/uids/") {
+			line += " " + strings.TrimSpace(string(b)) // the claim names its VM
+		}
+		out = append(out, line)
+		return nil
+	})
+	return out
+}
