@@ -76,8 +76,9 @@ func (c *Candidates) Took(n id.ID, r node.Resources) {
 	defer c.mu.Unlock()
 	for i := range c.nodes {
 		if c.nodes[i].ID == n {
-			u := &c.nodes[i].Used
-			u.CPUs, u.MemoryBytes, u.DiskBytes = u.CPUs+r.CPUs, u.MemoryBytes+r.MemoryBytes, u.DiskBytes+r.DiskBytes
+			for _, u := range []*node.Resources{&c.nodes[i].Used, &c.nodes[i].Committed} {
+				u.CPUs, u.MemoryBytes, u.DiskBytes = u.CPUs+r.CPUs, u.MemoryBytes+r.MemoryBytes, u.DiskBytes+r.DiskBytes
+			}
 		}
 	}
 }

@@ -35,11 +35,14 @@ type Node struct {
 	KeyHash      []byte
 	Inventory    Inventory
 	Capacity     Resources
-	Used         Resources
-	VMs          int
-	Revision     gen.Revision
-	CreatedAt    time.Time
-	UpdatedAt    time.Time
+	// Used is what running VMs, and those about to run, take; disks count always.
+	Used Resources
+	// Committed is what its VMs take when all of them run.
+	Committed Resources
+	VMs       int
+	Revision  gen.Revision
+	CreatedAt time.Time
+	UpdatedAt time.Time
 }
 
 // Resources are what VMs take of a node.

@@ -40,11 +40,12 @@ type Plan struct {
 type Ranked struct {
 	Node   id.ID
 	Name   string
-	Score  float64 // 0 to 1, higher is better
+	Score  float64 // the mean of Scores, higher is better
 	Scores []Score
 }
 
-// Score is one preference's opinion, 0 to 1.
+// Score is one preference's opinion: 1 is an empty node, 0 a full one, below 0
+// one that could not run all its VMs at once.
 type Score struct {
 	Rule  string
 	Value float64
@@ -101,17 +102,18 @@ func lacks(what string, want, capacity, used int64, show func(int64) string) str
 	return fmt.Sprintf("has %s %s free of %s, %s needed", show(max(free, 0)), what, show(capacity), show(want))
 }
 
-// scores prefer the emptier node after placement: spreading keeps the damage of
-// a lost node small, and a node is as full as its fullest resource.
+// scores prefer the node that stays emptier when all its VMs run: spreading keeps
+// the damage of a lost node small, and a stopped VM whose disks are there can
+// start nowhere else.
 var scores = []struct {
 	rule  string
 	value func(node.Node, Request) float64
 }{
 	{"free cpu", func(n node.Node, r Request) float64 {
-		return share(int64(n.Capacity.CPUs-n.Used.CPUs-r.CPUs), int64(n.Capacity.CPUs))
+		return share(int64(n.Capacity.CPUs-n.Committed.CPUs-r.CPUs), int64(n.Capacity.CPUs))
 	}},
 	{"free memory", func(n node.Node, r Request) float64 {
-		return share(n.Capacity.MemoryBytes-n.Used.MemoryBytes-r.MemoryBytes, n.Capacity.MemoryBytes)
+		return share(n.Capacity.MemoryBytes-n.Committed.MemoryBytes-r.MemoryBytes, n.Capacity.MemoryBytes)
 	}},
 	{"free disk", func(n node.Node, r Request) float64 {
 		return share(n.Capacity.DiskBytes-n.Used.DiskBytes-r.DiskBytes, n.Capacity.DiskBytes)
@@ -158,11 +160,11 @@ func reject(n node.Node, r Request) (reasons []string) {
 }
 
 func rank(n node.Node, r Request) Ranked {
-	k := Ranked{Node: n.ID, Name: n.Name, Score: 1}
+	k := Ranked{Node: n.ID, Name: n.Name}
 	for _, s := range scores {
 		v := s.value(n, r)
 		k.Scores = append(k.Scores, Score{Rule: s.rule, Value: v})
-		k.Score = min(k.Score, v)
+		k.Score += v / float64(len(scores))
 	}
 	return k
 }

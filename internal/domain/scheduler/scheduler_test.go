@@ -20,10 +20,35 @@ func host(name string, cpus int, mem int64) node.Node {
 
 func TestPlacePrefersTheEmptier(t *testing.T) {
 	a, b := host("a", 8, 16*unit.GiB), host("b", 8, 16*unit.GiB)
-	a.Used.MemoryBytes = 8 * unit.GiB
+	a.Used.MemoryBytes, a.Committed.MemoryBytes = 8*unit.GiB, 8*unit.GiB
 	plan, _, ok := Place([]node.Node{a, b}, Request{CPUs: 1, MemoryBytes: unit.GiB})
 	if !ok || plan.Node != b.ID {
 		t.Errorf("chose %+v", plan)
+	}
+}
+
+// Stopped VMs take nothing now and can start nowhere else: a fleet made stopped
+// must not pile up on one node, where it could never run.
+func TestPlaceSpreadsStoppedVMs(t *testing.T) {
+	nodes := []node.Node{host("a", 8, 16*unit.GiB), host("b", 8, 16*unit.GiB), host("c", 8, 16*unit.GiB)}
+	got := map[id.ID]int{}
+	for range 12 {
+		plan, _, ok := Place(nodes, Request{CPUs: 1, MemoryBytes: unit.GiB, DiskBytes: unit.MiB})
+		if !ok {
+			t.Fatal("nothing fits")
+		}
+		got[plan.Node]++
+		for i := range nodes {
+			if nodes[i].ID == plan.Node {
+				nodes[i].Committed.CPUs++
+				nodes[i].Committed.MemoryBytes += unit.GiB
+			}
+		}
+	}
+	for n, count := range got {
+		if count != 4 {
+			t.Errorf("node %s got %d of 12 VMs", n, count)
+		}
 	}
 }
 
