@@ -124,6 +124,8 @@ func TestTriesAgainOnlyWhereThatIsSafe(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			f := &flaky{left: 2, how: tc.how, reply: api.VM{}}
 			err := tc.call(local(t, f))
+			f.mu.Lock()
+			defer f.mu.Unlock()
 			// net/http itself repeats a request once that a stale connection ate
 			if len(f.seen) < tc.want || (tc.want == 1 && len(f.seen) > 1) {
 				t.Errorf("%d tries, want %d (%v)", len(f.seen), tc.want, err)

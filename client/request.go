@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/novacron/novacron/api"
@@ -156,8 +157,8 @@ func (c *Client) repeat(ctx context.Context, r request, try func(context.Context
 // once makes one try at the current server.
 func (c *Client) once(ctx context.Context, r request) (*http.Response, error) {
 	at := c.current.Load()
-	sent := false
-	trace := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent = true }})
+	var sent atomic.Bool // told from the goroutine that writes
+	trace := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
 	req, err := c.newRequest(trace, c.bases[at], r)
 	if err != nil {
 		return nil, err
@@ -165,7 +166,7 @@ func (c *Client) once(ctx context.Context, r request) (*http.Response, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		c.moveFrom(at)
-		return nil, c.unreachable(c.bases[at], err, sent)
+		return nil, c.unreachable(c.bases[at], err, sent.Load())
 	}
 	if resp.StatusCode < http.StatusBadRequest {
 		return resp, nil

@@ -151,6 +151,7 @@ func TestUp(t *testing.T) {
 	t.Run("Children", func(t *testing.T) { testChildren(m, s) })
 	t.Run("Killed", func(t *testing.T) { testKilled(m, s) })
 	m.do(0, "vm delete web --wait")
+	t.Run("DownAndUp", func(t *testing.T) { testDownAndUp(m) })
 	if out := m.do(0, "down"); !strings.Contains(out, "has stopped") {
 		t.Error(out)
 	}
@@ -256,6 +257,21 @@ func testKilled(m *machine, s local.Summary) {
 		}
 	}
 	m.await("the VM runs", func() bool { return m.vm("web").Status.State == "running" })
+}
+
+// testDownAndUp wants it up while it stops: that is a start, not "runs already".
+func testDownAndUp(m *machine) {
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		m.run("", "down")
+	}()
+	m.up("--sim 3")
+	<-stopped
+	if again := m.up("--sim 3"); again.Sim != 3 {
+		m.t.Errorf("got %+v", again)
+	}
+	m.do(0, "status")
 }
 
 func (m *machine) await(what string, ok func() bool) {

@@ -174,6 +174,10 @@ func (s *supervisor) awaitReady(ctx context.Context, c *child) (Summary, error) 
 
 // stop ends everything in order: what uses something ends before it.
 func (s *supervisor) stop(life context.Context, hurry <-chan os.Signal) {
+	s.mu.Lock()
+	s.state.Ready = false // whoever wants it up waits, and starts it anew
+	s.mu.Unlock()
+	s.save()
 	gone := make(chan struct{})
 	defer close(gone)
 	go func() {
