@@ -39,11 +39,12 @@ func (a *Agent) Greet(ctx context.Context, up Up, version string) (nodelink.Welc
 
 // Serve keeps one session alive: heartbeats at a third of the lease, reports as
 // they come. It returns when the session fails or ctx ends. Several sessions,
-// one per server, may serve at once; a report goes to whichever is first.
-func (a *Agent) Serve(ctx context.Context, up Up, lease time.Duration) error {
+// one per server, may serve at once; a report goes to whichever is first. learn
+// is told which servers there are.
+func (a *Agent) Serve(ctx context.Context, up Up, lease time.Duration, learn func(servers []string)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go func() { cancel(a.beat(ctx, up, lease/3)) }()
+	go func() { cancel(a.beat(ctx, up, lease/3, learn)) }()
 	for {
 		select {
 		case <-ctx.Done():
@@ -57,12 +58,14 @@ func (a *Agent) Serve(ctx context.Context, up Up, lease time.Duration) error {
 	}
 }
 
-func (a *Agent) beat(ctx context.Context, up Up, every time.Duration) error {
+func (a *Agent) beat(ctx context.Context, up Up, every time.Duration, learn func([]string)) error {
 	for {
+		var reply nodelink.HeartbeatReply
 		err := a.call(ctx, up, nodelink.MethodHeartbeat, nodelink.Heartbeat{
 			NodeEpoch: a.cfg.Epoch, Seq: int64(a.cfg.Epoch)<<32 + a.beats.Add(1),
-		}, nil)
+		}, &reply)
 		if err == nil {
+			learn(reply.Servers)
 			err = a.cfg.Clock.Sleep(ctx, every)
 		}
 		if err != nil {

@@ -42,6 +42,8 @@ type Leases interface {
 	Reporting(node id.ID) bool
 	// Heard takes a renewal.
 	Heard(node id.ID, seq int64)
+	// Servers are the addresses of the servers as last read; empty before.
+	Servers() []string
 }
 
 // Service carries out requests.

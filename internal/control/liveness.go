@@ -35,6 +35,8 @@ type Liveness struct {
 	read time.Duration
 	// heard are renewals not yet written
 	heard map[id.ID]int64
+	// servers as last read
+	servers []string
 }
 
 type sighting struct {
@@ -96,7 +98,21 @@ func (l *Liveness) Step(ctx context.Context) error {
 		return err
 	}
 	l.look(leases, started)
+	servers, err := l.store.ServerAddresses(ctx)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.servers = servers
 	return nil
+}
+
+// Servers are the addresses of the servers as last read; empty before.
+func (l *Liveness) Servers() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.servers
 }
 
 func (l *Liveness) putBack(heard map[id.ID]int64) {

@@ -131,7 +131,10 @@ func wakeHeld(ctx context.Context, tx *store.Tx, node id.ID) error {
 }
 
 // Beat takes a lease renewal.
-func (s *Service) Beat(node id.ID, b nodelink.Heartbeat) { s.cfg.Live.Heard(node, b.Seq) }
+func (s *Service) Beat(node id.ID, b nodelink.Heartbeat) nodelink.HeartbeatReply {
+	s.cfg.Live.Heard(node, b.Seq)
+	return nodelink.HeartbeatReply{Servers: s.cfg.Live.Servers()}
+}
 
 // Reports takes observations of one node.
 func (s *Service) Reports(ctx context.Context, node id.ID, epoch gen.NodeEpoch, items []nodelink.Report) (nodelink.ReportsReply, error) {

@@ -220,6 +220,13 @@ type Heartbeat struct {
 	Seq       int64         `json:"seq"`
 }
 
+// HeartbeatReply answers Heartbeat.
+type HeartbeatReply struct {
+	// Servers are the addresses of all servers the cluster knows now; empty when
+	// this one has not looked yet.
+	Servers []string `json:"servers,omitempty"`
+}
+
 // Reports carries observations up.
 type Reports struct {
 	NodeEpoch gen.NodeEpoch `json:"node_epoch"`

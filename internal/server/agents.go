@@ -64,13 +64,30 @@ func (a *agents) accept(ctx context.Context, conn *tls.Conn) {
 	}
 	s.link = link
 	close(s.linked)
-	select {
-	case <-link.Done():
-	case <-ctx.Done():
-		link.Close()
-		<-link.Done()
+	defer a.forget(s)
+	defer func() { <-link.Done() }()
+	defer link.Close()
+	late, free := a.clock.After(joinTimeout)
+	defer free()
+	for {
+		select {
+		case <-link.Done():
+			return
+		case <-ctx.Done():
+			return
+		case <-late:
+			if !a.greeted(s) {
+				a.log.Warn("an agent opened a session and said no hello", "node", node, "peer", conn.RemoteAddr())
+				return
+			}
+		}
 	}
-	a.forget(s)
+}
+
+func (a *agents) greeted(s *session) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return s.epoch != 0
 }
 
 func peerNode(conn *tls.Conn) (id.ID, []byte, error) {
@@ -91,8 +108,7 @@ func (a *agents) uplink(ctx context.Context, s *session, method string, body []b
 		if err := a.current(s, body, &b, &b.NodeEpoch); err != nil {
 			return nil, err
 		}
-		a.control.Beat(s.node, b)
-		return nodelink.Done{}, nil
+		return a.control.Beat(s.node, b), nil
 	case nodelink.MethodReports:
 		var r nodelink.Reports
 		if err := a.current(s, body, &r, &r.NodeEpoch); err != nil {
@@ -178,12 +194,12 @@ func (a *agents) connected() []id.ID {
 func (a *agents) Call(ctx context.Context, node id.ID, cmd nodelink.Command, reply any) error {
 	a.mu.Lock()
 	s := a.sessions[node]
+	if f, ok := cmd.(nodelink.Fenced); ok && s != nil {
+		f.Head().NodeEpoch = s.epoch
+	}
 	a.mu.Unlock()
 	if s == nil {
 		return errs.New(errs.NodeUnreachable, "the node has no session with this server")
-	}
-	if f, ok := cmd.(nodelink.Fenced); ok {
-		f.Head().NodeEpoch = s.epoch
 	}
 	return s.link.Call(ctx, cmd, reply)
 }
@@ -196,12 +212,12 @@ func (a *agents) bulk(ctx context.Context, conn *tls.Conn) {
 	}
 	_ = conn.SetReadDeadline(a.clock.Now().Add(joinTimeout))
 	r := bufio.NewReaderSize(conn, 128)
-	line, err := r.ReadString('\n')
+	line, err := r.ReadSlice('\n') // a ticket fits; what does not is none
 	if err != nil {
 		return
 	}
 	_ = conn.SetReadDeadline(time.Time{})
-	serve, ok := a.tickets.take(strings.TrimSuffix(line, "\n"))
+	serve, ok := a.tickets.take(strings.TrimSuffix(string(line), "\n"))
 	if !ok {
 		return
 	}

@@ -125,7 +125,7 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 	if err := a.Start(ctx); err != nil {
 		return err
 	}
-	l := &links{agent: a, who: who, clock: o.Clock, log: o.Log, version: o.Version, known: map[string]bool{}, up: make(chan struct{})}
+	l := &links{agent: a, who: who, clock: o.Clock, log: o.Log, version: o.Version, kept: map[string]bool{}, up: make(chan struct{})}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)

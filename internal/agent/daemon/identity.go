@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -114,6 +115,15 @@ func (n *identity) save() error {
 		return errs.New(errs.HostFailure, "the node's identity cannot be written; is its disk full?").Because(err)
 	}
 	return nil
+}
+
+// remember keeps the list of servers for the next start.
+func (n *identity) remember(servers []string) error {
+	if slices.Equal(servers, n.state.Servers) {
+		return nil
+	}
+	n.state.Servers = slices.Clone(servers)
+	return n.save()
 }
 
 // store writes a fresh identity; node.json comes last and makes it count.

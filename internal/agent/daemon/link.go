@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,9 +34,12 @@ type links struct {
 	log     *slog.Logger
 	version string
 
-	mu    sync.Mutex
-	known map[string]bool
-	wg    sync.WaitGroup
+	mu sync.Mutex
+	// kept are the servers with a loop of their own; listed is what a server last
+	// said there are, empty before any did
+	kept   map[string]bool
+	listed []string
+	wg     sync.WaitGroup
 	// up is closed when the first session was welcomed.
 	up     chan struct{}
 	upOnce sync.Once
@@ -48,31 +52,53 @@ func (l *links) run(ctx context.Context) {
 	l.wg.Wait()
 }
 
-// learn takes up servers it did not know.
+// learn takes up servers it did not know. One that is no longer listed is let go
+// when its session has ended.
 func (l *links) learn(ctx context.Context, servers []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(servers) == 0 || slices.Equal(servers, l.listed) {
+		return
+	}
+	l.listed = slices.Clone(servers)
 	for _, addr := range servers {
-		if addr == "" || l.known[addr] {
+		if addr == "" || l.kept[addr] {
 			continue
 		}
-		l.known[addr] = true
+		l.kept[addr] = true
 		l.wg.Go(func() { l.keep(ctx, addr) })
 	}
+	if err := l.who.remember(servers); err != nil {
+		l.log.Warn("the list of servers cannot be kept for the next start", "err", err)
+	}
+}
+
+// letGo ends the loop of a server that no server lists any more.
+func (l *links) letGo(addr string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if slices.Contains(l.listed, addr) {
+		return false
+	}
+	delete(l.kept, addr)
+	return true
 }
 
 // keep holds a session with one server, dialling again whenever it ends.
 func (l *links) keep(ctx context.Context, addr string) {
-	wait := backoffFirst
+	wait, told := backoffFirst, false
 	for ctx.Err() == nil {
 		greeted, err := l.session(ctx, addr)
 		if greeted {
-			wait = backoffFirst
+			wait, told = backoffFirst, false
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || l.letGo(addr) {
 			return
 		}
-		l.log.Warn("the session with a server ended; dialling again", "server", addr, "err", err)
+		if !told { // once per absence: it is dialled for as long as it takes
+			l.log.Warn("there is no session with a server; dialling until there is", "server", addr, "err", err)
+			told = true
+		}
 		if l.clock.Sleep(ctx, rand.N(wait)+time.Millisecond) != nil { //nolint:gosec // jitter, not a secret
 			return
 		}
@@ -103,7 +129,8 @@ func (l *links) session(ctx context.Context, addr string) (welcomed bool, err er
 		l.upOnce.Do(func() { close(l.up) })
 		l.log.Info("joined a server", "server", addr)
 		l.learn(ctx, w.Servers)
-		end(l.agent.Serve(upCtx, up, time.Duration(w.LeaseMS)*time.Millisecond))
+		lease := time.Duration(w.LeaseMS) * time.Millisecond
+		end(l.agent.Serve(upCtx, up, lease, func(servers []string) { l.learn(ctx, servers) }))
 	})
 	if cause := context.Cause(life); cause != nil {
 		err = cause

@@ -422,3 +422,6 @@ func (l leases) Reporting(node id.ID) bool { return l.c.reporting(node) }
 
 // Heard implements control.Leases.
 func (leases) Heard(id.ID, int64) {}
+
+// Servers implements control.Leases.
+func (leases) Servers() []string { return nil }
