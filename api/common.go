@@ -13,7 +13,7 @@ import (
 // integer or from text with a binary suffix, such as "2GiB".
 type Bytes int64
 
-// binary multiples of a byte (IEC 80000-13)
+// binary multiples of a byte (IEC 80000-13).
 var suffixes = map[string]int64{"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "PiB": 1 << 50}
 
 // ParseBytes reads "1073741824", "512MiB" or "2 GiB". Decimal suffixes and

@@ -59,7 +59,7 @@ type instance struct {
 // looks for leftovers.
 func up(t *testing.T, args ...string) *instance {
 	t.Helper()
-	data, err := os.MkdirTemp("", "nce2e-data")
+	data, err := os.MkdirTemp("", "nce2e-data") //nolint:usetesting // a test's own folder is too long for sockets, and closed to other users
 	if err != nil {
 		t.Fatal(err)
 	}

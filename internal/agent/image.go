@@ -108,7 +108,7 @@ var _ Images = (*Cache)(nil)
 
 // OpenCache opens a folder as cache and sweeps what a crash left half-fetched.
 func OpenCache(dir string) (*Cache, error) {
-	if err := os.MkdirAll(dir, 0o711); err != nil {
+	if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // guests' own users go through it to their images
 		return nil, errs.New(errs.HostFailure, "the image cache cannot be made").Because(err)
 	}
 	half, err := filepath.Glob(filepath.Join(dir, ".fetch-*"))
@@ -201,8 +201,7 @@ func (c *Cache) fetch(ctx context.Context, f nodelink.ImageFile, fetch Fetch) er
 }
 
 func fetchError(err error) error {
-	var known *errs.Error
-	if errors.As(err, &known) {
+	if _, ok := errors.AsType[*errs.Error](err); ok {
 		return err
 	}
 	return errs.New(errs.NodeUnreachable, "the image's transfer broke off").Because(err)

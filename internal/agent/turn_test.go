@@ -49,7 +49,9 @@ func TestGuestEndsAsItStarts(t *testing.T) {
 // What was looked at before the driver spoke again is the past.
 func TestReportAt(t *testing.T) {
 	r, v := newReporter(1), id.New()
-	see := func(p vm.Phase) hypervisor.Status { return hypervisor.Status{Ref: hypervisor.Ref{VM: v, Epoch: 1}, Phase: p} }
+	see := func(p vm.Phase) hypervisor.Status {
+		return hypervisor.Status{Ref: hypervisor.Ref{VM: v, Epoch: 1}, Phase: p}
+	}
 	mark := r.mark()
 	r.observe(see(vm.PhaseExited))
 	if rep, ok := r.reportAt(mark, see(vm.PhaseRunning)); ok || rep.Phase != vm.PhaseExited {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
@@ -44,9 +45,7 @@ func (a *Agent) base(g *guest, vol id.ID, f nodelink.ImageFile) (*volume.Base, e
 
 func with(m map[id.ID]nodelink.ImageFile, k id.ID, f nodelink.ImageFile) map[id.ID]nodelink.ImageFile {
 	out := map[id.ID]nodelink.ImageFile{k: f}
-	for k, f := range m {
-		out[k] = f
-	}
+	maps.Copy(out, m)
 	return out
 }
 

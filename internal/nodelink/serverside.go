@@ -72,14 +72,12 @@ func (s *Session) serveUplink(ctx context.Context, stream grpc.ClientStream, han
 		if err := stream.RecvMsg(in); err != nil {
 			return
 		}
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			v, err := handle(ctx, in.Method, in.Body)
 			mu.Lock()
 			defer mu.Unlock()
 			_ = stream.SendMsg(pack(in.ID, v, err)) // a dead stream ends the loop above
-		}()
+		})
 	}
 }
 

@@ -38,12 +38,14 @@ var serviceDesc = grpc.ServiceDesc{
 			if err := dec(in); err != nil {
 				return nil, err
 			}
-			return srv.(linkServer).call(ctx, in), nil
+			return srv.(linkServer).call(ctx, in), nil //nolint:errcheck,forcetypeassert // gRPC checked it at registration
 		},
 	}},
 	Streams: []grpc.StreamDesc{{
-		StreamName:    "Uplink",
-		Handler:       func(srv any, stream grpc.ServerStream) error { return srv.(linkServer).uplink(stream) },
+		StreamName: "Uplink",
+		Handler: func(srv any, stream grpc.ServerStream) error {
+			return srv.(linkServer).uplink(stream) //nolint:errcheck,forcetypeassert // gRPC checked it at registration
+		},
 		ServerStreams: true,
 		ClientStreams: true,
 	}},

@@ -262,5 +262,5 @@ func (a *agents) join(ctx context.Context, conn *tls.Conn) {
 		a.log.Warn("a node was refused", "name", errs.Clip(req.Name), "peer", conn.RemoteAddr(), "err", err)
 		out = nodelink.JoinReply{Error: nodelink.NewWireError(err)}
 	}
-	_ = json.NewEncoder(conn).Encode(out)
+	_ = json.NewEncoder(conn).Encode(out) //nolint:errchkjson // the stranger may be gone
 }

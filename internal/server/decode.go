@@ -54,8 +54,7 @@ func decodeStrict(body []byte, v any) error {
 
 // misfit words what the types refuse.
 func misfit(err error) error {
-	var t *json.UnmarshalTypeError
-	if errors.As(err, &t) {
+	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		at := "/" + strings.ReplaceAll(t.Field, ".", "/")
 		return errs.New(errs.InvalidField, "%s must be %s, not %s", at, words(t.Type), t.Value).
 			At(errs.Field{Pointer: at, Message: "must be " + words(t.Type), Got: t.Value}).Because(err)
@@ -64,7 +63,7 @@ func misfit(err error) error {
 }
 
 func words(t reflect.Type) string {
-	switch t.Kind() { //nolint:exhaustive // the rest has no better word
+	switch t.Kind() {
 	case reflect.String:
 		return "text"
 	case reflect.Bool:
@@ -175,7 +174,7 @@ func shape(t reflect.Type) (fields map[string]reflect.Type, elem reflect.Type) {
 	if t == nil || reflect.PointerTo(t).Implements(textType) {
 		return nil, nil
 	}
-	switch t.Kind() { //nolint:exhaustive // only these hold keys
+	switch t.Kind() {
 	case reflect.Map:
 		return nil, t.Elem()
 	case reflect.Struct:

@@ -17,8 +17,10 @@ import (
 func (s *Server) jobRoutes() []Route {
 	read, execute := auth.Need{Resource: auth.VM, Action: auth.Read}, auth.Need{Resource: auth.VM, Action: auth.Execute}
 	return []Route{
-		handle(Route{Method: "GET", Path: "/api/v1/jobs", ID: "listJobs", Summary: "List jobs, newest first", Need: read,
-			Query: listParams(Param{"state", "In this state."}, Param{"kind", "Of this type, such as vm.start."}, Param{"target", "About the object of this name."})}, s.listJobs),
+		handle(Route{
+			Method: "GET", Path: "/api/v1/jobs", ID: "listJobs", Summary: "List jobs, newest first", Need: read,
+			Query: listParams(Param{"state", "In this state."}, Param{"kind", "Of this type, such as vm.start."}, Param{"target", "About the object of this name."}),
+		}, s.listJobs),
 		handle(Route{Method: "GET", Path: "/api/v1/jobs/{job}", ID: "getJob", Summary: "Read a job and its steps", Need: read, Query: []Param{waitParam}}, s.getJob),
 		handle(Route{Method: "POST", Path: "/api/v1/jobs/{job}/cancel", ID: "cancelJob", Summary: "Cancel a job", Need: execute}, onJob(s.control.CancelJob)),
 		handle(Route{Method: "POST", Path: "/api/v1/jobs/{job}/retry", ID: "retryJob", Summary: "Let a job that needs attention go on", Need: execute}, onJob(s.control.RetryJob)),
@@ -39,9 +41,12 @@ func (s *Server) getJob(ctx context.Context, r *Request, _ none) (reply[api.Job]
 	if err != nil {
 		return reply[api.Job]{}, err
 	}
-	if w := r.URL.Query().Get("wait"); w != "" {
-		a, err := s.accepted(ctx, r, control.Accepted{Job: &j})
-		return reply[api.Job]{Body: a.Body.Job}, err
+	wait, err := waitOf(r)
+	if err == nil && wait > 0 {
+		err = s.waitJob(ctx, j, wait)
+	}
+	if err != nil {
+		return reply[api.Job]{}, err
 	}
 	out, err := s.control.Job(ctx, j)
 	return reply[api.Job]{Body: toJob(out), ETag: int64(out.Revision)}, err

@@ -78,5 +78,5 @@ func writeProblem(w http.ResponseWriter, p *api.Error) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="novacron"`)
 	}
 	w.WriteHeader(p.Status)
-	_ = json.NewEncoder(w).Encode(p) // the client may be gone
+	_ = json.NewEncoder(w).Encode(p) //nolint:errchkjson // the client may be gone
 }

@@ -106,11 +106,7 @@ func (s *Server) createImage(ctx context.Context, r *Request, b api.ImageCreate)
 }
 
 func (s *Server) deleteImage(ctx context.Context, r *Request, _ none) (reply[api.Accepted], error) {
-	a, err := s.control.DeleteImage(ctx, r.Caller, r.Arg("image"))
-	if err != nil {
-		return reply[api.Accepted]{}, err
-	}
-	return s.accepted(ctx, r, a)
+	return s.begin(ctx, r, func() (control.Accepted, error) { return s.control.DeleteImage(ctx, r.Caller, r.Arg("image")) })
 }
 
 func (s *Server) putImageFile(w http.ResponseWriter, r *Request) error {
@@ -118,7 +114,8 @@ func (s *Server) putImageFile(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	i, err := s.control.PutImageFile(r.Context(), r.Caller, r.Arg("image"), image.Role(r.Arg("role")), sum, r.Body)
+	i, err := s.control.PutImageFile(r.Context(), r.Caller, r.Arg("image"), image.Role(r.Arg("role")), sum, &steady{r.Body, w, s.opts.Clock})
+	readBy(w, time.Time{})
 	if err != nil {
 		return err
 	}
@@ -156,7 +153,7 @@ func (s *Server) listTokens(ctx context.Context, _ *Request, _ none) (reply[api.
 func (s *Server) createToken(ctx context.Context, r *Request, b api.TokenCreate) (reply[api.Token], error) {
 	life := control.DefaultTokenLife
 	if b.ExpiresInSeconds != nil {
-		life = time.Duration(min(*b.ExpiresInSeconds, int64(control.MaxTokenLife/time.Second)+1)) * time.Second
+		life = seconds(*b.ExpiresInSeconds)
 	}
 	k, err := s.control.CreateToken(ctx, r.Caller, b.Name, auth.Role(b.Role), life)
 	return newToken(k), err

@@ -11,6 +11,8 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
+	"unicode/utf8"
 
 	"github.com/novacron/novacron/internal/control"
 	"github.com/novacron/novacron/internal/domain/auth"
@@ -35,6 +37,8 @@ type Route struct {
 	body, reply reflect.Type
 	// stream says what a route without a reply type sends or takes.
 	stream string
+	// patience is how long a client may not read, if not writeTimeout.
+	patience time.Duration
 
 	serve func(w http.ResponseWriter, r *Request) error
 }
@@ -106,13 +110,14 @@ func writeReply[T any](w http.ResponseWriter, rt Route, out reply[T]) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(out.Body) // the client may be gone
+	_ = json.NewEncoder(w).Encode(out.Body) //nolint:errchkjson // the client may be gone
 }
 
 // readBody reads a JSON body where the route takes one, and binds the request's
 // idempotency key to it.
 func readBody(w http.ResponseWriter, r *Request, rt Route, into any) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	readBy(w, time.Time{}) // what the gate has set
 	if err != nil {
 		return errs.New(errs.TooLarge, "the body is larger than %d bytes or broke off", maxBody).Because(err)
 	}
@@ -140,8 +145,8 @@ func bindKey(r *Request, body []byte) error {
 	if key == "" {
 		return nil
 	}
-	if len(key) > 255 {
-		return errs.New(errs.InvalidField, "an Idempotency-Key is up to 255 characters")
+	if len(key) > 255 || !storable(key) {
+		return errs.New(errs.InvalidField, "an Idempotency-Key is up to 255 characters of text")
 	}
 	r.Caller.Key, r.Caller.Hash = key, control.HashRequest(r.Method, r.URL.Path, body)
 	return nil
@@ -161,13 +166,14 @@ type gate struct {
 }
 
 // requestIDHeader goes out with every answer.
-const requestIDHeader = "X-Request-Id"
+const requestIDHeader = "X-Request-ID"
 
 func (g *gate) wrap(rt Route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
 		requestID := id.New().String()
 		w.Header().Set(requestIDHeader, requestID)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w = g.bounded(w, rt)
 		defer g.recover(w, rt, requestID)
 		if err := g.pass(w, hr, rt, requestID); err != nil {
 			p := problem(err, requestID)
@@ -194,14 +200,25 @@ func (g *gate) pass(w http.ResponseWriter, hr *http.Request, rt Route, requestID
 	}
 	r.Caller.Principal = who
 	if !auth.May(who.Role, rt.Need) {
-		g.deny(hr.Context(), r.Caller, rt.ID, hr.URL.Path)
+		// who hangs up is recorded too
+		g.deny(context.WithoutCancel(hr.Context()), r.Caller, rt.ID, hr.URL.Path)
 		return errs.New(errs.Forbidden, "the role %s may not %s a %s", who.Role, rt.Need.Action, rt.Need.Resource)
 	}
 	if err := known(hr, rt); err != nil {
 		return err
 	}
+	if !storable(hr.URL.Path) {
+		return errs.New(errs.NotFound, "there is nothing at %s", errs.Clip(hr.URL.Path))
+	}
+	if rt.stream == "" {
+		readBy(w, g.clock.Now().Add(bodyTimeout))
+	}
 	return rt.serve(w, r)
 }
+
+// storable tells whether the database can hold a text, and so whether it can be
+// the name of anything.
+func storable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
 // known refuses query parameters the route does not take: a misspelt filter must
 // not become no filter.
@@ -210,7 +227,13 @@ func known(r *http.Request, rt Route) error {
 	if err != nil {
 		return errs.New(errs.InvalidFilter, "the query string is not well formed").Because(err)
 	}
-	for k := range q {
+	for k, values := range q {
+		if !storable(values[0]) {
+			return errs.New(errs.InvalidFilter, "the parameter %q is not text", errs.Clip(k))
+		}
+		if len(values) > 1 {
+			return errs.New(errs.InvalidFilter, "the parameter %q stands here %d times", errs.Clip(k), len(values))
+		}
 		ok := false
 		for _, p := range rt.Query {
 			ok = ok || p.Name == k

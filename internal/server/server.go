@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -98,9 +99,9 @@ func Run(ctx context.Context, o Options) error {
 			return pgtx.Map(err)
 		}
 	}
-	pool, err := pgxpool.New(ctx, o.DatabaseURL)
+	pool, err := openPool(ctx, o.DatabaseURL)
 	if err != nil {
-		return errs.New(errs.InvalidField, "the database's URL is not understood").Because(err)
+		return err
 	}
 	defer pool.Close()
 	if err := migrations.Check(ctx, pool); err != nil {
@@ -119,6 +120,23 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	return s.run(ctx, l, cert)
+}
+
+// poolSize is how many connections a server opens to its database, unless the
+// URL says otherwise: PostgreSQL takes 100 by default, and a few servers share
+// them. pgx's own default is one per CPU, which starves requests behind jobs.
+const poolSize = 24
+
+func openPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, errs.New(errs.InvalidField, "the database's URL is not understood").Because(err)
+	}
+	if !strings.Contains(url, "pool_max_conns") {
+		cfg.MaxConns = poolSize
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	return pool, pgtx.Map(err)
 }
 
 func build(ctx context.Context, o Options, pool *pgxpool.Pool) (*Server, *certificates, error) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/novacron/novacron/internal/control"
 	"github.com/novacron/novacron/internal/domain/auth"
+	"github.com/novacron/novacron/internal/domain/event"
 	"github.com/novacron/novacron/internal/engine/sequence"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/clock"
@@ -25,10 +26,14 @@ import (
 
 func (s *Server) streamRoutes() []Route {
 	return []Route{
-		raw(Route{Method: "GET", Path: "/api/v1/events", ID: "followEvents", Summary: "Follow committed changes in order (WebSocket, or SSE)", Need: auth.Need{Resource: auth.VM, Action: auth.Read}, stream: "one Event per message",
-			Query: []Param{{"after", "Resume after this number; from now on by default."}}}, s.events),
-		raw(Route{Method: "GET", Path: "/api/v1/vms/{vm}/log", ID: "readVMLog", Summary: "Read a VM's serial log", Need: auth.Need{Resource: auth.VM, Action: auth.Read}, stream: "text",
-			Query: []Param{{"follow", "true: go on as it grows."}}}, s.vmLog),
+		raw(Route{
+			Method: "GET", Path: "/api/v1/events", ID: "followEvents", Summary: "Follow committed changes in order (WebSocket, or SSE)", Need: auth.Need{Resource: auth.VM, Action: auth.Read}, stream: "one Event per message",
+			Query: []Param{{"after", "Resume after this number; from now on by default."}},
+		}, s.events),
+		raw(Route{
+			Method: "GET", Path: "/api/v1/vms/{vm}/log", ID: "readVMLog", Summary: "Read a VM's serial log", Need: auth.Need{Resource: auth.VM, Action: auth.Read}, stream: "text", patience: logTimeout,
+			Query: []Param{{"follow", "true: go on as it grows."}},
+		}, s.vmLog),
 		raw(Route{Method: "GET", Path: "/api/v1/vms/{vm}/console", ID: "openVMConsole", Summary: "Attach to a VM's serial console (WebSocket)", Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, stream: "binary messages both ways"}, s.vmConsole),
 	}
 }
@@ -98,7 +103,7 @@ func (s *Server) vmConsole(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return ignore(err) // Accept has answered
 	}
-	defer ws.CloseNow()
+	defer func() { _ = ws.CloseNow() }()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	peer := websocket.NetConn(ctx, ws, websocket.MessageBinary)
@@ -141,11 +146,12 @@ func eventError(err error) error {
 	}
 }
 
-// resumePoint: ?after, or Last-Event-ID as browsers send it.
+// resumePoint: Last-Event-ID, as browsers send it when they come back to the
+// address they began with, or that address's ?after.
 func resumePoint(r *Request) (int64, error) {
-	at := r.URL.Query().Get("after")
+	at := r.Header.Get("Last-Event-ID")
 	if at == "" {
-		at = r.Header.Get("Last-Event-ID")
+		at = r.URL.Query().Get("after")
 	}
 	if at == "" {
 		return sequence.Latest, nil
@@ -162,9 +168,9 @@ func (s *Server) eventsWS(w http.ResponseWriter, r *Request, sub *sequence.Subsc
 	if err != nil {
 		return ignore(err) // Accept has answered
 	}
-	defer ws.CloseNow()
+	defer func() { _ = ws.CloseNow() }()
 	ctx := ws.CloseRead(r.Context())
-	err = follow(ctx, s.opts.Clock, sub, func(b []byte, _ int64) error { return ws.Write(ctx, websocket.MessageText, b) }, ws.Ping)
+	err = follow(ctx, s.opts.Clock, sub, func(ctx context.Context, b []byte, _ int64) error { return ws.Write(ctx, websocket.MessageText, b) }, ws.Ping)
 	if s.life.Err() != nil {
 		_ = ws.Close(websocket.StatusGoingAway, "the server stops")
 		return nil
@@ -182,7 +188,7 @@ func (s *Server) eventsSSE(w http.ResponseWriter, r *Request, sub *sequence.Subs
 	if err := out.rc.Flush(); err != nil {
 		return ignore(err)
 	}
-	err := follow(r.Context(), s.opts.Clock, sub, func(b []byte, seq int64) error {
+	err := follow(r.Context(), s.opts.Clock, sub, func(_ context.Context, b []byte, seq int64) error {
 		_, err := fmt.Fprintf(out, "id: %d\ndata: %s\n\n", seq, b)
 		return err
 	}, func(context.Context) error {
@@ -195,17 +201,35 @@ func (s *Server) eventsSSE(w http.ResponseWriter, r *Request, sub *sequence.Subs
 // quiet is how long a stream may say nothing before it shows that it lives.
 const quiet = 20 * time.Second
 
-// follow sends events until the reader or ctx ends.
-func follow(ctx context.Context, clk clock.Clock, sub *sequence.Subscription, send func([]byte, int64) error, ping func(context.Context) error) error {
+// patiently runs one exchange with a client that may not answer.
+func patiently(ctx context.Context, exchange func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	return exchange(ctx)
+}
+
+// source gives events: a sequence.Subscription.
+type source interface {
+	Next(ctx context.Context) ([]event.Event, error)
+}
+
+// follow sends events until the reader or ctx ends. A client that takes nothing,
+// or does not answer a ping, is one that ended. Only one exchange is under way at
+// a time, and what is not sent yet stays in the database.
+func follow(ctx context.Context, clk clock.Clock, sub source, send func(context.Context, []byte, int64) error, ping func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var mu sync.Mutex
+	turn := make(chan struct{}, 1)
 	go clock.Every(ctx, clk, quiet, func(ctx context.Context) {
-		mu.Lock()
-		defer mu.Unlock()
-		if err := ping(ctx); err != nil {
+		select {
+		case turn <- struct{}{}:
+		default:
+			return // events are being sent: they show that the stream lives
+		}
+		if err := patiently(ctx, ping); err != nil {
 			cancel(err)
 		}
+		<-turn
 	})
 	for {
 		events, err := sub.Next(ctx)
@@ -217,9 +241,9 @@ func follow(ctx context.Context, clk clock.Clock, sub *sequence.Subscription, se
 			if err != nil {
 				return err
 			}
-			mu.Lock()
-			err = send(b, e.Seq)
-			mu.Unlock()
+			turn <- struct{}{} // for as long as a ping may take
+			err = patiently(ctx, func(ctx context.Context) error { return send(ctx, b, e.Seq) })
+			<-turn
 			if err != nil {
 				return err
 			}

@@ -14,8 +14,10 @@ func (s *Server) systemRoutes() []Route {
 	public := auth.Need{Resource: auth.Public}
 	return []Route{
 		handle(Route{Method: "GET", Path: "/api/v1/system", ID: "getSystem", Summary: "Which cluster, which server, who am I", Need: read}, s.system),
-		handle(Route{Method: "GET", Path: "/api/v1/audit", ID: "listAudit", Summary: "The newest audit records", Need: admin,
-			Query: []Param{{"limit", "How many at most."}, {"action", "Of this action."}, {"object", "About the object of this name."}, {"outcome", "accepted or denied."}}}, s.listAudit),
+		handle(Route{
+			Method: "GET", Path: "/api/v1/audit", ID: "listAudit", Summary: "The newest audit records", Need: admin,
+			Query: []Param{{"limit", "How many at most."}, {"action", "Of this action."}, {"object", "About the object of this name."}, {"outcome", "accepted or denied."}},
+		}, s.listAudit),
 		handle(Route{Method: "GET", Path: "/api/v1/audit/verify", ID: "verifyAudit", Summary: "Walk the audit chain", Need: admin}, s.verifyAudit),
 		handle(Route{Method: "GET", Path: "/api/v1/debug/tasks", ID: "listTasks", Summary: "What the reconcilers of this server did lately", Need: admin}, s.listTasks),
 		raw(Route{Method: "GET", Path: "/api/v1/openapi.json", ID: "getOpenAPI", Summary: "This API's document", Need: public, stream: "OpenAPI 3.1"}, s.openAPI),

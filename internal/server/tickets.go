@@ -67,8 +67,15 @@ func (t *tickets) cancel(name string) {
 // dialBack asks an agent to open a stream and waits for it. ask sends the
 // command with the ticket.
 func (t *tickets) dialBack(ctx context.Context, ask func(ticket string) error) (net.Conn, error) {
-	conns := make(chan net.Conn, 1)
-	name := t.issue(func(c net.Conn) { conns <- c })
+	conns, gone := make(chan net.Conn), make(chan struct{})
+	defer close(gone)
+	name := t.issue(func(c net.Conn) {
+		select {
+		case conns <- c:
+		case <-gone:
+			_ = c.Close() // nobody waits for it any more
+		}
+	})
 	defer t.cancel(name)
 	if err := ask(name); err != nil {
 		return nil, err

@@ -16,8 +16,10 @@ var waitParam = Param{"wait", "Wait for the job up to this long, such as 30s; at
 
 func (s *Server) vmRoutes() []Route {
 	rs := []Route{
-		handle(Route{Method: "GET", Path: "/api/v1/vms", ID: "listVMs", Summary: "List VMs", Need: auth.Need{Resource: auth.VM, Action: auth.Read},
-			Query: listParams(Param{"name", "With this name."}, Param{"node", "On the node of this name."}, Param{"image", "Made from the image of this name."}, Param{"label", "With a label of this key."})}, s.listVMs),
+		handle(Route{
+			Method: "GET", Path: "/api/v1/vms", ID: "listVMs", Summary: "List VMs", Need: auth.Need{Resource: auth.VM, Action: auth.Read},
+			Query: listParams(Param{"name", "With this name."}, Param{"node", "On the node of this name."}, Param{"image", "Made from the image of this name."}, Param{"label", "With a label of this key."}),
+		}, s.listVMs),
 		handle(Route{Method: "POST", Path: "/api/v1/vms", ID: "createVM", Summary: "Create a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Create}, Status: http.StatusAccepted, Query: []Param{waitParam}}, s.createVM),
 		handle(Route{Method: "GET", Path: "/api/v1/vms/{vm}", ID: "getVM", Summary: "Read a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Read}}, s.getVM),
 		handle(Route{Method: "PATCH", Path: "/api/v1/vms/{vm}", ID: "updateVM", Summary: "Change a VM's labels", Need: auth.Need{Resource: auth.VM, Action: auth.Update}}, s.updateVM),
@@ -50,6 +52,11 @@ func (s *Server) getVM(ctx context.Context, r *Request, _ none) (reply[api.VM], 
 }
 
 func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (reply[api.Accepted], error) {
+	for field, name := range map[string]string{"/image": b.Image, "/node": b.Node} {
+		if !storable(name) {
+			return reply[api.Accepted]{}, errs.New(errs.InvalidField, "%s is not a name", field).At(errs.Field{Pointer: field, Message: "is not a name", Got: name})
+		}
+	}
 	n := control.NewVM{
 		Spec:  vm.Spec{Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: int64(b.MemoryBytes)},
 		Image: b.Image, Start: b.Start, Node: b.Node,
@@ -64,11 +71,7 @@ func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (repl
 		}
 		n.NICs = append(n.NICs, nic)
 	}
-	a, err := s.control.CreateVM(ctx, r.Caller, n)
-	if err != nil {
-		return reply[api.Accepted]{}, err
-	}
-	return s.accepted(ctx, r, a)
+	return s.begin(ctx, r, func() (control.Accepted, error) { return s.control.CreateVM(ctx, r.Caller, n) })
 }
 
 func (s *Server) updateVM(ctx context.Context, r *Request, b api.VMPatch) (reply[api.VM], error) {
@@ -87,15 +90,18 @@ func (s *Server) updateVM(ctx context.Context, r *Request, b api.VMPatch) (reply
 // askVM makes the handler of a request about a VM.
 func askVM[B any](s *Server, req vm.Request) func(context.Context, *Request, B) (reply[api.Accepted], error) {
 	return func(ctx context.Context, r *Request, body B) (reply[api.Accepted], error) {
+		revision, err := etag(r)
+		if err != nil {
+			return reply[api.Accepted]{}, err
+		}
+		r.Caller.Revision = revision
 		stop := control.Stop{Grace: control.DefaultGrace}
 		if b, ok := any(body).(api.VMStop); ok {
 			stop.Grace = grace(b)
 		}
-		a, err := s.control.AskVM(ctx, r.Caller, r.Arg("vm"), req, stop)
-		if err != nil {
-			return reply[api.Accepted]{}, err
-		}
-		return s.accepted(ctx, r, a)
+		return s.begin(ctx, r, func() (control.Accepted, error) {
+			return s.control.AskVM(ctx, r.Caller, r.Arg("vm"), req, stop)
+		})
 	}
 }
 
@@ -104,30 +110,55 @@ func grace(b api.VMStop) time.Duration {
 	case b.Force:
 		return 0
 	case b.GraceSeconds != nil:
-		return time.Duration(*b.GraceSeconds) * time.Second
+		return seconds(int64(*b.GraceSeconds))
 	default:
 		return control.DefaultGrace
 	}
 }
 
+// seconds makes a duration of what a request names; what is too long stays too
+// long, instead of coming out as something else.
+func seconds(n int64) time.Duration {
+	const most = int64(1<<63-1) / int64(time.Second)
+	return time.Duration(min(max(n, -most), most)) * time.Second
+}
+
 // maxWait bounds ?wait.
 const maxWait = 5 * time.Minute
 
-// accepted answers a change that takes time, after waiting for its job if asked.
-// Without a job there was nothing to do, which is 200 and no job.
-func (s *Server) accepted(ctx context.Context, r *Request, a control.Accepted) (reply[api.Accepted], error) {
+// begin makes a change that takes time and answers with its job, after waiting
+// for it if asked. How long is read first: a request that is refused has changed
+// nothing. Without a job there was nothing to do, which is 200 and no job.
+func (s *Server) begin(ctx context.Context, r *Request, change func() (control.Accepted, error)) (reply[api.Accepted], error) {
+	wait, err := waitOf(r)
+	if err != nil {
+		return reply[api.Accepted]{}, err
+	}
+	a, err := change()
+	if err != nil {
+		return reply[api.Accepted]{}, err
+	}
 	if a.Job == nil {
 		return reply[api.Accepted]{Status: http.StatusOK}, nil
 	}
-	if w := r.URL.Query().Get("wait"); w != "" {
-		d, err := time.ParseDuration(w)
-		if err != nil || d < 0 || d > maxWait {
-			return reply[api.Accepted]{}, errs.New(errs.InvalidField, "wait is a duration up to %v, such as 30s", maxWait)
-		}
-		if err := s.waitJob(ctx, *a.Job, d); err != nil {
+	if wait > 0 {
+		if err := s.waitJob(ctx, *a.Job, wait); err != nil {
 			return reply[api.Accepted]{}, err
 		}
 	}
 	j, err := s.control.Job(ctx, *a.Job)
 	return reply[api.Accepted]{Body: api.Accepted{Job: toJob(j)}}, err
+}
+
+func waitOf(r *Request) (time.Duration, error) {
+	w := r.URL.Query().Get("wait")
+	if w == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(w)
+	if err != nil || d < 0 || d > maxWait {
+		return 0, errs.New(errs.InvalidField, "wait is a duration up to %v, such as 30s", maxWait).
+			At(errs.Field{Pointer: "wait", Message: "is not a duration in range", Limit: "0s to 5m", Got: w})
+	}
+	return d, nil
 }

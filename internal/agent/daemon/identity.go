@@ -47,7 +47,7 @@ const (
 
 // lockDir keeps a second process off the node's folder.
 func lockDir(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o711); err != nil {
+	if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // guests' own users go through it to their disks
 		return nil, errs.New(errs.HostFailure, "the node's folder cannot be made").Because(err)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)

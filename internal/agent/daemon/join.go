@@ -68,8 +68,7 @@ func askToJoin(ctx context.Context, addr string, t pki.JoinToken, req nodelink.J
 	}}
 	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
-		var e *errs.Error
-		if errors.As(err, &e) {
+		if e, ok := errors.AsType[*errs.Error](err); ok {
 			return reply, e
 		}
 		return reply, errs.New(errs.NodeUnreachable, "the server %s cannot be reached", addr).Because(err)

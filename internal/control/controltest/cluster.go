@@ -7,6 +7,7 @@ package controltest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -391,10 +392,18 @@ func (c *Cluster) Drive(ctx context.Context) error {
 		}
 		if err != nil || open == 0 {
 			cancel()
-			<-done
+			err = errors.Join(err, ended(<-done))
 			return err
 		}
 	}
+}
+
+// ended: an executor that we ended ended well.
+func ended(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }
 
 // pollEvery is how often Drive looks.

@@ -53,7 +53,7 @@ var _ Host = (*QEMUHost)(nil)
 func newQEMUHost(tb testing.TB, node id.ID, _ string) Host {
 	tb.Helper()
 	// sockets need a short path, and guests' own users go through this folder
-	base, err := os.MkdirTemp("", "ncq")
+	base, err := os.MkdirTemp("", "ncq") //nolint:usetesting // a test's own folder is too long for sockets
 	must(tb, err)
 	must(tb, os.Chmod(base, 0o711)) //nolint:gosec // see above
 	tb.Cleanup(func() { _ = os.RemoveAll(base) })
@@ -146,7 +146,7 @@ func files(root string) (out []string) {
 			return nil //nolint:nilerr // what vanishes meanwhile is not left over
 		}
 		line := fmt.Sprintf("file %s", path)
-		if b, err := os.ReadFile(path); err == nil && len(b) < 256 && strings.Contains(path, "/uids/") {
+		if b, err := os.ReadFile(path); err == nil && len(b) < 256 && strings.Contains(path, "/uids/") { //nolint:gosec // our own folder
 			line += " " + strings.TrimSpace(string(b)) // the claim names its VM
 		}
 		out = append(out, line)

@@ -105,7 +105,7 @@ var proofs = map[string]proof{
 		},
 		check: func(ctx context.Context, w *world, name string, _ job.State) error {
 			if _, err := w.Service.Image(ctx, name); !errs.Is(err, errs.NotFound) {
-				return fmt.Errorf("the image is still there: %v", err)
+				return fmt.Errorf("the image is still there: %w", err)
 			}
 			return nil
 		},
@@ -229,7 +229,7 @@ func either(ctx context.Context, w *world, name string, end job.State, done vm.S
 
 func gone(ctx context.Context, w *world, name string) error {
 	if _, err := w.Store.VMGet(ctx, w.Project, name); !errs.Is(err, errs.NotFound) {
-		return fmt.Errorf("VM %s is still there: %v", name, err)
+		return fmt.Errorf("VM %s is still there: %w", name, err)
 	}
 	return nil
 }

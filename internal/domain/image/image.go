@@ -2,6 +2,7 @@
 package image
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -83,12 +84,7 @@ func (k Kind) Roles() []Role {
 
 // Takes tells whether an image of the kind has a file of the role.
 func (k Kind) Takes(r Role) bool {
-	for _, have := range k.Roles() {
-		if have == r {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(k.Roles(), r)
 }
 
 // Validate checks a new image's name, kind and command line.

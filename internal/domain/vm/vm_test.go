@@ -166,8 +166,10 @@ func TestDecideHeldByJob(t *testing.T) {
 
 func TestSpecValidate(t *testing.T) {
 	good := func() Spec {
-		return Spec{Name: "web-1", CPUs: 2, MemoryBytes: 1 << 30, Disks: []DiskSpec{{SizeBytes: 1 << 30}},
-			NICs: []NICSpec{{Forwards: []Forward{{Protocol: "tcp", HostPort: 8080, GuestPort: 80}}}}}
+		return Spec{
+			Name: "web-1", CPUs: 2, MemoryBytes: 1 << 30, Disks: []DiskSpec{{SizeBytes: 1 << 30}},
+			NICs: []NICSpec{{Forwards: []Forward{{Protocol: "tcp", HostPort: 8080, GuestPort: 80}}}},
+		}
 	}
 	if err := good().Validate(); err != nil {
 		t.Fatal(err)

@@ -90,8 +90,7 @@ func CodeOf(err error) Code {
 	if err == nil {
 		return ""
 	}
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Code
 	}
 	return Internal
@@ -103,8 +102,7 @@ func Is(err error, code Code) bool { return err != nil && CodeOf(err) == code }
 // As gives the outermost Error of the chain; any other error becomes Internal
 // with a message that reveals nothing and the original as its cause.
 func As(err error) *Error {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
 	return New(Internal, "an internal error happened; the server's log has it under this request's id").Because(err)

@@ -18,7 +18,7 @@ var reserved = map[string]bool{"all": true, "new": true, "none": true, "null": t
 // CheckName tells whether a user may give this name to an object. field is the
 // JSON pointer the refusal names.
 func CheckName(field, name string) error {
-	why := ""
+	var why string
 	switch {
 	case name == "":
 		why = "is empty"

@@ -66,7 +66,7 @@ func (d *Driver) Create(_ context.Context, s contract.Spec) (contract.Volume, er
 	if have, err := d.read(s.ID); err == nil {
 		return have, sameVolume(have, want)
 	}
-	b, err := json.Marshal(want)
+	b, err := json.Marshal(document(want))
 	if err == nil {
 		err = os.WriteFile(d.path(s.ID), b, 0o600)
 	}
@@ -74,6 +74,21 @@ func (d *Driver) Create(_ context.Context, s contract.Spec) (contract.Volume, er
 		return contract.Volume{}, errs.New(errs.HostFailure, "the volume cannot be made").Because(err)
 	}
 	return want, nil
+}
+
+// file is what a volume's file holds.
+type file struct {
+	SizeBytes  int64  `json:"size_bytes"`
+	BasePath   string `json:"base_path,omitempty"`
+	BaseFormat string `json:"base_format,omitempty"`
+}
+
+func document(v contract.Volume) file {
+	f := file{SizeBytes: v.SizeBytes}
+	if v.Backing != nil {
+		f.BasePath, f.BaseFormat = v.Backing.Path, v.Backing.Format
+	}
+	return f
 }
 
 func check(s contract.Spec) error {
@@ -100,16 +115,20 @@ func volume(s contract.Spec, path string) contract.Volume {
 }
 
 func (d *Driver) read(v id.ID) (contract.Volume, error) {
-	var out contract.Volume
+	var doc file
 	b, err := os.ReadFile(d.path(v))
 	if errors.Is(err, fs.ErrNotExist) {
-		return out, errs.New(errs.NotFound, "there is no volume %s on this node", v)
+		return contract.Volume{}, errs.New(errs.NotFound, "there is no volume %s on this node", v)
 	}
 	if err == nil {
-		err = json.Unmarshal(b, &out)
+		err = json.Unmarshal(b, &doc)
 	}
 	if err != nil {
-		return out, errs.New(errs.HostFailure, "the volume cannot be read").Because(err)
+		return contract.Volume{}, errs.New(errs.HostFailure, "the volume cannot be read").Because(err)
+	}
+	out := contract.Volume{ID: v, SizeBytes: doc.SizeBytes, File: hypervisor.File{Path: d.path(v), Format: "qcow2"}}
+	if doc.BasePath != "" {
+		out.Backing = &hypervisor.File{Path: doc.BasePath, Format: doc.BaseFormat}
 	}
 	return out, nil
 }

@@ -1,0 +1,65 @@
+package server
+
+import (
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/novacron/novacron/internal/vocab/clock"
+)
+
+// Bounds of clients that do not go on.
+const (
+	// bodyTimeout is how long a JSON body may take to arrive.
+	bodyTimeout = 30 * time.Second
+	// uploadTimeout is how long an upload may stand still.
+	uploadTimeout = time.Minute
+	// writeTimeout is how long a client may take no byte of an answer.
+	writeTimeout = 30 * time.Second
+	// logTimeout is the same for a log, which people read with a pager.
+	logTimeout = 10 * time.Minute
+)
+
+// bounded ends the connection of a client that does not read: each write renews
+// the time the client has to take it.
+type bounded struct {
+	http.ResponseWriter
+	clock    clock.Clock
+	patience time.Duration
+}
+
+func (g *gate) bounded(w http.ResponseWriter, rt Route) *bounded {
+	b := &bounded{w, g.clock, rt.patience}
+	if b.patience == 0 {
+		b.patience = writeTimeout
+	}
+	return b
+}
+
+// Unwrap lets http.ResponseController through.
+func (b *bounded) Unwrap() http.ResponseWriter { return b.ResponseWriter }
+
+// Write implements io.Writer.
+func (b *bounded) Write(p []byte) (int, error) {
+	// not every writer has deadlines: a test's recorder has none and needs none
+	_ = http.NewResponseController(b.ResponseWriter).SetWriteDeadline(b.clock.Now().Add(b.patience))
+	return b.ResponseWriter.Write(p)
+}
+
+// readBy gives the request's body until the time is over.
+func readBy(w http.ResponseWriter, at time.Time) {
+	_ = http.NewResponseController(w).SetReadDeadline(at) // see Write
+}
+
+// steady is a body that must not stand still.
+type steady struct {
+	r     io.Reader
+	w     http.ResponseWriter
+	clock clock.Clock
+}
+
+// Read implements io.Reader.
+func (s *steady) Read(p []byte) (int, error) {
+	readBy(s.w, s.clock.Now().Add(uploadTimeout))
+	return s.r.Read(p)
+}
