@@ -114,11 +114,12 @@ func (s *Server) putImageFile(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
+	readBy(w, s.opts.Clock.Now().Add(uploadTimeout))
 	i, err := s.control.PutImageFile(r.Context(), r.Caller, r.Arg("image"), image.Role(r.Arg("role")), sum, &steady{r.Body, w, s.opts.Clock})
-	readBy(w, time.Time{})
 	if err != nil {
 		return err
 	}
+	readBy(w, time.Time{})
 	writeReply(w, Route{reply: typeOf[api.Image]()}, reply[api.Image]{Body: toImage(i), ETag: int64(i.Revision)})
 	return nil
 }

@@ -117,10 +117,10 @@ func writeReply[T any](w http.ResponseWriter, rt Route, out reply[T]) {
 // idempotency key to it.
 func readBody(w http.ResponseWriter, r *Request, rt Route, into any) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	readBy(w, time.Time{}) // what the gate has set
 	if err != nil {
 		return errs.New(errs.TooLarge, "the body is larger than %d bytes or broke off", maxBody).Because(err)
 	}
+	readBy(w, time.Time{}) // what the gate has set; on failure, the rest has no more time
 	if err := bindKey(r, body); err != nil {
 		return err
 	}
