@@ -86,6 +86,9 @@ func disk(r io.ReaderAt, head []byte, size int64) (Result, error) {
 	if tail, err := vhdFooter(r, size); err != nil || tail {
 		return Result{}, errors.Join(err, vhdRefusal(tail))
 	}
+	if size == 0 {
+		return Result{}, refuse("the file is empty")
+	}
 	if size%512 != 0 {
 		return Result{}, refuse("the file is not qcow2, and %d bytes are not whole sectors of 512: it is no raw disk either", size)
 	}
@@ -127,7 +130,9 @@ const (
 	qRefClusters    = 56
 	qSnapshots      = 60
 	qIncompatible   = 72
+	qRefOrder       = 96
 	qHeaderLength   = 100
+	qCompression    = 104
 	qHeaderV2       = 72
 	qHeaderV3       = 104
 	incompatDirty   = 1 << 0
@@ -148,13 +153,24 @@ func qcow2(r io.ReaderAt, head []byte, size int64) (Result, error) {
 		return Result{}, err
 	}
 	be := binary.BigEndian
+	// an L2 table of one cluster maps 2^(bits-3) clusters of 2^bits bytes; extended
+	// entries are twice as long
+	bits, header := be.Uint32(head[qClusterBits:]), int64(qHeaderV2)
+	maps := 2*bits - 3
 	if be.Uint32(head[qVersion:]) == 3 {
-		if err := qcow2v3(r, head, size); err != nil {
+		var err error
+		if header, err = qcow2v3(head); err != nil {
 			return Result{}, err
 		}
+		if be.Uint64(head[qIncompatible:])&incompatL2 != 0 {
+			maps--
+		}
+	}
+	if err := extensions(r, header, min(size, 1<<bits)); err != nil {
+		return Result{}, err
 	}
 	virtual := be.Uint64(head[qSize:])
-	if err := qcow2Tables(head, size, be.Uint32(head[qClusterBits:]), virtual); err != nil {
+	if err := qcow2Tables(head, size, maps, virtual); err != nil {
 		return Result{}, err
 	}
 	return Result{Format: "qcow2", VirtualBytes: int64(virtual)}, nil
@@ -181,11 +197,12 @@ func qcow2Basics(head []byte) error {
 
 // qcow2Tables checks that the tables the header points at lie inside the file
 // and are as large as the disk needs, not larger.
-func qcow2Tables(head []byte, size int64, bits uint32, virtual uint64) error {
+// maps is how many bytes, as a power of 2, one L1 entry stands for.
+func qcow2Tables(head []byte, size int64, maps uint32, virtual uint64) error {
 	be := binary.BigEndian
+	bits := be.Uint32(head[qClusterBits:])
 	l1Entries, l1Offset := uint64(be.Uint32(head[qL1Size:])), be.Uint64(head[qL1Offset:])
-	// an L2 table of one cluster maps 2^(bits-3) clusters of 2^bits bytes
-	need := (virtual + 1<<(2*bits-3) - 1) >> (2*bits - 3)
+	need := (virtual + 1<<maps - 1) >> maps
 	switch {
 	case l1Entries < need || l1Entries*8 > uint64(maxL1):
 		return refuse("the L1 table has %d entries; the disk needs %d", l1Entries, need)
@@ -208,37 +225,56 @@ func inside(offset, length uint64, size int64, bits uint32) bool {
 	return offset <= uint64(size) && length <= uint64(size)-offset
 }
 
-func qcow2v3(r io.ReaderAt, head []byte, size int64) error {
+// qcow2v3 checks what version 3 added to the header, and gives its length.
+func qcow2v3(head []byte) (int64, error) {
 	if len(head) < qHeaderV3 {
-		return refuse("the qcow2 header is cut short")
+		return 0, refuse("the qcow2 header is cut short")
 	}
 	be := binary.BigEndian
 	incompatible := be.Uint64(head[qIncompatible:])
 	switch {
 	case incompatible&incompatData != 0:
-		return refuse("the image keeps its data in an external file")
+		return 0, refuse("the image keeps its data in an external file")
+	case incompatible&incompatDirty != 0:
+		return 0, refuse("the image was not closed cleanly: repair it first (qemu-img check -r all)")
 	case incompatible&incompatCorrupt != 0:
-		return refuse("the image is marked as corrupt: repair it first (qemu-img check -r)")
-	case incompatible&^uint64(incompatDirty|incompatZstd|incompatL2) != 0:
-		return refuse("the image uses features that this version does not know (bits %#x)", incompatible)
+		return 0, refuse("the image is marked as corrupt: repair it first (qemu-img check -r all)")
+	case incompatible&^uint64(incompatZstd|incompatL2) != 0:
+		return 0, refuse("the image uses features that this version does not know (bits %#x)", incompatible)
+	case be.Uint32(head[qRefOrder:]) > 6:
+		return 0, refuse("the qcow2 refcounts are 2^%d bits wide, which is not a width they have", be.Uint32(head[qRefOrder:]))
 	}
 	length := int64(be.Uint32(head[qHeaderLength:]))
-	if length < qHeaderV3 || length > 4096 || length%8 != 0 {
-		return refuse("the qcow2 header claims to be %d bytes long", length)
+	if length < qHeaderV3 || length > int64(len(head)) || length > 1<<be.Uint32(head[qClusterBits:]) || length%8 != 0 {
+		return 0, refuse("the qcow2 header claims to be %d bytes long", length)
 	}
-	return extensions(r, length, size)
+	return length, compression(head, length, incompatible)
+}
+
+// compression: the type is named when it is not zlib (0), and only zstd (1) is
+// another.
+func compression(head []byte, length int64, incompatible uint64) error {
+	var kind byte
+	if length > qCompression {
+		kind = head[qCompression]
+	}
+	if zstd := incompatible&incompatZstd != 0; kind > 1 || zstd != (kind == 1) {
+		return refuse("the image's compression type %d is not one that qcow2 has", kind)
+	}
+	return nil
 }
 
 // maxExtensions bounds the walk: QEMU writes at most five.
 const maxExtensions = 64
 
-// extensions walks the header's extensions: one of them names an external data
-// file, one a format of a backing file; a file without either has neither.
-func extensions(r io.ReaderAt, at, size int64) error {
+// extensions walks the header's extensions, which end with the first cluster or
+// the file: one of them names an external data file, one a format of a backing
+// file; a file without either has neither.
+func extensions(r io.ReaderAt, at, end int64) error {
 	head := make([]byte, 8)
 	for range maxExtensions {
-		if at+8 > size {
-			return refuse("the qcow2 header's extensions run past the file")
+		if at+8 > end {
+			return refuse("the qcow2 header's extensions run past its first cluster")
 		}
 		if _, err := r.ReadAt(head, at); err != nil {
 			return refuse("the qcow2 header's extensions cannot be read")
