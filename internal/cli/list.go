@@ -20,7 +20,7 @@ type listFlags struct {
 
 func (l *listFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&l.sort, "sort", "", "order by this `field`, -field for the reverse")
-	cmd.Flags().StringArrayVar(&l.filters, "filter", nil, "keep what matches `name=value`, such as state=running")
+	cmd.Flags().StringArrayVar(&l.filters, "filter", nil, "keep what matches `name=value`, such as node=node-1")
 }
 
 func (l *listFlags) options(cmd *cobra.Command) (client.ListOptions, error) {

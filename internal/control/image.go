@@ -7,6 +7,7 @@ import (
 	"github.com/novacron/novacron/internal/control/flows"
 	"github.com/novacron/novacron/internal/domain/image"
 	"github.com/novacron/novacron/internal/domain/image/inspect"
+	"github.com/novacron/novacron/internal/engine/blob"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/store"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -70,11 +71,8 @@ func (s *Service) PutImageFile(ctx context.Context, c Caller, ref string, role i
 	if err != nil {
 		return i, err
 	}
-	if err := up.Keep(); err != nil {
-		return i, err
-	}
 	f := image.File{Role: role, SHA256: up.SHA256, SizeBytes: up.Size, Format: is.Format, VirtualBytes: is.VirtualBytes}
-	if err := s.keepFile(ctx, c, i.ID, f); err != nil {
+	if err := s.keepFile(ctx, c, i.ID, f, up); err != nil {
 		return i, err // an unreferenced file is swept by the reconciler of images
 	}
 	return s.Image(ctx, i.ID.String())
@@ -93,13 +91,22 @@ func takes(i image.Image, role image.Role) error {
 	return nil
 }
 
-func (s *Service) keepFile(ctx context.Context, c Caller, i id.ID, f image.File) error {
+// keepFile makes the content visible and records it under the lock of that
+// content, so that the deletion of an image with the same bytes cannot come
+// between.
+func (s *Service) keepFile(ctx context.Context, c Caller, i id.ID, f image.File, up *blob.Upload) error {
 	return s.change(ctx, func(tx *store.Tx) error {
 		img, err := tx.ImageGet(ctx, s.cfg.Project, i.String())
 		if err != nil {
 			return err
 		}
 		if err := takes(img, f.Role); err != nil {
+			return err
+		}
+		if err := tx.ImageSumLock(ctx, f.SHA256); err != nil {
+			return err
+		}
+		if err := up.Keep(); err != nil {
 			return err
 		}
 		if err := tx.ImageFilePut(ctx, img, f); err != nil {

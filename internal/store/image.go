@@ -162,6 +162,19 @@ func (s *Store) ImageSums(ctx context.Context) (map[string]bool, error) {
 	return out, pgtx.Map(err)
 }
 
+// ImageSumLock keeps other transactions from keeping or removing the content of
+// this hash until this one ends.
+func (t *Tx) ImageSumLock(ctx context.Context, sum string) error {
+	return pgtx.Map(t.q.ImageSumLock(ctx, sum))
+}
+
+// ImageSumShared tells, under ImageSumLock, whether another image has the same
+// content.
+func (t *Tx) ImageSumShared(ctx context.Context, sum string, i id.ID) (bool, error) {
+	used, err := t.q.ImageSumUsed(ctx, query.ImageSumUsedParams{Sha256: sum, ImageID: i})
+	return used, pgtx.Map(err)
+}
+
 // ImageSumShared tells whether another image has the same content.
 func (s *Store) ImageSumShared(ctx context.Context, sum string, i id.ID) (bool, error) {
 	used, err := s.q.ImageSumUsed(ctx, query.ImageSumUsedParams{Sha256: sum, ImageID: i})

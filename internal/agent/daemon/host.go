@@ -41,7 +41,7 @@ func hostDrivers(o Options, who *identity) (drivers, error) {
 		volumes: vols,
 		images:  cache,
 		inventory: func(ctx context.Context, d hypervisor.Driver) (nodelink.Inventory, error) {
-			return inventory(ctx, d, vols, o.Share)
+			return inventory(ctx, d, vols, o.RAMDir, o.Share)
 		},
 	}, nil
 }

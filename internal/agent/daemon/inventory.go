@@ -24,8 +24,9 @@ func hostReserve(total int64) int64 {
 	return min(max(total/8, 512*unit.MiB), 4*unit.GiB)
 }
 
-// inventory reads the host from /proc and /sys; share is how many agents divide it.
-func inventory(ctx context.Context, d hypervisor.Driver, v volume.Driver, share int) (nodelink.Inventory, error) {
+// inventory reads the host from /proc and /sys; ramDir is
+// where guest memory lies, share how many agents divide the host.
+func inventory(ctx context.Context, d hypervisor.Driver, v volume.Driver, ramDir string, share int) (nodelink.Inventory, error) {
 	share = max(share, 1)
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
@@ -46,7 +47,7 @@ func inventory(ctx context.Context, d hypervisor.Driver, v volume.Driver, share 
 		OS:                 keyFrom("/etc/os-release", "PRETTY_NAME", "="),
 		CPUModel:           keyFrom("/proc/cpuinfo", "model name", ":"),
 		CPUs:               max(runtime.NumCPU()/share, 1),
-		MemoryBytes:        (total - hostReserve(total)) / int64(share),
+		MemoryBytes:        guestMemory(total, ramDir) / int64(share),
 		NUMA:               numa("/sys/devices/system/node"),
 		Disks:              disks("/sys/block"),
 		Hypervisor:         about.Hypervisor,
@@ -56,6 +57,23 @@ func inventory(ctx context.Context, d hypervisor.Driver, v volume.Driver, share 
 		Confinement:        d.Capabilities().Confinement,
 		StorageBytes:       usage.TotalBytes / int64(share),
 	}, nil
+}
+
+// guestMemory is what the host has for guests: its memory but for the reserve, and
+// no more than the tmpfs that guest memory lies in may grow to.
+func guestMemory(total int64, ramDir string) int64 {
+	memory := total - hostReserve(total)
+	if ramDir == "" {
+		ramDir = "/dev/shm"
+	}
+	for ramDir != "/" && ramDir != "." {
+		var fs unix.Statfs_t
+		if unix.Statfs(ramDir, &fs) == nil {
+			return min(memory, int64(fs.Blocks)*fs.Bsize) //nolint:gosec // blocks of a tmpfs
+		}
+		ramDir = filepath.Dir(ramDir) // the driver has not made it yet
+	}
+	return memory
 }
 
 // bootID names this boot of the host (Linux makes it anew each time).

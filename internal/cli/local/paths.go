@@ -63,6 +63,9 @@ func PathsOf(data string, uid int, env func(string) string) Paths {
 // caller's own instance, then root's.
 func Sockets(uid int, env func(string) string) []string {
 	own := PathsOf(DefaultData(uid, env), uid, env).Socket()
+	if env("NOVACRON_DATA_DIR") != "" {
+		return []string{own} // who names an instance means no other, least of all when it is stopped
+	}
 	system := PathsOf(rootData, 0, env).Socket()
 	if own == system {
 		return []string{own}

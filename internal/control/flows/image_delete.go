@@ -17,7 +17,7 @@ const JobImageDelete = "image.delete"
 
 // ImageDelete removes an image that no VM is made from: from the caches of the
 // nodes that report, from this server, and its row. A node that does not report
-// keeps its copy, which its cache drops in its own time. There is no way back:
+// keeps its copy. There is no way back:
 // the image was marked when the request was accepted, so nobody can use it any
 // more.
 func ImageDelete() workflow.Flow[Env] {
@@ -73,13 +73,25 @@ func dropFromNodes(ctx context.Context, r *run) (any, error) {
 	return nil, nil
 }
 
+// removeFiles looks and removes under the lock of each content, since an upload
+// of the same bytes may be under way.
 func removeFiles(ctx context.Context, r *run) (any, error) {
-	sums, err := unshared(ctx, r)
+	img, err := r.Env.Store.ImageByID(ctx, r.Job.Target.ID)
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range sums {
-		if err := r.Env.Files.Remove(s); err != nil {
+	for _, f := range img.Files {
+		err := write(ctx, r, func(tx *store.Tx) error {
+			if err := tx.ImageSumLock(ctx, f.SHA256); err != nil {
+				return err
+			}
+			shared, err := tx.ImageSumShared(ctx, f.SHA256, img.ID)
+			if err != nil || shared {
+				return err
+			}
+			return r.Env.Files.Remove(f.SHA256)
+		})
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -88,6 +88,7 @@ func place(ctx context.Context, r *run) (any, error) {
 	}
 	plan, rejected, ok := scheduler.Place(nodes, scheduler.Request{
 		CPUs: v.Intent.CPUs, MemoryBytes: v.Intent.MemoryBytes, DiskBytes: v.DiskBytes(), NodeName: p.Node,
+		Simulated: kindOf(nodes, p.Node),
 	})
 	if !ok {
 		return nil, explain(ctx, r, v, rejected)
@@ -107,6 +108,21 @@ func place(ctx context.Context, r *run) (any, error) {
 		}
 	}
 	return nil, workflow.Wait("every node that fitted was taken meanwhile", placeAgain/10)
+}
+
+// kindOf keeps VMs that nobody sent to a simulated node on real ones, as soon as
+// there is a real one: a simulated guest executes nothing.
+func kindOf(nodes []node.Node, asked string) *bool {
+	if asked != "" {
+		return nil
+	}
+	for _, n := range nodes {
+		if !n.Simulated && n.State != node.Removed {
+			simulated := false
+			return &simulated
+		}
+	}
+	return nil
 }
 
 // explain keeps the reasons with the VM and parks the job.

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
@@ -79,14 +81,19 @@ func (d *Dir) Receive(ctx context.Context, body io.Reader, limit int64) (*Upload
 // File is the content, for looking at.
 func (u *Upload) File() io.ReaderAt { return u.file }
 
-// Keep makes the file visible under its hash, durably. Content that is there
-// already stays as it is.
+// Keep makes the file visible under its hash, durably. Of content that is there
+// already only the age is new, so that nobody sweeps it before it is recorded.
+// It may be called again.
 func (u *Upload) Keep() error {
-	defer u.Discard()
 	if err := u.file.Sync(); err != nil {
 		return writeError(err)
 	}
-	if err := os.Link(u.file.Name(), u.dir.name(u.SHA256)); err != nil && !errors.Is(err, fs.ErrExist) {
+	name := u.dir.name(u.SHA256)
+	err := os.Link(u.file.Name(), name)
+	if errors.Is(err, fs.ErrExist) {
+		err = unix.Utimes(name, nil) // now
+	}
+	if err != nil {
 		return writeError(err)
 	}
 	d, err := os.Open(u.dir.path)

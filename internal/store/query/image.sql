@@ -24,5 +24,9 @@ SELECT id FROM images WHERE id = $1 AND state = 'ready' FOR SHARE;
 -- name: ImageSums :many
 SELECT DISTINCT sha256 FROM image_files;
 
+-- name: ImageSumLock :exec
+-- Serializes, among all servers, what keeps and what removes one file's content.
+SELECT pg_advisory_xact_lock(hashtextextended(@sha256, 0));
+
 -- name: ImageSumUsed :one
 SELECT EXISTS (SELECT FROM image_files WHERE sha256 = @sha256 AND image_id <> @image_id);

@@ -118,6 +118,16 @@ func (q *Queries) ImageShare(ctx context.Context, id uuid.UUID) (uuid.UUID, erro
 	return id_2, err
 }
 
+const imageSumLock = `-- name: ImageSumLock :exec
+SELECT pg_advisory_xact_lock(hashtextextended($1, 0))
+`
+
+// Serializes, among all servers, what keeps and what removes one file's content.
+func (q *Queries) ImageSumLock(ctx context.Context, sha256 string) error {
+	_, err := q.db.Exec(ctx, imageSumLock, sha256)
+	return err
+}
+
 const imageSumUsed = `-- name: ImageSumUsed :one
 SELECT EXISTS (SELECT FROM image_files WHERE sha256 = $1 AND image_id <> $2)
 `
