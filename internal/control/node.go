@@ -95,7 +95,7 @@ func (s *Service) Hello(ctx context.Context, h nodelink.Hello, keyHash []byte) (
 	}
 	inv := inventory(h.Inventory)
 	n := node.Node{
-		ID: h.Node, Epoch: h.NodeEpoch, AgentVersion: h.AgentVersion, Inventory: inv, Capacity: node.Schedulable(inv),
+		ID: h.Node, Epoch: h.NodeEpoch, AgentVersion: nodelink.Text(h.AgentVersion), Inventory: inv, Capacity: node.Schedulable(inv),
 	}
 	err := s.change(ctx, func(tx *store.Tx) error {
 		if err := tx.NodeHello(ctx, n, keyHash); err != nil {
@@ -138,10 +138,13 @@ func (s *Service) Beat(node id.ID, b nodelink.Heartbeat) nodelink.HeartbeatReply
 
 // Reports takes observations of one node.
 func (s *Service) Reports(ctx context.Context, node id.ID, epoch gen.NodeEpoch, items []nodelink.Report) (nodelink.ReportsReply, error) {
-	for _, r := range items {
+	for i, r := range items {
 		if !r.Phase.Valid() {
 			return nodelink.ReportsReply{}, errs.New(errs.InvalidField, "%q is not a phase", errs.Clip(string(r.Phase)))
 		}
+		// a reason may quote what a guest's process wrote: one that the database does
+		// not take would hold up every later report of the node
+		items[i].Reason = nodelink.Text(r.Reason)
 	}
 	results, err := s.cfg.Store.ReportsApply(ctx, node, epoch, items)
 	if err == nil {
@@ -177,16 +180,22 @@ func (s *Service) SetNode(ctx context.Context, c Caller, ref string, to node.Sta
 }
 
 func inventory(w nodelink.Inventory) node.Inventory {
+	text := nodelink.Text
 	inv := node.Inventory{
-		Hostname: w.Hostname, Kernel: w.Kernel, OS: w.OS, CPUModel: w.CPUModel, CPUs: w.CPUs, MemoryBytes: w.MemoryBytes,
-		Hypervisor: w.Hypervisor, HypervisorVersion: w.HypervisorVersion,
-		Acceleration: w.Acceleration, AccelerationReason: w.AccelerationReason,
-		Confinement: w.Confinement, StorageBytes: w.StorageBytes,
+		Hostname: text(w.Hostname), Kernel: text(w.Kernel), OS: text(w.OS), CPUModel: text(w.CPUModel), CPUs: w.CPUs, MemoryBytes: w.MemoryBytes,
+		Hypervisor: text(w.Hypervisor), HypervisorVersion: text(w.HypervisorVersion),
+		Acceleration: text(w.Acceleration), AccelerationReason: text(w.AccelerationReason),
+		StorageBytes: w.StorageBytes,
+	}
+	for _, c := range w.Confinement {
+		inv.Confinement = append(inv.Confinement, text(c))
 	}
 	for _, n := range w.NUMA {
+		n.CPUs = text(n.CPUs)
 		inv.NUMA = append(inv.NUMA, node.NUMANode(n))
 	}
 	for _, d := range w.Disks {
+		d.Name, d.Model = text(d.Name), text(d.Model)
 		inv.Disks = append(inv.Disks, node.Disk(d))
 	}
 	return inv

@@ -13,8 +13,12 @@ import (
 
 // Uplink is the agent's way up on one session.
 type Uplink struct {
-	mu      sync.Mutex
+	// sending lets one message go out at a time; a peer that reads slowly holds
+	// nobody up but those who send
+	sending sync.Mutex
 	stream  grpc.ServerStream
+
+	mu      sync.Mutex
 	next    uint64
 	pending map[uint64]chan *frame
 	done    chan struct{}
@@ -108,12 +112,14 @@ func (u *Uplink) Call(ctx context.Context, method string, req, reply any) error 
 
 func (u *Uplink) send(method string, body []byte, ch chan *frame) (uint64, error) {
 	u.mu.Lock()
-	defer u.mu.Unlock()
 	u.next++
 	n := u.next
 	u.pending[n] = ch
+	u.mu.Unlock()
+	u.sending.Lock()
+	defer u.sending.Unlock()
 	if err := u.stream.SendMsg(&frame{ID: n, Method: method, Body: body}); err != nil {
-		delete(u.pending, n)
+		u.forget(n)
 		return 0, err
 	}
 	return n, nil

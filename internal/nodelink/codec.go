@@ -2,6 +2,8 @@ package nodelink
 
 import (
 	"encoding/json"
+	"strings"
+	"unicode"
 
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
@@ -49,9 +51,32 @@ func (w *WireError) Err() error {
 	if w == nil {
 		return nil
 	}
-	e := errs.New(w.Code, "%s", w.Message)
-	e.Job, e.Blockers = w.Job, w.Blockers
+	e := errs.New(errs.Code(Text(string(w.Code))), "%s", Text(w.Message))
+	e.Job = Text(w.Job)
+	for _, b := range w.Blockers[:min(len(w.Blockers), maxBlockers)] {
+		e = e.BlockedBy(Text(b))
+	}
 	return e
+}
+
+// Bounds of what a peer may have us show and keep.
+const (
+	maxText     = 1024
+	maxBlockers = 100
+)
+
+// Text makes a peer's words fit for a log, a page and the database, which holds
+// no NUL: control characters become spaces, and there is an end.
+func Text(s string) string {
+	if len(s) > maxText {
+		s = s[:maxText] + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
 }
 
 // pack makes a reply of a result or an error.

@@ -67,12 +67,16 @@ func (s *Session) serveUplink(ctx context.Context, stream grpc.ClientStream, han
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	// a full house stops the reading, and so, soon, the agent's sending
+	house := make(chan struct{}, maxUpCalls)
 	for {
 		in := new(frame)
 		if err := stream.RecvMsg(in); err != nil {
 			return
 		}
+		house <- struct{}{}
 		wg.Go(func() {
+			defer func() { <-house }()
 			v, err := handle(ctx, in.Method, in.Body)
 			mu.Lock()
 			defer mu.Unlock()

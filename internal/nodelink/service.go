@@ -14,7 +14,10 @@ import (
 
 // Bounds of one session. A command is small: bulk data has its own connections.
 const (
-	maxMessage    = 4 << 20
+	maxMessage = 4 << 20
+	// maxUpCalls is how many calls of one agent a server carries out at once; an
+	// honest agent has two or three under way
+	maxUpCalls    = 16
 	keepaliveTime = 20 * time.Second
 	keepaliveWait = 10 * time.Second
 )

@@ -83,6 +83,7 @@ func observe(ctx context.Context, r *run, v vm.View, cmd nodelink.Fenced) (nodel
 	if err := call(ctx, r, v, cmd, &rep); err != nil {
 		return rep, err
 	}
+	rep.Reason = nodelink.Text(rep.Reason)
 	_, err := r.Env.Store.ReportsApply(ctx, *v.Intent.NodeID, cmd.Head().NodeEpoch, []nodelink.Report{rep})
 	return rep, err
 }

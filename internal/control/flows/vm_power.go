@@ -8,6 +8,7 @@ import (
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/gen"
 )
 
@@ -188,7 +189,12 @@ func powerOff(ctx context.Context, r *run) (any, error) {
 	if err != nil || v.Intent.NodeID == nil || v.Intent.Epoch == 0 {
 		return nil, err
 	}
-	return observe(ctx, r, v, &nodelink.PowerOff{Header: head(r, v, v.Intent.Epoch, stepTimeout)})
+	rep, err := observe(ctx, r, v, &nodelink.PowerOff{Header: head(r, v, v.Intent.Epoch, stepTimeout)})
+	if err == nil && rep.Phase.OnNode() {
+		// nothing that follows may take the process for gone
+		err = errs.New(errs.Timeout, "the node reports VM %q as %s after it was powered off", v.Intent.Name, rep.Phase)
+	}
+	return rep, err
 }
 
 func powerOffUndo(ctx context.Context, r *run) error {
