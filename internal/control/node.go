@@ -29,7 +29,9 @@ func (s *Service) Nodes(ctx context.Context, p store.Page) ([]node.Node, *store.
 // Node gives one node.
 func (s *Service) Node(ctx context.Context, ref string) (node.Node, error) {
 	n, err := s.cfg.Store.NodeGet(ctx, ref)
-	n.Reporting = s.cfg.Live.Reporting(n.ID)
+	if err == nil {
+		n.Reporting = s.cfg.Live.Reporting(n.ID)
+	}
 	return n, err
 }
 
@@ -172,11 +174,30 @@ func (s *Service) SetNode(ctx context.Context, c Caller, ref string, to node.Sta
 		action := map[node.State]string{node.Active: "node.uncordon", node.Cordoned: "node.cordon", node.Removed: "node.remove"}[to]
 		return tx.AuditInsert(ctx, c.record(action, "node", n.ID, n.Name))
 	})
+	if errs.Is(err, errs.InUse) {
+		return n, s.blocked(ctx, n, err)
+	}
 	if err != nil || to == node.Removed {
 		return n, err
 	}
 	s.roomMade()
 	return s.Node(ctx, n.ID.String())
+}
+
+// mostBlockers of a refusal are named.
+const mostBlockers = 20
+
+// blocked names the VMs that keep a node from being removed.
+func (s *Service) blocked(ctx context.Context, n node.Node, refusal error) error {
+	vms, _, err := s.cfg.Store.VMList(ctx, s.cfg.Project, store.Page{Limit: mostBlockers, Filters: map[string]string{"node": n.Name}})
+	if err != nil {
+		return refusal // that it is refused matters more than why
+	}
+	e := errs.As(refusal)
+	for _, v := range vms {
+		e = e.BlockedBy(v.Intent.Name)
+	}
+	return e
 }
 
 func inventory(w nodelink.Inventory) node.Inventory {
