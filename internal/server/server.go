@@ -127,6 +127,12 @@ func Run(ctx context.Context, o Options) error {
 // them. pgx's own default is one per CPU, which starves requests behind jobs.
 const poolSize = 24
 
+// idleTransaction, in milliseconds, is how long a transaction of ours may do
+// nothing before the database ends it. A frozen server would otherwise keep the
+// rows it had locked, and with them their jobs, from those who took its work
+// over.
+const idleTransaction = "5000"
+
 func openPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -135,6 +141,7 @@ func openPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
 	if !strings.Contains(url, "pool_max_conns") {
 		cfg.MaxConns = poolSize
 	}
+	cfg.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = idleTransaction
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	return pool, pgtx.Map(err)
 }

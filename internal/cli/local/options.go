@@ -83,7 +83,12 @@ func splitListen(listen string) (host, port string, err error) {
 
 // owner is the user that PostgreSQL and the server run as; nil for the caller.
 func (o Options) owner() (*pglocal.Owner, error) {
-	if os.Geteuid() != 0 {
+	if uid := os.Geteuid(); uid != 0 {
+		// PostgreSQL will not run as somebody without a name
+		if _, err := user.LookupId(strconv.Itoa(uid)); err != nil {
+			return nil, errs.New(errs.HostFailure, "user %d has no passwd entry, and PostgreSQL does not run without one: "+
+				"add one, or run as another user", uid).Because(err)
+		}
 		return nil, nil
 	}
 	u, err := user.Lookup(systemUser)
