@@ -17,7 +17,7 @@ GOFUMPT := CGO_ENABLED=0 $(TOOL) gofumpt
 GO_FILES = $$(git ls-files --cached --others --exclude-standard -- '*.go')
 SHELL_FILES := scripts/setup scripts/up scripts/guest-image scripts/env.sh .ci/run
 
-.PHONY: e2e-fleet help setup gen fmt lint test race e2e bench up down clean cover vuln build guest
+.PHONY: fleet help setup gen fmt lint test race e2e bench up down clean cover vuln build guest
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,7 +49,7 @@ race: guest ## Run the short tests under the race detector
 e2e: guest ## Run the tests of the whole system, uncached
 	go test -count=1 -timeout 14m ./e2e/...
 
-e2e-fleet: guest ## 200 simulated nodes, 2,000 VMs, a server killed every few seconds (10 minutes)
+fleet: guest ## 200 simulated nodes, 2,000 VMs, a server killed every few seconds (10 minutes)
 	NOVACRON_E2E_FLEET=200,2000 go test -count=1 -v -timeout 30m -run TestFleetUnderFire ./e2e
 
 bench: guest ## Run the benchmarks and print one table

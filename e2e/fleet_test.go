@@ -18,7 +18,7 @@ import (
 )
 
 // fleet is how large the simulated data centre is; NOVACRON_E2E_FLEET=nodes,vms
-// changes it ('make e2e-fleet' runs the large one).
+// changes it ('make fleet' runs the large one).
 func fleet(t *testing.T) (nodes, vms int) {
 	t.Helper()
 	nodes, vms = 40, 200
