@@ -81,13 +81,14 @@ func operation(reg huma.Registry, rt Route) *huma.Operation {
 
 // headers lists what a route reads besides its body.
 func headers(rt Route) []string {
+	onVM := strings.HasPrefix(rt.Path, "/api/v1/vms/{vm}")
 	switch {
-	case strings.HasPrefix(rt.ID, "create"):
+	case rt.ID == "createVM", rt.ID == "createImage":
 		return []string{"Idempotency-Key"}
-	case rt.Method == http.MethodPatch, strings.HasSuffix(rt.ID, "cordonNode"), rt.ID == "removeNode":
-		return []string{"If-Match"}
 	case rt.Method == http.MethodPut:
 		return []string{"Digest"}
+	case onVM && rt.Method != http.MethodGet, strings.HasSuffix(rt.ID, "cordonNode"), rt.ID == "removeNode":
+		return []string{"If-Match"}
 	default:
 		return nil
 	}

@@ -119,6 +119,10 @@ func (s *Server) vmConsole(w http.ResponseWriter, r *Request) error {
 	return nil
 }
 
+// seqHeader tells the number a stream begins after, so that a reader "from now
+// on" can resume although nothing came before it broke.
+const seqHeader = "Novacron-Event-Seq"
+
 // events follows committed changes.
 func (s *Server) events(w http.ResponseWriter, r *Request) error {
 	after, err := resumePoint(r)
@@ -129,6 +133,7 @@ func (s *Server) events(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return eventError(err)
 	}
+	w.Header().Set(seqHeader, strconv.FormatInt(sub.Position(), 10))
 	if strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
 		return s.eventsSSE(w, r, sub)
 	}
