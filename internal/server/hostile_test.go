@@ -1,8 +1,16 @@
 package server
 
 import (
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/internal/store/storetest"
@@ -67,4 +75,101 @@ func TestTextThatNoDatabaseTakes(t *testing.T) {
 			t.Errorf("key %q: %d %+v", key, status, e)
 		}
 	}
+}
+
+// A request that is refused has changed nothing, wherever in it the mistake was.
+func TestRefusedRequestsChangeNothing(t *testing.T) {
+	r := start(t, storetest.New(t), t.TempDir())
+	r.image("tiny")
+	for _, wait := range []string{"bogus", "-1s", "6m", "5", "9999999h"} {
+		if e, status := call[api.Error](r, "POST", "/api/v1/vms?wait="+wait, newVM("a")); status != http.StatusUnprocessableEntity {
+			t.Errorf("wait=%s: %d %+v", wait, status, e)
+		}
+		if _, status := call[api.Error](r, "GET", "/api/v1/vms/a", nil); status != http.StatusNotFound {
+			t.Errorf("wait=%s: the VM is made: %d", wait, status)
+		}
+	}
+	if _, status := call[api.Accepted](r, "POST", "/api/v1/vms", newVM("a")); status != http.StatusAccepted {
+		t.Fatalf("create: %d", status)
+	}
+	for at, want := range map[string]int{
+		"DELETE /api/v1/vms/a?wait=bogus":         http.StatusUnprocessableEntity,
+		"DELETE /api/v1/images/tiny?wait=-1s":     http.StatusUnprocessableEntity,
+		"DELETE /api/v1/vms/a?wait=1s&wait=2s":    http.StatusBadRequest,
+		"GET /api/v1/vms?name=a&name=b":           http.StatusBadRequest,
+		"GET /api/v1/vms?limit=-1":                http.StatusBadRequest,
+		"GET /api/v1/events?after=-1":             http.StatusBadRequest,
+		"GET /api/v1/events?after=99999999999":    http.StatusBadRequest,
+		"GET /api/v1/jobs/x?wait=1s":              http.StatusUnprocessableEntity,
+		"POST /api/v1/vms/a/stop?grace_seconds=1": http.StatusBadRequest,
+	} {
+		method, path, _ := strings.Cut(at, " ")
+		if e, status := call[api.Error](r, method, path, nil); status != want {
+			t.Errorf("%s: %d %+v", at, status, e)
+		}
+	}
+	if e, status := call[api.Error](r, "DELETE", "/api/v1/vms/a", nil, "If-Match", `"999"`); status != http.StatusPreconditionFailed {
+		t.Errorf("delete of another revision: %d %+v", status, e)
+	}
+	for _, body := range []string{`{"grace_seconds":18446744074}`, `{"grace_seconds":-1}`, `{"grace_seconds":3601}`} {
+		if e, status := call[api.Error](r, "POST", "/api/v1/vms/a/stop", body); status != http.StatusUnprocessableEntity {
+			t.Errorf("%s: %d %+v", body, status, e)
+		}
+	}
+	if e, status := call[api.Error](r, "POST", "/api/v1/tokens", `{"name":"t","role":"reader","expires_in_seconds":-18446744073}`); status != http.StatusUnprocessableEntity {
+		t.Errorf("a token that expired long ago: %d %+v", status, e)
+	}
+	if v, status := call[api.VM](r, "GET", "/api/v1/vms/a", nil); status != http.StatusOK || v.Status.State != "pending" {
+		t.Errorf("after all that: %d %+v", status, v.Status)
+	}
+}
+
+// Uploads that break off, lie or come twice leave nothing behind.
+func TestHostileUploads(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, storetest.New(t), dir)
+	if _, status := call[api.Image](r, "POST", "/api/v1/images", api.ImageCreate{Name: "os", Type: "disk"}); status != http.StatusCreated {
+		t.Fatalf("create image: %d", status)
+	}
+	put := "PUT /api/v1/images/os/files/disk HTTP/1.1\r\nHost: x\r\nContent-Length: 4096\r\n\r\n"
+	c, err := net.Dial("unix", r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(c, put+"half"); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close() // breaks off
+	disk := make([]byte, 4096)
+	for digest, want := range map[string]int{
+		"sha-256=" + strings.Repeat("0", 64): http.StatusUnprocessableEntity,
+		"sha-256=00":                         http.StatusUnprocessableEntity,
+		"md5=0":                              http.StatusUnprocessableEntity,
+	} {
+		if status, body := r.raw("PUT", "/api/v1/images/os/files/disk", disk, "Digest", digest); status != want {
+			t.Errorf("%s: %d %s", digest, status, body)
+		}
+	}
+	for path, want := range map[string]int{
+		"/api/v1/images/os/files/kernel": http.StatusUnprocessableEntity, "/api/v1/images/os/files/..%2f..%2fkek": http.StatusUnprocessableEntity,
+		"/api/v1/images/none/files/disk": http.StatusNotFound,
+	} {
+		if status, body := r.raw("PUT", path, disk); status != want {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	if status, body := r.raw("PUT", "/api/v1/images/os/files/disk", []byte{}); status != http.StatusUnprocessableEntity {
+		t.Errorf("empty: %d %s", status, body)
+	}
+	sum := fmt.Sprintf("sha-256=%x", sha256.Sum256(disk))
+	if status, body := r.raw("PUT", "/api/v1/images/os/files/disk", disk, "Digest", sum); status != http.StatusOK {
+		t.Errorf("the right one: %d %s", status, body)
+	}
+	if status, body := r.raw("PUT", "/api/v1/images/os/files/disk", disk); status != http.StatusConflict {
+		t.Errorf("again: %d %s", status, body)
+	}
+	r.until("only the image is left", 5*time.Second, func() bool {
+		entries, err := os.ReadDir(filepath.Join(dir, "images"))
+		return err == nil && len(entries) == 1
+	})
 }
