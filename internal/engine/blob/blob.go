@@ -1,7 +1,8 @@
 // Package blob keeps the content of images on a server: files named by their
 // SHA-256 in one folder. A file becomes visible whole or not at all; what a
 // crash left half-written is swept when the folder is opened. Servers of one
-// cluster that share the folder share the images.
+// cluster that share the folder share the images: each holds a lock on what it
+// is writing, so that one that starts sweeps nothing of the others.
 package blob
 
 import (
@@ -36,9 +37,41 @@ func Open(path string) (*Dir, error) {
 		return nil, errs.New(errs.Internal, "the folder of images cannot be swept").Because(err)
 	}
 	for _, h := range half {
-		_ = os.Remove(h)
+		sweep(h)
 	}
 	return &Dir{path: path}, nil
+}
+
+// sweep removes a half-written file that nobody holds any more.
+func sweep(path string) {
+	f, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		_ = os.Remove(path)
+	}
+}
+
+// hidden makes a file that is not visible yet, and holds it.
+func (d *Dir) hidden() (*os.File, error) {
+	for {
+		f, err := os.CreateTemp(d.path, tempPrefix+"*")
+		if err != nil {
+			return nil, err
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if _, gone := os.Stat(f.Name()); err == nil && gone == nil {
+			return f, nil
+		}
+		// another server swept it before we held it
+		_ = os.Remove(f.Name())
+		_ = f.Close()
+		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, err
+		}
+	}
 }
 
 // Upload is a file that is not visible yet.
@@ -52,7 +85,7 @@ type Upload struct {
 // Receive reads a body to its end into a hidden file, hashing it. The caller
 // looks at it (File), then keeps or discards it. limit bounds the body.
 func (d *Dir) Receive(ctx context.Context, body io.Reader, limit int64) (*Upload, error) {
-	f, err := os.CreateTemp(d.path, tempPrefix+"*")
+	f, err := d.hidden()
 	if err != nil {
 		return nil, writeError(err)
 	}
@@ -108,8 +141,8 @@ func (u *Upload) Keep() error {
 
 // Discard removes the hidden file. It may be called again, and after Keep.
 func (u *Upload) Discard() {
+	_ = os.Remove(u.file.Name()) // while we hold it
 	_ = u.file.Close()
-	_ = os.Remove(u.file.Name())
 }
 
 func (d *Dir) name(sum string) string { return filepath.Join(d.path, sum) }

@@ -70,6 +70,14 @@ func createKeyFile(path string) ([]byte, error) {
 	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
+	// what is sealed next is durable at once, and worth nothing without the key
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return nil, err
+	}
 	return os.ReadFile(path)
 }
 
