@@ -232,23 +232,32 @@ func qcow2v3(head []byte) (int64, error) {
 	}
 	be := binary.BigEndian
 	incompatible := be.Uint64(head[qIncompatible:])
-	switch {
-	case incompatible&incompatData != 0:
-		return 0, refuse("the image keeps its data in an external file")
-	case incompatible&incompatDirty != 0:
-		return 0, refuse("the image was not closed cleanly: repair it first (qemu-img check -r all)")
-	case incompatible&incompatCorrupt != 0:
-		return 0, refuse("the image is marked as corrupt: repair it first (qemu-img check -r all)")
-	case incompatible&^uint64(incompatZstd|incompatL2) != 0:
-		return 0, refuse("the image uses features that this version does not know (bits %#x)", incompatible)
-	case be.Uint32(head[qRefOrder:]) > 6:
-		return 0, refuse("the qcow2 refcounts are 2^%d bits wide, which is not a width they have", be.Uint32(head[qRefOrder:]))
+	if err := features(incompatible); err != nil {
+		return 0, err
+	}
+	if order := be.Uint32(head[qRefOrder:]); order > 6 {
+		return 0, refuse("the qcow2 refcounts are 2^%d bits wide, which is not a width they have", order)
 	}
 	length := int64(be.Uint32(head[qHeaderLength:]))
 	if length < qHeaderV3 || length > int64(len(head)) || length > 1<<be.Uint32(head[qClusterBits:]) || length%8 != 0 {
 		return 0, refuse("the qcow2 header claims to be %d bytes long", length)
 	}
 	return length, compression(head, length, incompatible)
+}
+
+// features refuses what the image says nobody may ignore, but for what we know.
+func features(incompatible uint64) error {
+	switch {
+	case incompatible&incompatData != 0:
+		return refuse("the image keeps its data in an external file")
+	case incompatible&incompatDirty != 0:
+		return refuse("the image was not closed cleanly: repair it first (qemu-img check -r all)")
+	case incompatible&incompatCorrupt != 0:
+		return refuse("the image is marked as corrupt: repair it first (qemu-img check -r all)")
+	case incompatible&^uint64(incompatZstd|incompatL2) != 0:
+		return refuse("the image uses features that this version does not know (bits %#x)", incompatible)
+	}
+	return nil
 }
 
 // compression: the type is named when it is not zlib (0), and only zstd (1) is
