@@ -228,6 +228,20 @@ func TestHostReboots(t *testing.T) {
 	}
 }
 
+// A start that was asked while the node came back meets the guest that the node
+// started by its own record: the later epoch wins, and one runs.
+func TestLaunchAfterRelaunch(t *testing.T) {
+	b := newBench(t)
+	b.launch()
+	b.host.PowerLoss()
+	b.boot = "boot-2"
+	b.restart()
+	b.head.OwnerEpoch, b.head.OpSeq, b.head.Operation = 2, 2, id.New()
+	if r, err := b.send("launch", b.launchCommand()); err != nil || r.Epoch != 2 || b.executing() != 1 {
+		t.Errorf("%+v %v, %d execute", r, err, b.executing())
+	}
+}
+
 // A guest that ended while the agent was away, with the host up, is reported and
 // not started: nobody asked.
 func TestGuestEndsWhileAgentIsAway(t *testing.T) {

@@ -61,7 +61,7 @@ func (a *Agent) launchCommand(ctx context.Context, _ Peer, g *guest, c *nodelink
 	mark := a.reports.mark()
 	s, started, err := a.started(ctx, c)
 	if err == nil && !started {
-		s, err = a.launch(ctx, g, c.OwnerEpoch, c.Machine)
+		s, err = a.launchNewest(ctx, g, c)
 	}
 	if err != nil {
 		// what did not start must not start by itself after a reboot
@@ -134,6 +134,25 @@ func nic(n nodelink.NIC) hypervisor.NIC {
 		})
 	}
 	return out
+}
+
+func (a *Agent) launchNewest(ctx context.Context, g *guest, c *nodelink.Launch) (hypervisor.Status, error) {
+	if err := a.endEarlier(ctx, c.VM, c.OwnerEpoch); err != nil {
+		return hypervisor.Status{}, err
+	}
+	return a.launch(ctx, g, c.OwnerEpoch, c.Machine)
+}
+
+// endEarlier ends an incarnation of an earlier epoch. There is one when the node
+// came back from a reboot and launched by its own record what the control plane
+// was just asked to start: the later decision wins, and two never run.
+func (a *Agent) endEarlier(ctx context.Context, vm id.ID, epoch gen.OwnerEpoch) error {
+	s, alive, err := a.live(ctx, vm)
+	if err != nil || !alive || s.Epoch >= epoch {
+		return err
+	}
+	_, err = a.driver.Kill(ctx, s.Ref)
+	return err
 }
 
 // live gives the VM's incarnation on this node, if a process of it exists.

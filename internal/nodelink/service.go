@@ -16,7 +16,7 @@ import (
 const (
 	maxMessage = 4 << 20
 	// maxUpCalls is how many calls of one agent a server carries out at once; an
-	// honest agent has two or three under way
+	// honest agent has two or three under way.
 	maxUpCalls    = 16
 	keepaliveTime = 20 * time.Second
 	keepaliveWait = 10 * time.Second

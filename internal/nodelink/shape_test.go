@@ -21,8 +21,29 @@ var update = flag.Bool("update", false, "write the golden file of the messages' 
 
 // messages are everything that travels on the link.
 var messages = []any{
-	EnsureImages{}, CreateVolumes{}, Launch{}, Shutdown{}, PowerOff{}, Pause{}, Resume{}, Erase{}, DropImages{}, OpenConsole{}, OpenLog{},
-	Done{}, Report{}, Hello{}, Welcome{}, Heartbeat{}, HeartbeatReply{}, Reports{}, ReportsReply{}, JoinRequest{}, JoinReply{}, WireError{}, frame{},
+	EnsureImages{},
+	CreateVolumes{},
+	Launch{},
+	Shutdown{},
+	PowerOff{},
+	Pause{},
+	Resume{},
+	Erase{},
+	DropImages{},
+	OpenConsole{},
+	OpenLog{},
+	Done{},
+	Report{},
+	Hello{},
+	Welcome{},
+	Heartbeat{},
+	HeartbeatReply{},
+	Reports{},
+	ReportsReply{},
+	JoinRequest{},
+	JoinReply{},
+	WireError{},
+	frame{},
 }
 
 // shape lists a type's JSON fields with their kinds, one per line.
@@ -58,13 +79,13 @@ func shape(t reflect.Type, at string, out *[]string) {
 
 // The messages' shapes are what agents and servers of different versions agree
 // on. A field may be added; one that is renamed, retyped or taken away needs a new
-// Protocol. After a change that keeps to this: go test ./internal/nodelink -update
+// Protocol. After a change that keeps to this: go test ./internal/nodelink -update.
 func TestShapesOfMessages(t *testing.T) {
 	var lines []string
 	for _, m := range messages {
 		typ := reflect.TypeOf(m)
 		name := typ.Name()
-		if c, ok := reflect.New(typ).Interface().(Command); ok {
+		if c, ok := reflect.TypeAssert[Command](reflect.New(typ)); ok {
 			name += "(" + c.Method() + ")"
 		}
 		lines = append(lines, name)
@@ -84,7 +105,7 @@ func TestShapesOfMessages(t *testing.T) {
 	}
 	if got != string(want) {
 		have := strings.Split(got, "\n")
-		for _, l := range strings.Split(string(want), "\n") {
+		for l := range strings.SplitSeq(string(want), "\n") {
 			if !slices.Contains(have, l) {
 				t.Errorf("gone: %s", l)
 			}

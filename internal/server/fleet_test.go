@@ -58,7 +58,7 @@ func child(opts string) error {
 // startChild runs a server in a process of its own and gives the way to kill it.
 func startChild(t *testing.T, db *storetest.DB, dir string) (r *running, kill func()) {
 	t.Helper()
-	sockets, err := os.MkdirTemp("", "nc")
+	sockets, err := os.MkdirTemp("", "nc") //nolint:usetesting // a test's own folder is too long for sockets
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -252,16 +252,18 @@ func (s *Server) run(ctx context.Context, l net.Listener, cert *certificates) er
 }
 
 func (s *Server) serve(ctx, streams context.Context, endStreams func(), l net.Listener, cert *certificates) error {
-	servers := []*http.Server{s.httpServer(streams, cert)}
+	public := s.httpServer(streams, cert)
+	servers := []*http.Server{public}
 	failed := make(chan error, 2)
-	go func() { failed <- servers[0].ServeTLS(l, "", "") }()
+	go func() { failed <- public.ServeTLS(l, "", "") }()
 	if s.opts.Socket != "" {
 		local, err := listenLocal(ctx, s.opts.Socket)
 		if err != nil {
 			return err
 		}
-		servers = append(servers, s.localServer(streams))
-		go func() { failed <- servers[1].Serve(local) }()
+		private := s.localServer(streams)
+		servers = append(servers, private)
+		go func() { failed <- private.Serve(local) }()
 	}
 	if err := s.announce(ctx, l.Addr().String()); err != nil {
 		return err

@@ -69,7 +69,7 @@ func guestMemory(total int64, ramDir string) int64 {
 	for ramDir != "/" && ramDir != "." {
 		var fs unix.Statfs_t
 		if unix.Statfs(ramDir, &fs) == nil {
-			return min(memory, int64(fs.Blocks)*fs.Bsize) //nolint:gosec // blocks of a tmpfs
+			return min(memory, int64(fs.Blocks)*fs.Bsize)
 		}
 		ramDir = filepath.Dir(ramDir) // the driver has not made it yet
 	}
