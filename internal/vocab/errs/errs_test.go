@@ -70,7 +70,7 @@ func TestRetryable(t *testing.T) {
 }
 
 func FuzzClip(f *testing.F) {
-	f.Add("a\x00\u202eé\xff" + strings.Repeat("日", 40))
+	f.Add("a\x00\u202eé\xff" + strings.Repeat("日", 40)) //nolint:gosmopolitan // wide runes are the point
 	f.Fuzz(func(t *testing.T, s string) {
 		got := Clip(s)
 		if !utf8.ValidString(got) || strings.ContainsAny(got, "\x00\n\r\x1b") || len(got) > 12*clipLen {
