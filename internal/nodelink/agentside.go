@@ -32,16 +32,24 @@ func ServeConn(ctx context.Context, conn net.Conn, handle Handler, up func(conte
 	srv := grpcServer()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	srv.RegisterService(&serviceDesc, &agentSide{ctx: ctx, handle: handle, up: up})
+	side := &agentSide{ctx: ctx, handle: handle, up: up, opened: make(chan struct{})}
+	srv.RegisterService(&serviceDesc, side)
 	l := listenOn(conn)
 	stop := context.AfterFunc(ctx, func() {
+		_ = conn.Close() // first: Stop waits for a handshake that nobody answers
 		srv.Stop()
-		_ = conn.Close()
 	})
 	defer stop()
 	go func() {
-		<-l.done
-		cancel()
+		defer cancel()
+		wait, free := context.WithTimeout(ctx, uplinkTimeout)
+		defer free()
+		select {
+		case <-side.opened:
+			<-l.done
+		case <-l.done:
+		case <-wait.Done(): // connected to something that is no server, or a sick one
+		}
 	}()
 	err := srv.Serve(l)
 	srv.Stop()
@@ -56,6 +64,9 @@ type agentSide struct {
 	ctx    context.Context //nolint:containedctx // the life of the session, which outlives each call
 	handle Handler
 	up     func(context.Context, *Uplink)
+	// opened is closed by the first uplink
+	opened chan struct{}
+	once   sync.Once
 }
 
 func (a *agentSide) call(ctx context.Context, in *frame) *frame {
@@ -64,6 +75,7 @@ func (a *agentSide) call(ctx context.Context, in *frame) *frame {
 }
 
 func (a *agentSide) uplink(stream grpc.ServerStream) error {
+	a.once.Do(func() { close(a.opened) })
 	u := &Uplink{stream: stream, pending: map[uint64]chan *frame{}, done: make(chan struct{})}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -12,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -159,6 +162,19 @@ func TestFloodIsBounded(t *testing.T) {
 	if most.Load() > maxUpCalls || failed.Load() > 0 {
 		t.Errorf("%d ran at once, %d failed", most.Load(), failed.Load())
 	}
+}
+
+// An agent does not wait for ever for a server that does not speak.
+func TestSilentServerIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		go func() { _, _ = io.Copy(io.Discard, there) }()
+		began := time.Now()
+		err := ServeConn(t.Context(), here, nil, func(context.Context, *Uplink) { t.Error("an uplink came from nowhere") })
+		if took := time.Since(began); !errs.Is(err, errs.NodeUnreachable) || took > 2*uplinkTimeout {
+			t.Errorf("%v after %v", err, took)
+		}
+	})
 }
 
 // What a peer says of an error is shown and kept, so it is bounded and harmless.
