@@ -18,7 +18,7 @@ const (
 	// maxUpCalls is how many calls of one agent a server carries out at once; an
 	// honest agent has two or three under way.
 	maxUpCalls = 16
-	// uplinkTimeout is how long a server may take to open the uplink
+	// uplinkTimeout is how long a server may take to open the uplink.
 	uplinkTimeout = 15 * time.Second
 	keepaliveTime = 20 * time.Second
 	keepaliveWait = 10 * time.Second
