@@ -70,6 +70,11 @@ func (s *Service) Join(ctx context.Context, r nodelink.JoinRequest, origin strin
 		return nodelink.JoinReply{}, err
 	}
 	n.KeyHash = keyHash
+	// before the token is spent: after it, nothing may fail any more
+	servers, err := s.cfg.Store.ServerAddresses(ctx)
+	if err != nil {
+		return nodelink.JoinReply{}, err
+	}
 	who := Caller{}
 	who.Name, who.Role, who.Origin = "join token "+token.ID.String(), "node", origin
 	err = s.change(ctx, func(tx *store.Tx) error {
@@ -84,10 +89,9 @@ func (s *Service) Join(ctx context.Context, r nodelink.JoinRequest, origin strin
 	if err != nil {
 		return nodelink.JoinReply{}, err
 	}
-	servers, err := s.cfg.Store.ServerAddresses(ctx)
 	return nodelink.JoinReply{
 		Node: n.ID, Cluster: s.cfg.Cluster.Incarnation, CertPEM: string(certPEM), CAPEM: s.cfg.Cluster.CACertPEM, Servers: servers,
-	}, err
+	}, nil
 }
 
 // Hello takes what an agent says of itself at the start of a session.
