@@ -164,9 +164,13 @@ func build(ctx context.Context, o Options, pool *pgxpool.Pool) (*Server, *certif
 		opts: o, log: o.Log, pages: pages{sec.cursorKey}, tickets: newTickets(o.Clock), pool: pool,
 		fingerprint: pki.Fingerprint(sec.ca.Cert), live: control.NewLiveness(st, o.Clock, o.Log),
 	}
+	dead := provenDead(o.DataDir, o.Log)
 	s.member = lease.NewMember(lease.Options{
-		Pool: pool, Address: o.Advertise[0], Version: o.Version, Clock: o.Clock, Log: o.Log, ProvenDead: provenDead(o.DataDir, o.Log),
+		Pool: pool, Address: o.Advertise[0], Version: o.Version, Clock: o.Clock, Log: o.Log, ProvenDead: dead,
 	})
+	if _, err := workflow.Release(ctx, pool, dead); err != nil {
+		return nil, nil, err
+	}
 	if err := leaveName(o.DataDir, s.member.ID()); err != nil {
 		o.Log.Warn("this server's name cannot be left for the next one here", "err", err)
 	}
