@@ -66,6 +66,8 @@ type Host interface {
 	Leftovers() []string
 	// Executing counts the guests that execute, by VM.
 	Executing() map[id.ID]int
+	// PowerLoss ends everything that a reboot of the host ends.
+	PowerLoss()
 }
 
 // Node is one host with a real agent.
@@ -76,6 +78,7 @@ type Node struct {
 
 	cluster *Cluster
 	dir     string
+	boots   int
 	mu      sync.Mutex
 	epoch   gen.NodeEpoch
 	agent   *agent.Agent
@@ -147,11 +150,31 @@ func (c *Cluster) addNode(tb testing.TB, name string, newHost func(testing.TB, i
 
 // Start makes the node's agent, as its process would, and says hello.
 func (n *Node) Start(ctx context.Context) error {
+	if err := n.startAgent(ctx); err != nil {
+		return err
+	}
+	return n.cluster.Store.InTx(ctx, func(tx *store.Tx) error {
+		return tx.NodeHello(ctx, node.Node{
+			ID: n.ID, Epoch: n.epoch, Capacity: node.Resources{CPUs: 64, MemoryBytes: 64 * unit.GiB, DiskBytes: unit.TiB},
+		}, make([]byte, 32))
+	})
+}
+
+// Reboot cuts the host's power and starts its agent again, with no control plane
+// in sight: it says hello to nobody.
+func (n *Node) Reboot(ctx context.Context) error {
+	n.Kill()
+	n.Host.PowerLoss()
+	n.boots++
+	return n.startAgent(ctx)
+}
+
+func (n *Node) startAgent(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.epoch++
 	a, err := agent.New(agent.Config{
-		Node: n.ID, Cluster: n.cluster.Env.Cluster, Epoch: n.epoch, DataDir: n.dir, Boot: "boot",
+		Node: n.ID, Cluster: n.cluster.Env.Cluster, Epoch: n.epoch, DataDir: n.dir, Boot: fmt.Sprint("boot ", n.boots),
 		NewHypervisor: n.Host.Hypervisor, Volumes: n.Host.Volumes(), Images: n.Host.Images(), Clock: clock.System{}, Log: slog.New(slog.DiscardHandler), Volatile: true,
 		Inventory: func(context.Context) (nodelink.Inventory, error) { return nodelink.Inventory{}, nil },
 	})
@@ -162,11 +185,7 @@ func (n *Node) Start(ctx context.Context) error {
 		return err
 	}
 	n.agent = a
-	return n.cluster.Store.InTx(ctx, func(tx *store.Tx) error {
-		return tx.NodeHello(ctx, node.Node{
-			ID: n.ID, Epoch: n.epoch, Capacity: node.Resources{CPUs: 64, MemoryBytes: 64 * unit.GiB, DiskBytes: unit.TiB},
-		}, make([]byte, 32))
-	})
+	return nil
 }
 
 // Kill ends the node's agent as kill -9 does; guests go on.

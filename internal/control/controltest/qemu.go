@@ -9,12 +9,16 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/novacron/novacron/internal/agent"
 	"github.com/novacron/novacron/internal/domain/image"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/driver/hypervisor/process"
 	"github.com/novacron/novacron/internal/driver/hypervisor/qemu"
 	volume "github.com/novacron/novacron/internal/driver/volume/contract"
 	"github.com/novacron/novacron/internal/driver/volume/dir"
@@ -79,6 +83,37 @@ func (h *QEMUHost) Hypervisor(s hypervisor.Sink) (hypervisor.Driver, error) {
 		NodeShort: h.short, DataDir: filepath.Join(h.dir, "guests"), RunDir: filepath.Join(h.dir, "run"),
 		UIDDir: filepath.Join(h.dir, "uids"), RAMDir: h.ram(), Accel: "tcg", Sink: s,
 	})
+}
+
+// PowerLoss implements Host: every process of this host's guests is gone at once,
+// and so is what lies in memory and below /run.
+func (h *QEMUHost) PowerLoss() {
+	for _, pid := range h.pids() {
+		p, err := process.Identify(pid)
+		if err != nil {
+			continue
+		}
+		if k, err := process.Open(p); err == nil {
+			_ = k.Signal(unix.SIGKILL)
+			<-k.Ended()
+			_ = k.Close()
+		}
+	}
+	_ = os.RemoveAll(h.ram())
+	_ = os.RemoveAll(filepath.Join(h.dir, "run"))
+	_ = os.RemoveAll(filepath.Join(h.dir, "uids"))
+}
+
+func (h *QEMUHost) pids() (out []int) {
+	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range all {
+		b, err := os.ReadFile(p)
+		pid, bad := strconv.Atoi(filepath.Base(filepath.Dir(p)))
+		if err == nil && bad == nil && bytes.Contains(b, []byte(h.dir)) {
+			out = append(out, pid)
+		}
+	}
+	return out
 }
 
 // Volumes implements Host.
