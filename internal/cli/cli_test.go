@@ -10,7 +10,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,7 +38,15 @@ type bench struct {
 	stdout, stderr bytes.Buffer
 	vars           map[string]string
 	mux            *http.ServeMux
+	mu             sync.Mutex // an event stream may be asked for beside the rest
 	asked          []string
+}
+
+// requests are what was asked so far, in the order it came.
+func (b *bench) requests() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.asked)
 }
 
 func newBench(t *testing.T) *bench {
@@ -55,7 +65,9 @@ func newBench(t *testing.T) *bench {
 	}}
 	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
+		b.mu.Lock()
 		b.asked = append(b.asked, strings.TrimSpace(r.Method+" "+r.URL.RequestURI()+" "+string(body)))
+		b.mu.Unlock()
 		b.mux.ServeHTTP(w, r)
 	})}}
 	srv.Start()
@@ -170,7 +182,7 @@ func TestVMCreateAsks(t *testing.T) {
 	got := b.do(t, "vm create web --image debian --cpus 2 --memory 1GiB --disk 10GiB --disk 1GiB --forward tcp:8080:80 "+
 		"--forward udp:[::1]:53:5353 --label a=b --node n --start --wait", 0)
 	expect(t, got, "vm.start web: done in 1.5s\n")
-	expect(t, b.asked[0], `POST /api/v1/vms {"name":"web","labels":{"a":"b"},"cpus":2,"memory_bytes":1073741824,"image":"debian",`+
+	expect(t, b.requests()[0], `POST /api/v1/vms {"name":"web","labels":{"a":"b"},"cpus":2,"memory_bytes":1073741824,"image":"debian",`+
 		`"disks":[{"size_bytes":10737418240},{"size_bytes":1073741824}],"nics":[{"forwards":[`+
 		`{"protocol":"tcp","host_port":8080,"guest_port":80},{"protocol":"udp","host_ip":"::1","host_port":53,"guest_port":5353}]}],`+
 		`"start":true,"node":"n"}`)
@@ -198,8 +210,8 @@ func TestActions(t *testing.T) {
   step launch: exit status 1
   next: novacron job show j1
 `)
-	if want := `POST /api/v1/vms/web/stop {"grace_seconds":5}`; b.asked[2] != want {
-		t.Errorf("asked %s", b.asked[2])
+	if want := `POST /api/v1/vms/web/stop {"grace_seconds":5}`; b.requests()[2] != want {
+		t.Errorf("asked %s", b.requests()[2])
 	}
 	var doc struct{ Code, Job string }
 	if err := json.Unmarshal([]byte(b.do(t, "vm stop web --wait -o json", 7)), &doc); err != nil || doc.Code != "job_failed" || doc.Job != "j1" {
@@ -212,7 +224,7 @@ func TestLabelsAreMerged(t *testing.T) {
 	b.on("GET /vms/web", 200, someVM("web", "running"))
 	b.on("PATCH /vms/id-web", 200, someVM("web", "running"))
 	b.do(t, "vm label web a=1 gone- tier-", 0)
-	expect(t, b.asked[1], `PATCH /api/v1/vms/id-web {"labels":{"a":"1"}}`)
+	expect(t, b.requests()[1], `PATCH /api/v1/vms/id-web {"labels":{"a":"1"}}`)
 	b.do(t, "vm label web", 2)
 	b.do(t, "vm label web nonsense", 2)
 }
@@ -323,7 +335,7 @@ func TestImportRemovesTheHalf(t *testing.T) {
 	b.on("PUT /images/i1/files/disk", 422, api.Error{Code: "invalid_image", Detail: "no image"})
 	b.on("DELETE /images/i1", 202, api.Accepted{Job: someJob("queued")})
 	b.args(t, 2, "image", "import", "x", "--disk", file)
-	if got := b.asked[len(b.asked)-1]; got != "DELETE /api/v1/images/i1" {
+	if got := b.requests()[len(b.requests())-1]; got != "DELETE /api/v1/images/i1" {
 		t.Errorf("asked last: %s", got)
 	}
 }
@@ -337,7 +349,7 @@ func TestTokensAreShownOnce(t *testing.T) {
 	expect(t, b.stdout.String(), "nvj_x\n")
 	b.do(t, "token create ci --expires-in 1h", 0)
 	expect(t, b.stdout.String(), "nvc_x\n")
-	expect(t, b.asked[1], `POST /api/v1/tokens {"name":"ci","role":"reader","expires_in_seconds":3600}`)
+	expect(t, b.requests()[1], `POST /api/v1/tokens {"name":"ci","role":"reader","expires_in_seconds":3600}`)
 }
 
 func TestWaitTimesOut(t *testing.T) {
