@@ -105,8 +105,8 @@ func TestSilentHypervisorIsReportedNotTouched(t *testing.T) {
 	if s := h.adopt(t, nil); s.Phase != vm.PhaseRunning || s.Reason != silent || s.PID != before.PID {
 		t.Fatalf("adopted %+v", s)
 	}
+	seen := len(rec.Of(m.VM)) // before the answer may come
 	signal(t, hv, unix.SIGCONT)
-	seen := len(rec.Of(m.VM))
 	rec.Await(t, m.VM, "an answer", func(s contract.Status) bool {
 		all := rec.Of(m.VM)
 		return len(all) > seen && all[len(all)-1].Reason == "" && s.Phase == vm.PhaseRunning
