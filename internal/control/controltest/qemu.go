@@ -60,9 +60,9 @@ func newQEMUHost(tb testing.TB, node id.ID, _ string) Host {
 	base, err := os.MkdirTemp("", "ncq") //nolint:usetesting // a test's own folder is too long for sockets
 	must(tb, err)
 	must(tb, os.Chmod(base, 0o711)) //nolint:gosec // see above
-	tb.Cleanup(func() { _ = os.RemoveAll(base) })
 	h := &QEMUHost{short: id.Short(node), dir: base}
-	tb.Cleanup(func() { _ = os.RemoveAll(h.ram()) })
+	// runs after the agent's own cleanup: what a test leaves running ends with it
+	tb.Cleanup(h.remove)
 	h.volumes, err = dir.Open(filepath.Join(base, "volumes"))
 	must(tb, err)
 	h.images, err = agent.OpenCache(filepath.Join(base, "images"))
@@ -102,6 +102,23 @@ func (h *QEMUHost) PowerLoss() {
 	_ = os.RemoveAll(h.ram())
 	_ = os.RemoveAll(filepath.Join(h.dir, "run"))
 	_ = os.RemoveAll(filepath.Join(h.dir, "uids"))
+}
+
+// remove ends the guests and takes away all that was made for this host.
+func (h *QEMUHost) remove() {
+	h.PowerLoss()
+	for _, pattern := range cgroups {
+		found, _ := filepath.Glob(fmt.Sprintf(pattern, h.short))
+		for _, f := range found {
+			_ = os.Remove(f) // a folder of the kernel's, empty by now
+		}
+	}
+	_ = os.RemoveAll(h.dir)
+}
+
+// cgroups are where groups of a node's guests are, and then of the node itself.
+var cgroups = []string{
+	"/sys/fs/cgroup/*/novacron-%s/*-*", "/sys/fs/cgroup/novacron-%s/*-*", "/sys/fs/cgroup/*/novacron-%s", "/sys/fs/cgroup/novacron-%s",
 }
 
 func (h *QEMUHost) pids() (out []int) {
