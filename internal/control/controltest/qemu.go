@@ -116,9 +116,10 @@ func (h *QEMUHost) remove() {
 	_ = os.RemoveAll(h.dir)
 }
 
-// cgroups are where groups of a node's guests are, and then of the node itself.
+// cgroups are where groups of a node's guests are, innermost first.
 var cgroups = []string{
-	"/sys/fs/cgroup/*/novacron-%s/*-*", "/sys/fs/cgroup/novacron-%s/*-*", "/sys/fs/cgroup/*/novacron-%s", "/sys/fs/cgroup/novacron-%s",
+	"/sys/fs/cgroup/*/novacron-%s/*/*", "/sys/fs/cgroup/novacron-%s/*/*", "/sys/fs/cgroup/*/novacron-%s/*-*",
+	"/sys/fs/cgroup/novacron-%s/*-*", "/sys/fs/cgroup/*/novacron-%s", "/sys/fs/cgroup/novacron-%s",
 }
 
 func (h *QEMUHost) pids() (out []int) {
