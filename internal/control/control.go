@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"log/slog"
 
 	"github.com/novacron/novacron/internal/domain/audit"
@@ -157,7 +158,7 @@ func (s *Service) createOnce(ctx context.Context, c Caller, create func(*store.T
 		}
 		return err
 	})
-	if err == errLost { //nolint:errorlint // our own value, unwrapped
+	if errors.Is(err, errLost) {
 		return out, false, nil
 	}
 	return out, err == nil, err
