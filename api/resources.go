@@ -27,10 +27,13 @@ type NodeStatus struct {
 	Simulated    bool      `json:"simulated,omitempty"`
 	NodeEpoch    int64     `json:"node_epoch"`
 	AgentVersion string    `json:"agent_version"`
-	VMs          int       `json:"vms"`
-	Capacity     Resources `json:"capacity"`
-	Used         Resources `json:"used"`
-	Inventory    Inventory `json:"inventory"`
+	// CertificateExpiresAt is when the node's certificate ends; agents renew at two
+	// thirds of its life. Absent while it is not known.
+	CertificateExpiresAt *time.Time `json:"certificate_expires_at,omitempty"`
+	VMs                  int        `json:"vms"`
+	Capacity             Resources  `json:"capacity"`
+	Used                 Resources  `json:"used"`
+	Inventory            Inventory  `json:"inventory"`
 }
 
 // Resources are what VMs take of a node.

@@ -113,6 +113,7 @@ func (a *app) nodePairs(n api.Node) []output.Pair {
 		{Key: "confinement", Value: strings.Join(inv.Confinement, "; ")},
 		{Key: "agent", Value: n.Status.AgentVersion},
 		{Key: "epoch", Value: strconv.FormatInt(n.Status.NodeEpoch, 10)},
+		{Key: "certificate", Value: until(a.clock.Now(), n.Status.CertificateExpiresAt)},
 	}
 	for _, m := range inv.NUMA {
 		pairs = append(pairs, output.Pair{Key: "numa " + strconv.Itoa(m.ID), Value: "cpus " + m.CPUs + ", " + size(m.MemoryBytes)})

@@ -69,7 +69,7 @@ func (s *Service) Join(ctx context.Context, r nodelink.JoinRequest, origin strin
 	if err != nil {
 		return nodelink.JoinReply{}, err
 	}
-	n.KeyHash = keyHash
+	n.KeyHash, n.CertificateExpiresAt = keyHash, s.cfg.Clock.Now().Add(pki.NodeLife)
 	// before the token is spent: after it, nothing may fail any more
 	servers, err := s.cfg.Store.ServerAddresses(ctx)
 	if err != nil {

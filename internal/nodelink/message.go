@@ -294,6 +294,8 @@ const (
 	ALPNNode = "novacron-node"
 	ALPNBulk = "novacron-bulk"
 	ALPNJoin = "novacron-join"
+	// ALPNRenew is the only one that takes an expired certificate.
+	ALPNRenew = "novacron-renew"
 )
 
 // JoinRequest asks for a node's first certificate. It travels under ALPNJoin,
@@ -314,5 +316,13 @@ type JoinReply struct {
 	CertPEM string     `json:"cert_pem"`
 	CAPEM   string     `json:"ca_pem"`
 	Servers []string   `json:"servers"`
+	Error   *WireError `json:"error,omitempty"`
+}
+
+// RenewReply carries a new certificate for the key of the certificate that the
+// agent presented under ALPNRenew. There is no request: the handshake, which
+// proves the key, is one.
+type RenewReply struct {
+	CertPEM string     `json:"cert_pem"`
 	Error   *WireError `json:"error,omitempty"`
 }

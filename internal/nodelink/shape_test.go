@@ -45,6 +45,7 @@ var messages = []any{
 	ReportsReply{},
 	JoinRequest{},
 	JoinReply{},
+	RenewReply{},
 	WireError{},
 	frame{},
 }

@@ -264,3 +264,20 @@ func (a *agents) join(ctx context.Context, conn *tls.Conn) {
 	}
 	_ = json.NewEncoder(conn).Encode(out) //nolint:errchkjson // the stranger may be gone
 }
+
+// renew answers a node whose certificate nears its end, or is past it.
+func (a *agents) renew(ctx context.Context, conn *tls.Conn) {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	_ = conn.SetDeadline(a.clock.Now().Add(joinTimeout))
+	certs := conn.ConnectionState().PeerCertificates
+	if len(certs) == 0 {
+		return
+	}
+	out, err := a.control.Renew(ctx, certs[0], conn.RemoteAddr().String())
+	if err != nil {
+		a.log.Warn("a node's certificate was not renewed", "peer", conn.RemoteAddr(), "err", err)
+		out = nodelink.RenewReply{Error: nodelink.NewWireError(err)}
+	}
+	_ = json.NewEncoder(conn).Encode(out) //nolint:errchkjson // the agent may be gone
+}

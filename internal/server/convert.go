@@ -91,6 +91,10 @@ func toNode(n node.Node) api.Node {
 			},
 		},
 	}
+	if !n.CertificateExpiresAt.IsZero() {
+		at := n.CertificateExpiresAt.UTC()
+		out.Status.CertificateExpiresAt = &at
+	}
 	out.Status.State, out.Status.Reason = nodeState(n)
 	for _, m := range i.NUMA {
 		out.Status.Inventory.NUMA = append(out.Status.Inventory.NUMA, api.NUMANode{ID: m.ID, CPUs: m.CPUs, MemoryBytes: api.Bytes(m.MemoryBytes)})

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,22 +32,25 @@ const (
 // tlsConfig serves people by one configuration and agents, told apart by ALPN,
 // by others: only those ask for a client certificate.
 func tlsConfig(cert *certificates) *tls.Config {
-	public := &tls.Config{
-		MinVersion:     tls.VersionTLS13,
-		GetCertificate: cert.get,
-		NextProtos:     []string{"http/1.1"},
-	}
-	mutual := func(alpn string, root *x509.Certificate) *tls.Config {
+	roots := cert.ca.Pool()
+	config := func(alpn string, auth tls.ClientAuthType) *tls.Config {
 		return &tls.Config{
 			MinVersion: tls.VersionTLS13, GetCertificate: cert.get, NextProtos: []string{alpn},
-			ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pki.PoolOf(root),
+			ClientAuth: auth, ClientCAs: roots, Time: cert.clock.Now,
 		}
 	}
-	node, bulk := mutual(nodelink.ALPNNode, cert.ca.Cert), mutual(nodelink.ALPNBulk, cert.ca.Cert)
-	join := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: cert.get, NextProtos: []string{nodelink.ALPNJoin}}
+	public := config("http/1.1", tls.NoClientCert)
+	agents := []*tls.Config{
+		config(nodelink.ALPNNode, tls.RequireAndVerifyClientCert),
+		config(nodelink.ALPNBulk, tls.RequireAndVerifyClientCert),
+		config(nodelink.ALPNJoin, tls.NoClientCert),
+		// the handshake proves the key; the certificate, which may have expired, is
+		// verified by who renews it
+		config(nodelink.ALPNRenew, tls.RequireAnyClientCert),
+	}
 	outer := public.Clone()
 	outer.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		for _, c := range []*tls.Config{node, bulk, join} {
+		for _, c := range agents {
 			if slices.Contains(h.SupportedProtos, c.NextProtos[0]) {
 				return c, nil
 			}
@@ -148,9 +150,10 @@ func (s *Server) httpServer(ctx context.Context, cert *certificates) *http.Serve
 		Handler: s.mux, TLSConfig: tlsConfig(cert), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){
-			nodelink.ALPNNode: hand(s.agents.accept),
-			nodelink.ALPNBulk: hand(s.agents.bulk),
-			nodelink.ALPNJoin: hand(s.agents.join),
+			nodelink.ALPNNode:  hand(s.agents.accept),
+			nodelink.ALPNBulk:  hand(s.agents.bulk),
+			nodelink.ALPNJoin:  hand(s.agents.join),
+			nodelink.ALPNRenew: hand(s.agents.renew),
 		},
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,10 +32,17 @@ type running struct {
 	socket string
 	stop   func()
 	http   *http.Client
+	clock  clock.Clock
 }
 
 // start runs a server until the test ends.
 func start(t *testing.T, db *storetest.DB, dir string) *running {
+	t.Helper()
+	return startOn(t, db, dir, clock.System{})
+}
+
+// startOn runs a server by a clock of the test's.
+func startOn(t *testing.T, db *storetest.DB, dir string, clk clock.Clock) *running {
 	t.Helper()
 	// a test's own folder is too long for a socket
 	sockets, err := os.MkdirTemp("", "nc") //nolint:usetesting // a test's own folder is too long for sockets, and closed to other users
@@ -42,14 +50,14 @@ func start(t *testing.T, db *storetest.DB, dir string) *running {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(sockets) })
-	r := &running{t: t, dir: dir, socket: filepath.Join(sockets, "api.sock")}
+	r := &running{t: t, dir: dir, socket: filepath.Join(sockets, "api.sock"), clock: clk}
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan Info, 1), make(chan error, 1)
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	go func() {
 		ended <- Run(ctx, Options{
 			DatabaseURL: db.AppURL, DataDir: dir, Listen: "127.0.0.1:0", Socket: r.socket, SetupToken: true,
-			Version: "test", Clock: clock.System{}, Log: log, Ready: func(i Info) { ready <- i },
+			Version: "test", Clock: clk, Log: log, Ready: func(i Info) { ready <- i },
 		})
 	}()
 	r.stop = func() {
@@ -142,15 +150,23 @@ func (r *running) nodes(n int) {
 		}
 		tokens = append(tokens, k.Token)
 	}
+	r.runNodes(n, tokens)
+}
+
+// runNodes runs n simulated nodes, of which some may have joined before, until
+// the test ends or the function it gives is called.
+func (r *running) runNodes(n int, tokens []string) (stop func()) {
+	r.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
 		ended <- daemon.RunSim(ctx, daemon.Options{
-			DataDir: filepath.Join(r.dir, "sim"), Clock: clock.System{}, Version: "test",
+			DataDir: filepath.Join(r.dir, "sim"), Clock: r.clock, Version: "test",
 			Log: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)), Ready: func() { close(ready) },
 		}, n, tokens)
 	}()
-	r.t.Cleanup(func() { cancel(); <-ended })
+	stop = sync.OnceFunc(func() { cancel(); <-ended })
+	r.t.Cleanup(stop)
 	select {
 	case <-ready:
 	case err := <-ended:
@@ -158,6 +174,7 @@ func (r *running) nodes(n int) {
 	case <-time.After(30 * time.Second):
 		r.t.Fatal("the nodes did not come up in 30 s")
 	}
+	return stop
 }
 
 // kernelFile is the least that is a Linux kernel to the inspector.

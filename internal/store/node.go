@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -14,7 +15,7 @@ import (
 )
 
 var nodeList = lister{
-	columns: `n.id, n.name, n.state::text, n.simulated, n.node_epoch, n.lease_seq, n.seen_at, n.agent_version, n.key_hash, n.inventory,
+	columns: `n.id, n.name, n.state::text, n.simulated, n.node_epoch, n.lease_seq, n.seen_at, n.certificate_expires_at, n.agent_version, n.key_hash, n.inventory,
   n.cpus, n.memory_bytes, n.disk_bytes, n.used_cpus, n.used_memory_bytes, n.used_disk_bytes,
   w.vms, w.cpus, w.memory_bytes, n.revision, n.created_at, n.updated_at`,
 	from: `nodes n CROSS JOIN LATERAL (
@@ -31,8 +32,8 @@ func scanNode(rows pgx.Rows) (node.Node, Next, error) {
 	var n node.Node
 	var next Next
 	var inventory []byte
-	var seen *timeValue
-	err := rows.Scan(&next.Key, &n.ID, &n.Name, &n.State, &n.Simulated, &n.Epoch, &n.LeaseSeq, &seen,
+	var seen, expires *timeValue
+	err := rows.Scan(&next.Key, &n.ID, &n.Name, &n.State, &n.Simulated, &n.Epoch, &n.LeaseSeq, &seen, &expires,
 		&n.AgentVersion, &n.KeyHash, &inventory,
 		&n.Capacity.CPUs, &n.Capacity.MemoryBytes, &n.Capacity.DiskBytes, &n.Used.CPUs, &n.Used.MemoryBytes, &n.Used.DiskBytes,
 		&n.VMs, &n.Committed.CPUs, &n.Committed.MemoryBytes, &n.Revision, &n.CreatedAt, &n.UpdatedAt)
@@ -41,6 +42,9 @@ func scanNode(rows pgx.Rows) (node.Node, Next, error) {
 	}
 	if seen != nil {
 		n.SeenAt = *seen
+	}
+	if expires != nil {
+		n.CertificateExpiresAt = *expires
 	}
 	next.ID = n.ID
 	if n.Inventory, err = readInventory(inventory); err != nil {
@@ -92,7 +96,7 @@ func nodeGet(ctx context.Context, db querier, ref string) (node.Node, error) {
 
 // NodeInsert records a node that joins.
 func (t *Tx) NodeInsert(ctx context.Context, n node.Node) error {
-	err := t.q.NodeInsert(ctx, query.NodeInsertParams{ID: n.ID, Name: n.Name, Simulated: n.Simulated, KeyHash: n.KeyHash})
+	err := t.q.NodeInsert(ctx, query.NodeInsertParams{ID: n.ID, Name: n.Name, Simulated: n.Simulated, KeyHash: n.KeyHash, CertificateExpiresAt: &n.CertificateExpiresAt})
 	if err != nil {
 		return taken(err, "nodes_name", "node", n.Name)
 	}
@@ -124,6 +128,19 @@ func (t *Tx) NodeHello(ctx context.Context, n node.Node, keyHash []byte) error {
 		return pgtx.Map(err)
 	}
 	return t.helloRefused(ctx, n, keyHash)
+}
+
+// NodeRenewed records that a node has a new certificate, and gives its name. A
+// removed node and a key that is not the registered one are refused.
+func (t *Tx) NodeRenewed(ctx context.Context, n id.ID, keyHash []byte, expires time.Time) (name string, err error) {
+	row, err := t.q.NodeRenewed(ctx, query.NodeRenewedParams{ID: n, KeyHash: keyHash, ExpiresAt: &expires})
+	if err == nil {
+		return row.Name, nil
+	}
+	if !errs.Is(one(err, "node", ""), errs.NotFound) {
+		return "", pgtx.Map(err)
+	}
+	return "", t.helloRefused(ctx, node.Node{ID: n}, keyHash)
 }
 
 func (t *Tx) helloRefused(ctx context.Context, n node.Node, keyHash []byte) error {

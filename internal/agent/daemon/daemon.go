@@ -73,7 +73,7 @@ func run(ctx context.Context, o Options, simulated bool, open func(*identity) (d
 			return err
 		}
 	}
-	who, err := loadIdentity(o.DataDir)
+	who, err := loadIdentity(o.DataDir, o.Clock)
 	if err != nil {
 		return err
 	}

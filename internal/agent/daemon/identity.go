@@ -10,11 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/novacron/novacron/internal/engine/pki"
 	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/gen"
 	"github.com/novacron/novacron/internal/vocab/id"
@@ -35,7 +37,12 @@ type identity struct {
 	dir   string
 	state state
 	root  *x509.Certificate
-	cert  tls.Certificate
+	key   *ecdsa.PrivateKey
+	clock clock.Clock
+
+	// mu guards cert, which is renewed while sessions are dialled
+	mu   sync.Mutex
+	cert *x509.Certificate
 }
 
 const (
@@ -68,12 +75,12 @@ func joined(dir string) bool {
 }
 
 // loadIdentity reads the folder and raises the incarnation, durably.
-func loadIdentity(dir string) (*identity, error) {
+func loadIdentity(dir string, clk clock.Clock) (*identity, error) {
 	b, err := os.ReadFile(filepath.Join(dir, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errs.New(errs.NotFound, "this node has not joined a cluster: run it once with --join TOKEN, made by 'novacron node token'")
 	}
-	n := &identity{dir: dir}
+	n := &identity{dir: dir, clock: clk}
 	if err == nil {
 		err = json.Unmarshal(b, &n.state)
 	}
@@ -101,8 +108,7 @@ func (n *identity) loadKeys() error {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return errs.New(errs.HostFailure, "the node's certificate or key is missing or damaged; join the node anew").Because(err)
 	}
-	n.root = root
-	n.cert = tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
+	n.root, n.cert, n.key = root, cert, key
 	return nil
 }
 
@@ -144,12 +150,46 @@ func store(dir string, r nodelink.JoinReply, name string, simulated bool, key *e
 // tls makes the client's side of a session under an ALPN protocol.
 func (n *identity) tls(alpn string) *tls.Config {
 	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		RootCAs:      pki.PoolOf(n.root),
-		ServerName:   pki.ServerName,
-		Certificates: []tls.Certificate{n.cert},
-		NextProtos:   []string{alpn},
+		MinVersion: tls.VersionTLS13,
+		RootCAs:    pki.PoolOf(n.root),
+		ServerName: pki.ServerName,
+		NextProtos: []string{alpn},
+		Time:       n.clock.Now,
+		// whatever the server says of what it accepts: there is one
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return &tls.Certificate{Certificate: [][]byte{n.certificate().Raw}, PrivateKey: n.key}, nil
+		},
 	}
+}
+
+// certificate is the newest the node has.
+func (n *identity) certificate() *x509.Certificate {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cert
+}
+
+// renewed takes up a new certificate, once it is on disk. One for another key or
+// another node is refused: it would lock the node out.
+func (n *identity) renewed(certPEM []byte) error {
+	cert, err := pki.ParseCert(certPEM)
+	if err != nil {
+		return err
+	}
+	node, _, err := pki.NodeOf(cert)
+	if err != nil {
+		return err
+	}
+	if node != n.state.Node || !n.key.PublicKey.Equal(cert.PublicKey) {
+		return errs.New(errs.Internal, "the server sent a certificate that is not this node's")
+	}
+	if err := writeDurably(filepath.Join(n.dir, certFile), certPEM); err != nil {
+		return errs.New(errs.HostFailure, "the node's new certificate cannot be written; is its disk full?").Because(err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cert = cert
+	return nil
 }
 
 func writeDurably(path string, b []byte) error {

@@ -78,12 +78,17 @@ func askToJoin(ctx context.Context, addr string, t pki.JoinToken, req nodelink.J
 	defer stop()
 	err = json.NewEncoder(conn).Encode(req)
 	if err == nil {
-		err = json.NewDecoder(io.LimitReader(conn, 1<<20)).Decode(&reply)
+		err = readReply(conn, &reply)
 	}
 	if err != nil {
 		return reply, errs.New(errs.NodeUnreachable, "the server %s did not answer", addr).Because(err)
 	}
 	return reply, reply.Error.Err()
+}
+
+// readReply reads the one bounded message of a join or a renewal.
+func readReply(conn io.Reader, reply any) error {
+	return json.NewDecoder(io.LimitReader(conn, 1<<20)).Decode(reply)
 }
 
 func pinned(certs []*x509.Certificate, t pki.JoinToken, clk clock.Clock) (*x509.Certificate, error) {

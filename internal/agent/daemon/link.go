@@ -48,6 +48,7 @@ type links struct {
 // run dials every known server until ctx ends.
 func (l *links) run(ctx context.Context) {
 	l.learn(ctx, l.who.state.Servers)
+	l.wg.Go(func() { l.renewals(ctx) })
 	<-ctx.Done()
 	l.wg.Wait()
 }

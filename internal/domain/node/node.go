@@ -33,8 +33,10 @@ type Node struct {
 	SeenAt       time.Time // zero before the first contact
 	AgentVersion string
 	KeyHash      []byte
-	Inventory    Inventory
-	Capacity     Resources
+	// CertificateExpiresAt is when the certificate ends; zero while not known.
+	CertificateExpiresAt time.Time
+	Inventory            Inventory
+	Capacity             Resources
 	// Used is what running VMs, and those about to run, take; disks count always.
 	Used Resources
 	// Committed is what its VMs take when all of them run.

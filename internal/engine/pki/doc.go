@@ -11,5 +11,8 @@
 //
 // Validity is the only place where wall time decides something, because X.509
 // knows nothing else; certificates are dated back by an hour for clocks that
-// differ. An expired node certificate never stops a VM.
+// differ. An expired node certificate never stops a VM, and is good for one
+// thing: to be renewed, with the key it was made for. Agents renew at two thirds
+// of a certificate's life. What makes a node's certificate worthless for ever is
+// not its date but the node's removal, which the database knows.
 package pki

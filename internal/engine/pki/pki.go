@@ -122,14 +122,44 @@ func (a *Authority) Node(node id.ID, csrPEM []byte, now time.Time) (certOut []by
 	if err != nil {
 		return nil, nil, errs.New(errs.InvalidField, "the certificate request is not valid").Because(err)
 	}
+	certOut, err = a.signNode(node, csr.PublicKey, now)
+	sum := sha256.Sum256(csr.RawSubjectPublicKeyInfo)
+	return certOut, sum[:], err
+}
+
+func (a *Authority) signNode(node id.ID, key crypto.PublicKey, now time.Time) ([]byte, error) {
 	tmpl := leaf("NovaCron node", now, NodeLife, x509.ExtKeyUsageClientAuth)
 	tmpl.URIs = []*url.URL{{Scheme: nodeScheme, Opaque: node.String()}}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.Cert, csr.PublicKey, a.key)
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.Cert, key, a.key)
 	if err != nil {
-		return nil, nil, errs.New(errs.Internal, "the node's certificate cannot be made").Because(err)
+		return nil, errs.New(errs.Internal, "the node's certificate cannot be made").Because(err)
 	}
-	sum := sha256.Sum256(csr.RawSubjectPublicKeyInfo)
-	return certPEM(der), sum[:], nil
+	return certPEM(der), nil
+}
+
+// RenewNode makes a new certificate for the node and the key of one that this
+// authority made, expired or not. It fails with Unauthenticated for any other.
+// That the peer holds the key, and that the node may have another certificate,
+// is for the caller to check.
+func (a *Authority) RenewNode(old *x509.Certificate, now time.Time) (node id.ID, keyHash, certOut []byte, err error) {
+	at := now
+	if last := old.NotAfter.Add(-time.Second); at.After(last) {
+		at = last
+	}
+	_, err = old.Verify(x509.VerifyOptions{Roots: a.Pool(), CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	if err != nil {
+		return id.Nil, nil, nil, errs.New(errs.Unauthenticated, "the certificate was not made by this cluster").Because(err)
+	}
+	if node, keyHash, err = NodeOf(old); err != nil {
+		return id.Nil, nil, nil, err
+	}
+	certOut, err = a.signNode(node, old.PublicKey, now)
+	return node, keyHash, certOut, err
+}
+
+// RenewAt is when a certificate has lived two thirds of its life.
+func RenewAt(c *x509.Certificate) time.Time {
+	return c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) * 2 / 3)
 }
 
 // Pool is the set of roots that holds only this authority.

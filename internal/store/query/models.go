@@ -614,25 +614,26 @@ type NetworkInterface struct {
 }
 
 type Node struct {
-	ID              uuid.UUID
-	Name            string
-	State           NodeState
-	Simulated       bool
-	NodeEpoch       int64
-	LeaseSeq        int64
-	SeenAt          *time.Time
-	AgentVersion    string
-	KeyHash         []byte
-	Inventory       []byte
-	Cpus            int32
-	MemoryBytes     int64
-	DiskBytes       int64
-	UsedCpus        int32
-	UsedMemoryBytes int64
-	UsedDiskBytes   int64
-	Revision        int64
-	CreatedAt       time.Time
-	UpdatedAt       time.Time
+	ID                   uuid.UUID
+	Name                 string
+	State                NodeState
+	Simulated            bool
+	NodeEpoch            int64
+	LeaseSeq             int64
+	SeenAt               *time.Time
+	AgentVersion         string
+	KeyHash              []byte
+	Inventory            []byte
+	Cpus                 int32
+	MemoryBytes          int64
+	DiskBytes            int64
+	UsedCpus             int32
+	UsedMemoryBytes      int64
+	UsedDiskBytes        int64
+	Revision             int64
+	CreatedAt            time.Time
+	UpdatedAt            time.Time
+	CertificateExpiresAt *time.Time
 }
 
 type Organization struct {

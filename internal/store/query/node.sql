@@ -1,5 +1,10 @@
 -- name: NodeInsert :exec
-INSERT INTO nodes (id, name, simulated, key_hash) VALUES ($1, $2, $3, $4);
+INSERT INTO nodes (id, name, simulated, key_hash, certificate_expires_at) VALUES ($1, $2, $3, $4, $5);
+
+-- name: NodeRenewed :one
+UPDATE nodes SET certificate_expires_at = @expires_at
+WHERE id = @id AND state <> 'removed' AND key_hash = @key_hash
+RETURNING id, name;
 
 -- name: NodeHello :one
 -- A hello under an older incarnation is refused: the row is not touched.

@@ -7,6 +7,7 @@ package query
 
 import (
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -91,14 +92,15 @@ func (q *Queries) NodeHello(ctx context.Context, arg NodeHelloParams) (NodeHello
 }
 
 const nodeInsert = `-- name: NodeInsert :exec
-INSERT INTO nodes (id, name, simulated, key_hash) VALUES ($1, $2, $3, $4)
+INSERT INTO nodes (id, name, simulated, key_hash, certificate_expires_at) VALUES ($1, $2, $3, $4, $5)
 `
 
 type NodeInsertParams struct {
-	ID        uuid.UUID
-	Name      string
-	Simulated bool
-	KeyHash   []byte
+	ID                   uuid.UUID
+	Name                 string
+	Simulated            bool
+	KeyHash              []byte
+	CertificateExpiresAt *time.Time
 }
 
 func (q *Queries) NodeInsert(ctx context.Context, arg NodeInsertParams) error {
@@ -107,6 +109,7 @@ func (q *Queries) NodeInsert(ctx context.Context, arg NodeInsertParams) error {
 		arg.Name,
 		arg.Simulated,
 		arg.KeyHash,
+		arg.CertificateExpiresAt,
 	)
 	return err
 }
@@ -177,6 +180,30 @@ func (q *Queries) NodeRelease(ctx context.Context, arg NodeReleaseParams) error 
 		arg.ID,
 	)
 	return err
+}
+
+const nodeRenewed = `-- name: NodeRenewed :one
+UPDATE nodes SET certificate_expires_at = $1
+WHERE id = $2 AND state <> 'removed' AND key_hash = $3
+RETURNING id, name
+`
+
+type NodeRenewedParams struct {
+	ExpiresAt *time.Time
+	ID        uuid.UUID
+	KeyHash   []byte
+}
+
+type NodeRenewedRow struct {
+	ID   uuid.UUID
+	Name string
+}
+
+func (q *Queries) NodeRenewed(ctx context.Context, arg NodeRenewedParams) (NodeRenewedRow, error) {
+	row := q.db.QueryRow(ctx, nodeRenewed, arg.ExpiresAt, arg.ID, arg.KeyHash)
+	var i NodeRenewedRow
+	err := row.Scan(&i.ID, &i.Name)
+	return i, err
 }
 
 const nodeReserve = `-- name: NodeReserve :execrows
