@@ -98,6 +98,36 @@ func TestUpSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+// The API may move to another port: the nodes find it.
+func TestServerMoves(t *testing.T) {
+	i := up(t, "--sim", "2")
+	before := i.state().Summary.Address
+	i.must("down")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	i.args = []string{"up", "--detach", "--sim", "2", "--listen", free}
+	i.start()
+	if now := i.state().Summary.Address; now != free || now == before {
+		t.Fatalf("it listens on %s, was %s, want %s", now, before, free)
+	}
+	i.eventually("the nodes are back", func() (bool, string) {
+		nodes := get[api.List[api.Node]](i, "node", "list")
+		ready := 0
+		for _, n := range nodes.Items {
+			if n.Status.State == "ready" {
+				ready++
+			}
+		}
+		return ready == 2, fmt.Sprintf("%d of 2 are ready", ready)
+	})
+}
+
 // stranger is a user without a passwd entry.
 const stranger = 54321
 

@@ -25,6 +25,9 @@ type Options struct {
 	Name string
 	// Join is a join token; needed only while the folder has no identity.
 	Join string
+	// Servers are addresses to dial besides those that the node remembers, for when
+	// all servers have moved. Which there are is what a server says from then on.
+	Servers []string
 	// RunDir holds sockets; it must be short (UNIX socket paths end at 107 bytes).
 	RunDir string
 	// RAMDir is on a tmpfs: guests' memory.
@@ -140,7 +143,7 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 			}
 		})
 	}
-	l.run(ctx)
+	l.run(ctx, o.Servers)
 	select {
 	case <-o.Shutdown:
 		return a.ShutdownGuests(context.WithoutCancel(ctx), shutdownGrace)

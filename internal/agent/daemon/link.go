@@ -45,9 +45,15 @@ type links struct {
 	upOnce sync.Once
 }
 
-// run dials every known server until ctx ends.
-func (l *links) run(ctx context.Context) {
-	l.learn(ctx, l.who.state.Servers)
+// run dials every known server until ctx ends, and those told of besides.
+func (l *links) run(ctx context.Context, also []string) {
+	servers := slices.Clone(l.who.state.Servers)
+	for _, addr := range also {
+		if !slices.Contains(servers, addr) {
+			servers = append(servers, addr)
+		}
+	}
+	l.learn(ctx, servers)
 	l.wg.Go(func() { l.renewals(ctx) })
 	<-ctx.Done()
 	l.wg.Wait()

@@ -173,16 +173,6 @@ func TestPorts(t *testing.T) {
 	if again, err := claimPort(t.Context(), p, "127.0.0.1:0"); err != nil || again != first {
 		t.Errorf("got %s, %v, want %s as before", again, err, first)
 	}
-	node := filepath.Join(p.node(1), "node.json")
-	if err := errors.Join(os.MkdirAll(filepath.Dir(node), 0o700), os.WriteFile(node, nil, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := claimPort(t.Context(), p, "127.0.0.1:1"); !errs.Is(err, errs.Conflict) || !strings.Contains(err.Error(), first) {
-		t.Errorf("another address than the nodes know: %v", err)
-	}
-	if err := os.Remove(node); err != nil {
-		t.Fatal(err)
-	}
 	for _, bad := range []string{"", "x", "127.0.0.1:99999", "192.0.2.1:0"} {
 		if _, err := claimPort(t.Context(), p, bad); !errs.Is(err, errs.InvalidField) {
 			t.Errorf("%q: %v", bad, err)

@@ -231,7 +231,8 @@ func (s *supervisor) startAgent(life context.Context, c *client.Client, name str
 		name: name, orphan: syscall.SIGTERM,
 		signals: []stopStep{{syscall.SIGINT, shutdownGrace}, {syscall.SIGTERM, 10 * time.Second}},
 		command: func(ctx context.Context) (*exec.Cmd, func(), error) {
-			args := append([]string{"agent"}, args...)
+			// the server may have moved since the node last heard of it
+			args := append([]string{"agent", "--server", strings.Join(s.o.advertised(s.listen), ",")}, args...)
 			if n := unjoined(); n > 0 {
 				file := s.o.Paths.joinFile(name)
 				if err := mint(ctx, c, file, n); err != nil {

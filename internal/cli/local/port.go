@@ -30,9 +30,6 @@ func claimPort(ctx context.Context, p Paths, listen string) (string, error) {
 	if before, last, _ := net.SplitHostPort(m.Listen); port == "0" && before == host && tryPort(ctx, m.Listen) == nil {
 		port = last
 	}
-	if err := sameAddress(p, m.Listen, net.JoinHostPort(host, port)); err != nil {
-		return "", err
-	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
 	if err != nil {
@@ -50,20 +47,6 @@ func claimPort(ctx context.Context, p Paths, listen string) (string, error) {
 		return listen, nil
 	}
 	return listen, writeJSON(p.marker(), marker{MadeBy: madeBy, Listen: listen})
-}
-
-// sameAddress refuses another address than the one the nodes of this instance
-// remember: they would look for their server where it is no longer.
-func sameAddress(p Paths, before, now string) error {
-	nodes, err := filepath.Glob(filepath.Join(p.nodes(), "*", "node.json"))
-	sims, errSims := filepath.Glob(filepath.Join(p.simDir(), "*", "node.json"))
-	if err := errors.Join(err, errSims); err != nil {
-		return hostError(err, "the nodes of this instance cannot be listed")
-	}
-	if before == "" || before == now || len(nodes)+len(sims) == 0 {
-		return nil
-	}
-	return errs.New(errs.Conflict, "the nodes of this instance know their server as %s: start it there (--listen %s)", before, before)
 }
 
 func tryPort(ctx context.Context, listen string) error {
