@@ -2,12 +2,14 @@ package cli
 
 import (
 	"fmt"
+	"iter"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/novacron/novacron/api"
+	"github.com/novacron/novacron/client"
 	"github.com/novacron/novacron/internal/cli/output"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
@@ -33,25 +35,19 @@ func auditColumns() []output.Column[api.AuditRecord] {
 
 func newAuditList(a *app) *cobra.Command {
 	var l listFlags
-	var limit int
-	cmd := leaf("list", "List attempts at changes", names(), func(cmd *cobra.Command, _ []string) error {
-		c, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		o, err := l.options(cmd)
-		if err != nil {
-			return err
-		}
-		items, err := atMost(c.Audit.All(cmd.Context(), o), limit)
-		if err != nil {
-			return err
-		}
-		return output.List(a.printer(), items, auditColumns())
+	cmd := leaf("list", "List attempts at changes, newest first", names(), func(cmd *cobra.Command, _ []string) error {
+		return showList(a, cmd, &l, func(c *client.Client, o client.ListOptions) iter.Seq2[api.AuditRecord, error] {
+			return c.Audit.All(cmd.Context(), o)
+		}, auditColumns())
 	})
 	cmd.Aliases = []string{"ls"}
-	cmd.Flags().IntVar(&limit, "limit", 50, "at most this many; 0 for all")
+	cmd.Example = "  novacron audit list --outcome denied --limit 200"
 	l.add(cmd)
+	l.filter(cmd, "action", "of this `action`, such as vm.start; repeat it for more", nil)
+	l.filter(cmd, "object", "about the object of this `name`, or of names beginning so with a '*' at its end", nil)
+	l.filter(cmd, "outcome", "accepted or denied", nil)
+	l.filter(cmd, "principal", "asked by this `principal`", nil)
+	l.bound(cmd, 50, false)
 	return cmd
 }
 

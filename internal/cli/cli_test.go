@@ -303,6 +303,7 @@ func TestOtherLists(t *testing.T) {
 	b.on("GET /images", 200, api.List[api.Image]{Items: []api.Image{{Meta: api.Meta{Name: "tiny", CreatedAt: birth}, Spec: api.ImageSpec{Type: "kernel"}, Status: api.ImageStatus{State: "ready", Files: []api.ImageFile{{Role: "kernel", SizeBytes: 1 << 20, Format: "raw"}}}}}})
 	expect(t, b.do(t, "job list --limit 1", 0), `ID   TYPE       TARGET   STATE       PROGRESS   AGE
 j1   vm.start   vm web   succeeded   100%       3h
+These are the first 1; there are more. Show all with --all, or fewer with a filter.
 `)
 	expect(t, b.do(t, "job show j1", 0), `id:            j1
 type:          vm.start

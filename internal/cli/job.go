@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"iter"
 	"strconv"
 	"time"
 
@@ -54,25 +55,20 @@ func lasted(from, to *time.Time) string {
 
 func newJobList(a *app) *cobra.Command {
 	var l listFlags
-	var limit int
 	cmd := leaf("list", "List jobs, newest first", names(), func(cmd *cobra.Command, _ []string) error {
-		c, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		o, err := l.options(cmd)
-		if err != nil {
-			return err
-		}
-		items, err := atMost(c.Jobs.All(cmd.Context(), o), limit)
-		if err != nil {
-			return err
-		}
-		return output.List(a.printer(), items, a.jobColumns())
+		return showList(a, cmd, &l, func(c *client.Client, o client.ListOptions) iter.Seq2[api.Job, error] {
+			return c.Jobs.All(cmd.Context(), o)
+		}, a.jobColumns())
 	})
 	cmd.Aliases = []string{"ls"}
-	cmd.Flags().IntVar(&limit, "limit", 50, "at most this many; 0 for all")
+	cmd.Example = "  novacron job list --state failed,needs_attention --kind vm.start"
 	l.add(cmd)
+	l.filter(cmd, "state", "in this `state`, such as waiting; repeat it for more", cobra.FixedCompletions([]string{
+		"queued", "running", "waiting", "unwinding", "succeeded", "failed", "cancelled", "needs_attention",
+	}, cobra.ShellCompDirectiveNoFileComp))
+	l.filter(cmd, "kind", "of this `type`, such as vm.start; repeat it for more", nil)
+	l.filter(cmd, "target", "about the object of this `name`, or of names beginning so with a '*' at its end", nil)
+	l.bound(cmd, 50, false)
 	return cmd
 }
 

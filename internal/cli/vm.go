@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 
@@ -54,24 +55,36 @@ func diskSizes(v api.VM) string {
 func newVMList(a *app) *cobra.Command {
 	var l listFlags
 	cmd := leaf("list", "List virtual machines", names(), func(cmd *cobra.Command, _ []string) error {
-		c, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		o, err := l.options(cmd)
-		if err != nil {
-			return err
-		}
-		items, err := client.Collect(c.VMs.All(cmd.Context(), o))
-		if err != nil {
-			return err
-		}
-		return output.List(a.printer(), items, a.vmColumns())
+		return showList(a, cmd, &l, func(c *client.Client, o client.ListOptions) iter.Seq2[api.VM, error] {
+			return c.VMs.All(cmd.Context(), o)
+		}, a.vmColumns())
 	})
 	cmd.Aliases = []string{"ls"}
+	cmd.Example = `  novacron vm list --state running,paused --node node-1
+  novacron vm list --label tier=web --label env=prod --sort -memory_bytes
+  novacron vm list --name 'web-*' --state failed --state unknown`
 	l.add(cmd)
+	l.filter(cmd, "state", "in this `state`, such as running; repeat it for more", cobra.FixedCompletions(vmStates, cobra.ShellCompDirectiveNoFileComp))
+	l.filter(cmd, "node", "on this `node`; repeat it for more", a.completeNodes)
+	l.filter(cmd, "image", "made from this `image`; repeat it for more", a.completeImages)
+	l.filter(cmd, "label", "with this label, `key or key=value`; repeated, with each", nil)
+	l.filter(cmd, "name", "with this `name`, or beginning so with a '*' at its end", nil)
+	l.bound(cmd, mostVMs, true)
+	mustComplete(cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(vmSorts, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
+
+// mostVMs is how many a person gets to see at once.
+const mostVMs = 500
+
+// What Tab offers; the server has the last word.
+var (
+	vmStates = []string{
+		"pending", "provisioning", "starting", "running", "paused", "suspended", "stopping", "stopped",
+		"migrating", "restoring", "deleting", "failed", "unknown",
+	}
+	vmSorts = []string{"name", "created_at", "cpus", "memory_bytes", "node", "-name", "-created_at", "-cpus", "-memory_bytes", "-node"}
+)
 
 func newVMShow(a *app) *cobra.Command {
 	cmd := leaf("show NAME", "Show one virtual machine", names("NAME"), func(cmd *cobra.Command, args []string) error {

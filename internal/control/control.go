@@ -41,6 +41,8 @@ type Config struct {
 type Leases interface {
 	// Reporting tells whether the node's lease is good.
 	Reporting(node id.ID) bool
+	// AllReporting are the nodes whose lease is good.
+	AllReporting() []id.ID
 	// Heard takes a renewal.
 	Heard(node id.ID, seq int64)
 	// Servers are the addresses of the servers as last read; empty before.

@@ -44,6 +44,9 @@ type sighting struct {
 	at  time.Duration
 }
 
+// good tells whether the lease is: a node that was never heard of has none.
+func (s sighting) good(now time.Duration) bool { return s.seq > 0 && now-s.at < LeaseTTL }
+
 // NewLiveness makes a judge; Run makes it see.
 func NewLiveness(s *store.Store, c clock.Clock, log *slog.Logger) *Liveness {
 	return &Liveness{store: s, clock: c, log: log, seen: map[id.ID]sighting{}, heard: map[id.ID]int64{}}
@@ -64,8 +67,21 @@ func (l *Liveness) Heard(node id.ID, seq int64) {
 func (l *Liveness) Reporting(node id.ID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s, ok := l.seen[node]
-	return ok && s.seq > 0 && l.clock.Boot()-s.at < LeaseTTL
+	return l.seen[node].good(l.clock.Boot())
+}
+
+// AllReporting are the nodes whose lease is good, in no order.
+func (l *Liveness) AllReporting() []id.ID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.clock.Boot()
+	out := make([]id.ID, 0, len(l.seen))
+	for n, s := range l.seen {
+		if s.good(now) {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // Run writes and reads renewals until ctx ends.

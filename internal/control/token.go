@@ -138,9 +138,9 @@ func (s *Service) Deny(ctx context.Context, c Caller, action, object string) {
 	}
 }
 
-// Audit gives the newest records.
-func (s *Service) Audit(ctx context.Context, limit int, filters map[string]string) ([]audit.Record, error) {
-	return s.cfg.Store.AuditNewest(ctx, limit, filters)
+// Audit gives a page of the audit records, newest first.
+func (s *Service) Audit(ctx context.Context, p store.Page) ([]audit.Record, *store.Next, error) {
+	return s.cfg.Store.AuditList(ctx, p)
 }
 
 // VerifyAudit walks the audit chain.

@@ -29,9 +29,17 @@ type NewVM struct {
 
 // VMs gives a page of VMs, each with what it appears as.
 func (s *Service) VMs(ctx context.Context, p store.Page) ([]vm.View, *store.Next, error) {
-	views, next, err := s.cfg.Store.VMList(ctx, s.cfg.Project, p)
+	// one judgement for the filter and for what is shown
+	reporting := s.cfg.Live.AllReporting()
+	views, next, err := s.cfg.Store.VMListByState(ctx, s.cfg.Project, p, reporting)
+	set := make(map[id.ID]bool, len(reporting))
+	for _, n := range reporting {
+		set[n] = true
+	}
 	for i := range views {
-		s.judge(&views[i])
+		if n := views[i].Node; n != nil {
+			n.Reporting = set[n.ID]
+		}
 	}
 	return views, next, err
 }

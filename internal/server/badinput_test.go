@@ -52,7 +52,7 @@ func cases(t testing.TB) (out []badCase) {
 			if err := json.Unmarshal(sc.Bytes(), &c); err != nil {
 				t.Fatalf("%s:%d: %v", path, line, err)
 			}
-			c.Body = expand(c.Body)
+			c.Body, c.Path = expand(c.Body), expand(c.Path)
 			out = append(out, c)
 		}
 	}

@@ -5,14 +5,15 @@ import (
 	"encoding"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
+	"maps"
 	"reflect"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/near"
 )
 
 // Bounds of a JSON body (security baseline).
@@ -195,46 +196,7 @@ func unknownField(fields map[string]reflect.Type, key, at string) error {
 	if readOnly[key] {
 		return errs.New(errs.FieldNotWritable, "%s cannot be set here", at).At(errs.Field{Pointer: at, Message: "cannot be set here"})
 	}
-	hint := ""
-	if near := nearest(fields, key); near != "" {
-		hint = fmt.Sprintf("; did you mean %q?", near)
-	}
+	hint := near.Hint(key, maps.Keys(fields))
 	return errs.New(errs.UnknownField, "there is no field %q here%s", errs.Clip(key), hint).
 		At(errs.Field{Pointer: at, Message: "is unknown" + hint, Got: key})
-}
-
-// nearest finds the field a typing error away: at most a third of its letters
-// differ.
-func nearest(fields map[string]reflect.Type, key string) string {
-	best, least := "", len(key)/3+2
-	for f := range fields {
-		if n := distance(strings.ToLower(key), f); n < least || (n == least && f < best) {
-			best, least = f, n
-		}
-	}
-	if least > len(key)/3+1 {
-		return ""
-	}
-	return best
-}
-
-// distance is Levenshtein's, over bytes, of inputs cut to 64.
-func distance(a, b string) int {
-	a, b = a[:min(len(a), 64)], b[:min(len(b), 64)]
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		prev := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			prev, row[j+1] = row[j+1], min(prev+cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -19,7 +19,7 @@ func (s *Server) jobRoutes() []Route {
 	return []Route{
 		handle(Route{
 			Method: "GET", Path: "/api/v1/jobs", ID: "listJobs", Summary: "List jobs, newest first", Need: read,
-			Query: listParams(Param{"state", "In this state."}, Param{"kind", "Of this type, such as vm.start."}, Param{"target", "About the object of this name."}),
+			Query: listParams(Param{"state", "In this state; several are parted by commas."}, Param{"kind", "Of this type, such as vm.start; several are parted by commas."}, Param{"target", "About the object of this name" + nameDoc}),
 		}, s.listJobs),
 		handle(Route{Method: "GET", Path: "/api/v1/jobs/{job}", ID: "getJob", Summary: "Read a job and its steps", Need: read, Query: []Param{waitParam}}, s.getJob),
 		handle(Route{Method: "POST", Path: "/api/v1/jobs/{job}/cancel", ID: "cancelJob", Summary: "Cancel a job", Need: execute}, onJob(s.control.CancelJob)),

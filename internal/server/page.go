@@ -27,6 +27,9 @@ var pageParams = []Param{
 	{"sort", "A field to sort by, with '-' before it for descending."},
 }
 
+// nameDoc ends the sentence about a filter by name.
+const nameDoc = "; several are parted by commas, and one ending with '*' stands for all that begin so."
+
 func listParams(filters ...Param) []Param {
 	return append(append([]Param(nil), pageParams...), filters...)
 }

@@ -19,7 +19,7 @@ import (
 func (s *Server) nodeRoutes() []Route {
 	read, update := auth.Need{Resource: auth.NodeRes, Action: auth.Read}, auth.Need{Resource: auth.NodeRes, Action: auth.Update}
 	return []Route{
-		handle(Route{Method: "GET", Path: "/api/v1/nodes", ID: "listNodes", Summary: "List nodes", Need: read, Query: listParams(Param{"name", "With this name."}, Param{"state", "active or cordoned."})}, s.listNodes),
+		handle(Route{Method: "GET", Path: "/api/v1/nodes", ID: "listNodes", Summary: "List nodes", Need: read, Query: listParams(Param{"name", "With this name" + nameDoc}, Param{"state", "active or cordoned."})}, s.listNodes),
 		handle(Route{Method: "GET", Path: "/api/v1/nodes/{node}", ID: "getNode", Summary: "Read a node", Need: read}, s.getNode),
 		handle(Route{Method: "POST", Path: "/api/v1/nodes/{node}/cordon", ID: "cordonNode", Summary: "Give a node no new VMs", Need: update}, s.setNode(node.Cordoned)),
 		handle(Route{Method: "POST", Path: "/api/v1/nodes/{node}/uncordon", ID: "uncordonNode", Summary: "Give a node new VMs again", Need: update}, s.setNode(node.Active)),
@@ -78,7 +78,7 @@ func (s *Server) imageRoutes() []Route {
 	upload.reply = typeOf[api.Image]()
 	upload.serve = s.putImageFile
 	return []Route{
-		handle(Route{Method: "GET", Path: "/api/v1/images", ID: "listImages", Summary: "List images", Need: read, Query: listParams(Param{"name", "With this name."}, Param{"kind", "disk or kernel."}, Param{"state", "uploading, ready or deleting."})}, s.listImages),
+		handle(Route{Method: "GET", Path: "/api/v1/images", ID: "listImages", Summary: "List images", Need: read, Query: listParams(Param{"name", "With this name" + nameDoc}, Param{"kind", "disk or kernel."}, Param{"state", "uploading, ready or deleting; several are parted by commas."})}, s.listImages),
 		handle(Route{Method: "POST", Path: "/api/v1/images", ID: "createImage", Summary: "Create an image; its files are uploaded next", Need: create, Status: http.StatusCreated}, s.createImage),
 		handle(Route{Method: "GET", Path: "/api/v1/images/{image}", ID: "getImage", Summary: "Read an image", Need: read}, s.getImage),
 		handle(Route{Method: "DELETE", Path: "/api/v1/images/{image}", ID: "deleteImage", Summary: "Delete an image no VM is made from", Need: auth.Need{Resource: auth.Storage, Action: auth.Delete}, Status: http.StatusAccepted, Query: []Param{waitParam}}, s.deleteImage),

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/near"
 )
 
 // Route is one line of the table: what the gate, the API document and the route
@@ -227,6 +229,10 @@ func known(r *http.Request, rt Route) error {
 	if err != nil {
 		return errs.New(errs.InvalidFilter, "the query string is not well formed").Because(err)
 	}
+	var names []string
+	for _, p := range rt.Query {
+		names = append(names, p.Name)
+	}
 	for k, values := range q {
 		if !storable(values[0]) {
 			return errs.New(errs.InvalidFilter, "the parameter %q is not text", errs.Clip(k))
@@ -234,12 +240,9 @@ func known(r *http.Request, rt Route) error {
 		if len(values) > 1 {
 			return errs.New(errs.InvalidFilter, "the parameter %q stands here %d times", errs.Clip(k), len(values))
 		}
-		ok := false
-		for _, p := range rt.Query {
-			ok = ok || p.Name == k
-		}
-		if !ok {
-			return errs.New(errs.InvalidFilter, "there is no parameter %q here", errs.Clip(k))
+		if !slices.Contains(names, k) {
+			return errs.New(errs.InvalidFilter, "there is no parameter %q here%s", errs.Clip(k), near.Hint(k, slices.Values(names))).
+				At(errs.Field{Pointer: errs.Clip(k), Message: "is no parameter", Limit: strings.Join(names, ", ")})
 		}
 	}
 	return nil

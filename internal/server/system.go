@@ -15,8 +15,8 @@ func (s *Server) systemRoutes() []Route {
 	return []Route{
 		handle(Route{Method: "GET", Path: "/api/v1/system", ID: "getSystem", Summary: "Which cluster, which server, who am I", Need: read}, s.system),
 		handle(Route{
-			Method: "GET", Path: "/api/v1/audit", ID: "listAudit", Summary: "The newest audit records", Need: admin,
-			Query: []Param{{"limit", "How many at most."}, {"action", "Of this action."}, {"object", "About the object of this name."}, {"outcome", "accepted or denied."}},
+			Method: "GET", Path: "/api/v1/audit", ID: "listAudit", Summary: "List audit records, newest first", Need: admin,
+			Query: listParams(Param{"action", "Of this action; several are parted by commas."}, Param{"object", "About the object of this name" + nameDoc}, Param{"outcome", "accepted or denied."}, Param{"principal", "Asked by this principal."}),
 		}, s.listAudit),
 		handle(Route{Method: "GET", Path: "/api/v1/audit/verify", ID: "verifyAudit", Summary: "Walk the audit chain", Need: admin}, s.verifyAudit),
 		handle(Route{Method: "GET", Path: "/api/v1/debug/tasks", ID: "listTasks", Summary: "What the reconcilers of this server did lately", Need: admin}, s.listTasks),
@@ -46,19 +46,12 @@ func (s *Server) system(ctx context.Context, r *Request, _ none) (reply[api.Syst
 }
 
 func (s *Server) listAudit(ctx context.Context, r *Request, _ none) (reply[api.List[api.AuditRecord]], error) {
-	q := r.URL.Query()
-	limit, err := readLimit(q)
+	p, err := s.pages.read(r, "audit")
 	if err != nil {
 		return reply[api.List[api.AuditRecord]]{}, err
 	}
-	filters := map[string]string{}
-	for k := range q {
-		if k != "limit" {
-			filters[k] = q.Get(k)
-		}
-	}
-	records, err := s.control.Audit(ctx, limit, filters)
-	return list(records, "", toAudit), err
+	records, next, err := s.control.Audit(ctx, p)
+	return list(records, s.pages.next(r, "audit", next), toAudit), err
 }
 
 func (s *Server) verifyAudit(ctx context.Context, _ *Request, _ none) (reply[api.AuditVerified], error) {

@@ -18,7 +18,11 @@ func (s *Server) vmRoutes() []Route {
 	rs := []Route{
 		handle(Route{
 			Method: "GET", Path: "/api/v1/vms", ID: "listVMs", Summary: "List VMs", Need: auth.Need{Resource: auth.VM, Action: auth.Read},
-			Query: listParams(Param{"name", "With this name."}, Param{"node", "On the node of this name."}, Param{"image", "Made from the image of this name."}, Param{"label", "With a label of this key."}),
+			Query: listParams(
+				Param{"name", "With this name" + nameDoc}, Param{"state", "In this state; several are parted by commas."},
+				Param{"node", "On the node of this name; several are parted by commas."},
+				Param{"image", "Made from the image of this name; several are parted by commas."},
+				Param{"label", "With this label, as key or key=value; of several, parted by commas, it has each."}),
 		}, s.listVMs),
 		handle(Route{Method: "POST", Path: "/api/v1/vms", ID: "createVM", Summary: "Create a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Create}, Status: http.StatusAccepted, Query: []Param{waitParam}}, s.createVM),
 		handle(Route{Method: "GET", Path: "/api/v1/vms/{vm}", ID: "getVM", Summary: "Read a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Read}}, s.getVM),

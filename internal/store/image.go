@@ -17,8 +17,11 @@ var imageList = lister{
   coalesce((SELECT jsonb_agg(jsonb_build_object('role', f.role, 'sha256', f.sha256, 'size_bytes', f.size_bytes,
     'format', f.format, 'virtual_bytes', f.virtual_bytes) ORDER BY f.role) FROM image_files f WHERE f.image_id = i.id), '[]'),
   i.revision, i.created_at, i.updated_at`,
-	from:        "images i",
-	filters:     map[string]string{"name": "i.name = %s", "kind": "i.kind::text = %s", "state": "i.state::text = %s"},
+	from: "images i",
+	filters: map[string]filter{
+		"name": named("i.name"), "kind": oneOf("i.kind::text", "kind", string(image.Disk), string(image.Kernel)),
+		"state": oneOf("i.state::text", "state", imageStates()...),
+	},
 	sorts:       map[string]sortKey{"name": byName("i.name"), "created_at": byID("i.id")},
 	defaultSort: "name",
 	idColumn:    "i.id",

@@ -15,8 +15,8 @@ var jobList = lister{
   j.cancellable AND NOT j.cancel_requested, j.cancel_requested, j.progress, coalesce(j.error_code, ''), coalesce(j.error_message, ''),
   j.created_by, j.revision, j.created_at, j.started_at, j.finished_at`,
 	from: "jobs j",
-	filters: map[string]string{
-		"state": "j.state::text = %s", "kind": "j.kind = %s", "target": "j.target_name = %s",
+	filters: map[string]filter{
+		"state": oneOf("j.state::text", "state", jobStates()...), "kind": anyOf("j.kind"), "target": named("j.target_name"),
 	},
 	sorts:       map[string]sortKey{"created_at": byID("j.id")},
 	defaultSort: "-created_at",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/novacron/novacron/internal/engine/pgtx"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/near"
 )
 
 // Page asks for one page of a list. The order is total (the id breaks ties), so
@@ -43,10 +45,11 @@ type lister struct {
 	// key as text and the id.
 	columns, from string
 	where         []string
-	filters       map[string]string  // filter -> SQL condition with one %s for its parameter
+	filters       map[string]filter
 	sorts         map[string]sortKey // sort -> SQL expression
 	defaultSort   string
-	idColumn      string
+	// idColumn breaks ties; empty where the sort keys have none.
+	idColumn string
 }
 
 // sortKey is an expression to sort by, and its type: it travels as text and is
@@ -68,11 +71,17 @@ func (l lister) build(p Page, fixed ...any) (sql string, args []any, err error) 
 		return fmt.Sprintf("$%d", len(args))
 	}
 	for k, v := range p.Filters {
-		cond, ok := l.filters[k]
+		f, ok := l.filters[k]
 		if !ok {
-			return "", nil, errs.New(errs.InvalidFilter, "there is no filter %q here; there are: %s", errs.Clip(k), keys(l.filters))
+			return "", nil, errs.New(errs.InvalidFilter, "there is no filter %q here%s; there are: %s",
+				errs.Clip(k), near.Hint(k, maps.Keys(l.filters)), keys(l.filters)).At(errs.Field{Pointer: k, Message: "is no filter"})
 		}
-		where = append(where, fmt.Sprintf(cond, param(v)))
+		cond, err := f(v, param)
+		if err != nil {
+			e := errs.As(err)
+			return "", nil, errs.New(e.Code, "%s: %s", k, e.Message).At(errs.Field{Pointer: k, Message: e.Message, Got: v})
+		}
+		where = append(where, cond)
 	}
 	sort := p.Sort
 	if sort == "" {
@@ -81,22 +90,38 @@ func (l lister) build(p Page, fixed ...any) (sql string, args []any, err error) 
 	name, desc := strings.CutPrefix(sort, "-")
 	key, ok := l.sorts[name]
 	if !ok {
-		return "", nil, errs.New(errs.InvalidFilter, "this list cannot be sorted by %q; it can by: %s", errs.Clip(name), keys(l.sorts))
-	}
-	op, dir := ">", "ASC"
-	if desc {
-		op, dir = "<", "DESC"
+		return "", nil, errs.New(errs.InvalidFilter, "this list cannot be sorted by %q%s; it can by: %s",
+			errs.Clip(name), near.Hint(name, maps.Keys(l.sorts)), keys(l.sorts)).At(errs.Field{Pointer: "sort", Message: "is no sort", Got: name})
 	}
 	if p.AfterID != nil {
-		where = append(where, fmt.Sprintf("(%s, %s) %s (%s::text::%s, %s::uuid)",
-			key.expr, l.idColumn, op, param(p.AfterKey), key.typ, param(*p.AfterID)))
+		where = append(where, l.after(key, desc, p, param))
 	}
 	sql = fmt.Sprintf("SELECT (%s)::text AS sort_key, %s FROM %s", key.expr, l.columns, l.from)
 	if len(where) > 0 {
 		sql += " WHERE " + strings.Join(where, " AND ")
 	}
-	sql += fmt.Sprintf(" ORDER BY %s %s, %s %s LIMIT %s", key.expr, dir, l.idColumn, dir, param(p.Limit+1))
-	return sql, args, nil
+	dir := "ASC"
+	if desc {
+		dir = "DESC"
+	}
+	sql += fmt.Sprintf(" ORDER BY %s %s", key.expr, dir)
+	if l.idColumn != "" {
+		sql += fmt.Sprintf(", %s %s", l.idColumn, dir)
+	}
+	return sql + " LIMIT " + param(p.Limit+1), args, nil
+}
+
+// after is the condition of being behind the last object of the page before.
+func (l lister) after(key sortKey, desc bool, p Page, param func(any) string) string {
+	op := ">"
+	if desc {
+		op = "<"
+	}
+	last := fmt.Sprintf("%s::text::%s", param(p.AfterKey), key.typ)
+	if l.idColumn == "" {
+		return fmt.Sprintf("%s %s %s", key.expr, op, last)
+	}
+	return fmt.Sprintf("(%s, %s) %s (%s, %s::uuid)", key.expr, l.idColumn, op, last, param(*p.AfterID))
 }
 
 func keys[V any](m map[string]V) string {

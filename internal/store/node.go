@@ -22,7 +22,7 @@ var nodeList = lister{
   SELECT count(*) AS vms, coalesce(sum(v.cpus), 0)::int AS cpus, coalesce(sum(v.memory_bytes), 0)::bigint AS memory_bytes
   FROM vms v WHERE v.node_id = n.id) w`,
 	where:       []string{"n.state <> 'removed'"},
-	filters:     map[string]string{"name": "n.name = %s", "state": "n.state::text = %s"},
+	filters:     map[string]filter{"name": named("n.name"), "state": oneOf("n.state::text", "state", "active", "cordoned")},
 	sorts:       map[string]sortKey{"name": byName("n.name"), "created_at": byID("n.id")},
 	defaultSort: "name",
 	idColumn:    "n.id",

@@ -23,6 +23,8 @@ var settings = map[string]string{
 	"lock_timeout":                        "10s",
 	"statement_timeout":                   "30s",
 	"idle_in_transaction_session_timeout": "60s",
+	// compiling a statement takes longer than any of ours runs
+	"jit": "off",
 }
 
 // Open connects as the application and checks that the schema is one this

@@ -78,29 +78,32 @@ func auditInsert(ctx context.Context, q *query.Queries, r audit.Record) error {
 var auditList = lister{
 	columns: `a.seq, a.id, a.at, a.principal, a.role, a.origin, a.action, a.object_kind, a.object_id, a.object_name,
   a.project_id, a.job_id, a.outcome, a.request_id, a.detail`,
-	from:        "audit_log a",
-	where:       []string{"a.seq IS NOT NULL"},
-	filters:     map[string]string{"action": "a.action = %s", "object": "a.object_name = %s", "outcome": "a.outcome = %s"},
+	from:  "audit_log a",
+	where: []string{"a.seq IS NOT NULL"},
+	filters: map[string]filter{
+		"action": anyOf("a.action"), "object": named("a.object_name"), "outcome": oneOf("a.outcome", "outcome", string(audit.Accepted), string(audit.Denied)),
+		"principal": exactly("a.principal"),
+	},
 	sorts:       map[string]sortKey{"seq": byNumber("a.seq")},
 	defaultSort: "-seq",
-	idColumn:    "a.object_id",
 }
 
-// AuditNewest gives the newest chained records.
-func (s *Store) AuditNewest(ctx context.Context, limit int, filters map[string]string) ([]audit.Record, error) {
-	out, _, err := listRows(ctx, s.pool, auditList, Page{Limit: limit, Filters: filters}, func(rows pgx.Rows) (audit.Record, Next, error) {
-		var r audit.Record
-		var next Next
-		var n int64
-		var detail []byte
-		err := rows.Scan(&next.Key, &r.Seq, &n, &r.At, &r.Principal, &r.Role, &r.Origin, &r.Action,
-			&r.ObjectKind, &r.ObjectID, &r.ObjectName, &r.ProjectID, &r.JobID, &r.Outcome, &r.RequestID, &detail)
-		if err == nil {
-			err = json.Unmarshal(detail, &r.Detail)
-		}
-		return r, next, err
-	})
-	return out, err
+func scanAudit(rows pgx.Rows) (audit.Record, Next, error) {
+	var r audit.Record
+	var next Next
+	var n int64
+	var detail []byte
+	err := rows.Scan(&next.Key, &r.Seq, &n, &r.At, &r.Principal, &r.Role, &r.Origin, &r.Action,
+		&r.ObjectKind, &r.ObjectID, &r.ObjectName, &r.ProjectID, &r.JobID, &r.Outcome, &r.RequestID, &detail)
+	if err == nil {
+		err = json.Unmarshal(detail, &r.Detail)
+	}
+	return r, next, err
+}
+
+// AuditList gives a page of the chained records, newest first.
+func (s *Store) AuditList(ctx context.Context, p Page) ([]audit.Record, *Next, error) {
+	return listRows(ctx, s.pool, auditList, p, scanAudit)
 }
 
 // Answer is what was answered to a request with an idempotency key.

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -33,13 +34,16 @@ var vmList = lister{
   LEFT JOIN nodes n ON n.id = v.node_id
   LEFT JOIN LATERAL (SELECT * FROM instances x WHERE x.vm_id = v.id ORDER BY x.owner_epoch DESC LIMIT 1) o ON true
   LEFT JOIN jobs j ON j.id = v.job_id`,
-	filters: map[string]string{
-		"name":  "v.name = %s",
-		"node":  "n.name = %s",
-		"image": "i.name = %s",
-		"label": "v.labels ? %s",
+	filters: map[string]filter{
+		"name":  named("v.name"),
+		"node":  anyOf("n.name"),
+		"image": anyOf("i.name"),
+		"label": labelled("v.labels"),
 	},
-	sorts:       map[string]sortKey{"name": byName("v.name"), "created_at": byID("v.id")},
+	sorts: map[string]sortKey{
+		"name": byName("v.name"), "created_at": byID("v.id"),
+		"cpus": byNumber("v.cpus"), "memory_bytes": byNumber("v.memory_bytes"), "node": byName("coalesce(n.name, '')"),
+	},
 	defaultSort: "name",
 	idColumn:    "v.id",
 }
@@ -159,9 +163,21 @@ func scanVM(rows pgx.Rows) (vm.View, Next, error) {
 
 // VMList gives a page of a project's VMs.
 func (s *Store) VMList(ctx context.Context, project id.ID, p Page) ([]vm.View, *Next, error) {
-	l := vmList
-	l.where = []string{"v.project_id = $1"}
+	return listRows(ctx, s.pool, vmsOf(vmList), p, scanVM, project)
+}
+
+// VMListByState is VMList with a filter by state. reporting are the nodes whose
+// lease is good, as the caller judges.
+func (s *Store) VMListByState(ctx context.Context, project id.ID, p Page, reporting []id.ID) ([]vm.View, *Next, error) {
+	l := vmsOf(vmList)
+	l.filters = maps.Clone(l.filters)
+	l.filters["state"] = appearsAs(reporting)
 	return listRows(ctx, s.pool, l, p, scanVM, project)
+}
+
+func vmsOf(l lister) lister {
+	l.where = []string{"v.project_id = $1"}
+	return l
 }
 
 // VMGet finds a project's VM by id or name.

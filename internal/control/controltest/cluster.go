@@ -448,6 +448,17 @@ type leases struct{ c *Cluster }
 // Reporting implements control.Leases.
 func (l leases) Reporting(node id.ID) bool { return l.c.reporting(node) }
 
+// AllReporting implements control.Leases.
+func (l leases) AllReporting() []id.ID {
+	var out []id.ID
+	for _, n := range l.c.Nodes {
+		if l.c.reporting(n.ID) {
+			out = append(out, n.ID)
+		}
+	}
+	return out
+}
+
 // Heard implements control.Leases.
 func (leases) Heard(id.ID, int64) {}
 

@@ -24,6 +24,11 @@ const (
 	NeedsAttention State = "needs_attention"
 )
 
+// States lists all states.
+func States() []State {
+	return []State{Queued, Running, Waiting, Unwinding, Succeeded, Failed, Cancelled, NeedsAttention}
+}
+
 // Ended tells whether nothing will happen to the job any more by itself.
 func (s State) Ended() bool {
 	switch s {

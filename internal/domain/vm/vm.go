@@ -130,6 +130,11 @@ const (
 	JobDelete  = "vm.delete"
 )
 
+// JobKinds lists all kinds of jobs that hold a VM.
+func JobKinds() []string {
+	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobDelete}
+}
+
 // DiskBytes is the size of all its disks: what it can come to occupy.
 func (v View) DiskBytes() int64 {
 	var sum int64

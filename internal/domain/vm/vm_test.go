@@ -89,7 +89,7 @@ func TestAppearUnreportedIncarnationOnLostNodeIsUnknown(t *testing.T) {
 
 func TestAppearIsTotal(t *testing.T) {
 	node := id.New()
-	jobs := []string{"", JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobDelete, "vm.other"}
+	jobs := append(JobKinds(), "", "vm.other")
 	valid := map[State]bool{}
 	for _, s := range States() {
 		valid[s] = true
