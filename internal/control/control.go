@@ -43,6 +43,9 @@ type Leases interface {
 	Reporting(node id.ID) bool
 	// AllReporting are the nodes whose lease is good.
 	AllReporting() []id.ID
+	// Silent tells whether the node has surely not renewed for a whole lease; seq is
+	// its newest renewal in the database.
+	Silent(node id.ID, seq int64) bool
 	// Heard takes a renewal.
 	Heard(node id.ID, seq int64)
 	// Servers are the addresses of the servers as last read; empty before.

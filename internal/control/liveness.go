@@ -31,8 +31,9 @@ type Liveness struct {
 	mu sync.Mutex
 	// seen is the renewal number and when this server first saw it
 	seen map[id.ID]sighting
-	// read is when the numbers were last read
-	read time.Duration
+	// read is when the numbers were last read, since when they were first read with
+	// no gap until then
+	read, since time.Duration
 	// heard are renewals not yet written
 	heard map[id.ID]int64
 	// servers as last read
@@ -82,6 +83,18 @@ func (l *Liveness) AllReporting() []id.ID {
 		}
 	}
 	return out
+}
+
+// Silent tells whether a node has surely not renewed for a whole lease: this
+// server has read without a gap for that long and still does, and seq, the
+// newest renewal in the database, is none that it has not seen. A node that has
+// never renewed is silent.
+func (l *Liveness) Silent(node id.ID, seq int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now, s := l.clock.Boot(), l.seen[node]
+	watched := l.read != 0 && now-l.read <= LeaseTTL/2 && l.read-l.since >= LeaseTTL
+	return watched && seq <= s.seq && (s.seq == 0 || now-s.at >= LeaseTTL)
 }
 
 // Run writes and reads renewals until ctx ends.
@@ -144,6 +157,9 @@ func (l *Liveness) look(leases map[id.ID]int64, now time.Duration) {
 	defer l.mu.Unlock()
 	// a gap in the reads: what looks old may only not have been looked at
 	blind := l.read != 0 && now-l.read > LeaseTTL/2
+	if l.read == 0 || blind {
+		l.since = now
+	}
 	l.read = now
 	for n := range l.seen {
 		if _, ok := leases[n]; !ok {

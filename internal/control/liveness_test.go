@@ -87,3 +87,45 @@ func TestRemovedNodeIsForgotten(t *testing.T) {
 		t.Error("a removed node reports")
 	}
 }
+
+// Silence takes a whole lease of reading without a gap, and no renewal anywhere.
+func TestSilenceIsWatched(t *testing.T) {
+	l, c := judge()
+	n, never := id.New(), id.New()
+	watch := func(d time.Duration) {
+		for ; d > 0; d -= time.Second {
+			c.Advance(time.Second)
+			l.look(map[id.ID]int64{n: 5, never: 0}, c.Boot())
+		}
+	}
+	if l.Silent(n, 5) {
+		t.Error("before anything was read")
+	}
+	watch(LeaseTTL)
+	if l.Silent(n, 5) || l.Silent(never, 0) {
+		t.Error("before a whole lease was watched")
+	}
+	watch(2 * time.Second)
+	if !l.Silent(n, 5) || !l.Silent(never, 0) {
+		t.Error("a node that nobody has heard of is not silent")
+	}
+	if l.Silent(n, 6) {
+		t.Error("with a renewal that this server has not seen")
+	}
+	c.Advance(LeaseTTL)
+	if l.Silent(n, 5) {
+		t.Error("while the reads stand still")
+	}
+	watch(LeaseTTL)
+	if l.Silent(n, 5) {
+		t.Error("after a gap in the reads, before another whole lease")
+	}
+	watch(2 * time.Second)
+	if !l.Silent(n, 5) {
+		t.Error("it is never silent again")
+	}
+	l.Heard(n, 6)
+	if l.Silent(n, 5) || l.Silent(n, 6) {
+		t.Error("just after a renewal")
+	}
+}

@@ -68,9 +68,11 @@ func (s *Service) CreateVM(ctx context.Context, c Caller, n NewVM) (Accepted, er
 			At(errs.Field{Pointer: "/image", Message: "is required"})
 	}
 	if n.Node != "" {
-		if _, err := s.cfg.Store.NodeGet(ctx, n.Node); err != nil {
+		on, err := s.cfg.Store.NodeGet(ctx, n.Node)
+		if err != nil {
 			return Accepted{}, err
 		}
+		n.Node = on.Name
 	}
 	return s.once(ctx, c, func(tx *store.Tx) (Accepted, error) {
 		img, err := tx.ImageGet(ctx, s.cfg.Project, n.Image)
@@ -240,6 +242,9 @@ type Incarnation struct {
 func (s *Service) Placed(ctx context.Context, ref string) (Incarnation, error) {
 	v, err := s.VM(ctx, ref)
 	if err != nil {
+		return Incarnation{}, err
+	}
+	if err := v.Intent.Unusable(); err != nil {
 		return Incarnation{}, err
 	}
 	if v.Intent.NodeID == nil || v.Intent.Epoch == 0 {

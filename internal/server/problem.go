@@ -39,6 +39,7 @@ var statusOf = map[errs.Code]int{
 	errs.NoNodeFits:       http.StatusConflict,
 	errs.NotCancellable:   http.StatusConflict,
 	errs.NeedsAttention:   http.StatusConflict,
+	errs.NodeRemoved:      http.StatusConflict,
 	errs.Cancelled:        http.StatusConflict,
 	errs.RevisionMismatch: http.StatusPreconditionFailed,
 	errs.RateLimited:      http.StatusTooManyRequests,

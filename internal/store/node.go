@@ -149,7 +149,7 @@ func (t *Tx) helloRefused(ctx context.Context, n node.Node, keyHash []byte) erro
 	case err != nil:
 		return one(err, "node", n.ID.String())
 	case have.State == query.NodeStateRemoved:
-		return errs.New(errs.Forbidden, "this node was removed from the cluster: join it anew")
+		return errs.New(errs.NodeRemoved, "this node was removed from the cluster; to be a node again, its host joins anew with an empty folder")
 	case string(have.KeyHash) != string(keyHash):
 		return errs.New(errs.Forbidden, "this key is not the one the node is registered with")
 	default:

@@ -325,7 +325,7 @@ func TestNodeHello(t *testing.T) {
 		t.Errorf("lease %d, revision %d after %d", after.LeaseSeq, after.Revision, before.Revision)
 	}
 	b.tx(func(t *store.Tx) error { return t.NodeSetState(b.ctx, n, node.Removed, nil) })
-	wantCode(t, hello(9, "n1"), errs.Forbidden)
+	wantCode(t, hello(9, "n1"), errs.NodeRemoved)
 	_, err = b.NodeGet(b.ctx, "n1")
 	wantCode(t, err, errs.NotFound)
 	b.node("n1", 4, unit.GiB, unit.GiB) // the name is free again

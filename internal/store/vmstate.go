@@ -54,6 +54,7 @@ var duringJobSQL = []struct{ kind, expr string }{
 func stateSQL(reporting string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "(CASE WHEN v.node_id IS NOT NULL AND v.node_id <> ALL(%s::uuid[]) AND %s THEN 'unknown'\n", reporting, mayRunSQL)
+	fmt.Fprintf(&b, "  WHEN v.lost_node_id IS NOT NULL AND j.kind IS DISTINCT FROM '%s' THEN 'failed'\n", vm.JobDelete)
 	b.WriteString("  WHEN j.state = 'needs_attention' THEN 'failed'\n")
 	for _, k := range duringJobSQL {
 		fmt.Fprintf(&b, "  WHEN j.kind = '%s' THEN %s\n", k.kind, k.expr)

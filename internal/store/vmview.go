@@ -20,6 +20,7 @@ import (
 var vmList = lister{
 	columns: `v.id, v.project_id, v.name, v.labels, v.cpus, v.memory_bytes, v.image_id, coalesce(i.name, ''),
   v.power = 'on', v.node_id, v.owner_epoch, v.op_seq, v.reserved, v.deleting, v.placement,
+  (SELECT l.name FROM nodes l WHERE l.id = v.lost_node_id), v.lost_at,
   v.failure_code, v.failure_message, v.failed_at, v.revision, v.created_at, v.updated_at,
   o.owner_epoch, o.node_id, o.node_epoch, o.report_seq, o.phase::text, o.reason, o.since,
   n.name, coalesce(n.seen_at, n.created_at),
@@ -58,6 +59,10 @@ type vmRow struct {
 		code, message *string
 		at            *time.Time
 	}
+	lost struct {
+		node *string
+		at   *time.Time
+	}
 	seen struct {
 		epoch     *gen.OwnerEpoch
 		node      *id.ID
@@ -84,7 +89,7 @@ func (r *vmRow) targets() []any {
 	in, s, j := &r.in, &r.seen, &r.job
 	return []any{
 		&r.key, &in.ID, &in.ProjectID, &in.Name, &r.labels, &in.CPUs, &in.MemoryBytes, &in.ImageID, &in.ImageName,
-		&in.PowerOn, &in.NodeID, &in.Epoch, &in.OpSeq, &in.Reserved, &in.Deleting, &r.place,
+		&in.PowerOn, &in.NodeID, &in.Epoch, &in.OpSeq, &in.Reserved, &in.Deleting, &r.place, &r.lost.node, &r.lost.at,
 		&r.fail.code, &r.fail.message, &r.fail.at, &in.Revision, &in.CreatedAt, &in.UpdatedAt,
 		&s.epoch, &s.node, &s.nodeEpoch, &s.seq, &s.phase, &s.reason, &s.since,
 		&r.node.name, &r.node.seen,
@@ -99,6 +104,9 @@ func (r *vmRow) view() (vm.View, error) {
 	v := vm.View{Intent: r.in}
 	if r.fail.code != nil {
 		v.Intent.Failure = &vm.Failure{Code: *r.fail.code, Message: *r.fail.message, At: *r.fail.at}
+	}
+	if r.lost.node != nil && r.lost.at != nil {
+		v.Intent.Lost = &vm.Lost{Node: *r.lost.node, At: *r.lost.at}
 	}
 	if s := r.seen; s.epoch != nil {
 		v.Observed = &vm.Observation{

@@ -160,6 +160,19 @@ func (n *Node) Start(ctx context.Context) error {
 	})
 }
 
+// Return makes the node's agent and says hello as its session would, to the
+// use-cases: jobs that wait for the node go on.
+func (n *Node) Return(ctx context.Context) error {
+	if err := n.startAgent(ctx); err != nil {
+		return err
+	}
+	_, err := n.cluster.Service.Hello(ctx, nodelink.Hello{
+		Node: n.ID, NodeEpoch: n.epoch, Protocol: nodelink.Protocol,
+		Inventory: nodelink.Inventory{CPUs: 64, MemoryBytes: 64 * unit.GiB, StorageBytes: unit.TiB},
+	}, make([]byte, 32))
+	return err
+}
+
 // Reboot cuts the host's power and starts its agent again, with no control plane
 // in sight: it says hello to nobody.
 func (n *Node) Reboot(ctx context.Context) error {
@@ -458,6 +471,9 @@ func (l leases) AllReporting() []id.ID {
 	}
 	return out
 }
+
+// Silent implements control.Leases.
+func (l leases) Silent(node id.ID, _ int64) bool { return !l.c.reporting(node) }
 
 // Heard implements control.Leases.
 func (leases) Heard(id.ID, int64) {}

@@ -35,6 +35,9 @@ func NewCandidates(s *store.Store, reporting func(id.ID) bool, c clock.Clock) *C
 	return &Candidates{store: s, reporting: reporting, clock: c}
 }
 
+// Reporting tells whether a node's lease is good, as this server's own clock tells.
+func (c *Candidates) Reporting(n id.ID) bool { return c.reporting(n) }
+
 // Snapshot gives all nodes, at most maxAge old.
 func (c *Candidates) Snapshot(ctx context.Context) ([]node.Node, error) {
 	c.mu.Lock()

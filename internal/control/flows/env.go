@@ -2,6 +2,7 @@ package flows
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -55,6 +56,16 @@ func load(ctx context.Context, r *run) (vm.View, error) {
 	return r.Env.Store.VMByID(ctx, r.Job.Target.ID)
 }
 
+// usable reads the VM for a step that needs its node. errs.NodeRemoved when that
+// was removed by force: the job then ends, since nothing brings the node back.
+func usable(ctx context.Context, r *run) (vm.View, error) {
+	v, err := load(ctx, r)
+	if err == nil {
+		err = v.Intent.Unusable()
+	}
+	return v, err
+}
+
 // head makes the header of a command of this step.
 func head(r *run, v vm.View, epoch gen.OwnerEpoch, budget time.Duration) nodelink.Header {
 	return nodelink.Header{
@@ -67,13 +78,20 @@ func head(r *run, v vm.View, epoch gen.OwnerEpoch, budget time.Duration) nodelin
 // call sends a command about a VM to its node, waiting a little longer than the
 // node may take.
 func call(ctx context.Context, r *run, v vm.View, cmd nodelink.Fenced, reply any) error {
+	if err := v.Intent.Unusable(); err != nil {
+		return err
+	}
 	if v.Intent.NodeID == nil {
 		return errs.New(errs.Internal, "VM %q has no node to send %s to", v.Intent.Name, cmd.Method())
 	}
 	budget := time.Duration(cmd.Head().BudgetMS) * time.Millisecond
 	ctx, cancel := context.WithTimeout(ctx, budget+stepTimeout/2)
 	defer cancel()
-	return r.Env.Nodes.Call(ctx, *v.Intent.NodeID, cmd, reply)
+	err := r.Env.Nodes.Call(ctx, *v.Intent.NodeID, cmd, reply)
+	if errs.Is(err, errs.NodeUnreachable) && v.Node != nil {
+		err = errs.New(errs.NodeUnreachable, "node %s: %s", v.Node.Name, errs.As(err).Message).Because(err)
+	}
+	return err
 }
 
 // observe sends a command whose reply is an observation, and records that as the
@@ -84,7 +102,10 @@ func observe(ctx context.Context, r *run, v vm.View, cmd nodelink.Fenced) (nodel
 		return rep, err
 	}
 	rep.Reason = nodelink.Text(rep.Reason)
-	_, err := r.Env.Store.ReportsApply(ctx, *v.Intent.NodeID, cmd.Head().NodeEpoch, []nodelink.Report{rep})
+	results, err := r.Env.Store.ReportsApply(ctx, *v.Intent.NodeID, cmd.Head().NodeEpoch, []nodelink.Report{rep})
+	if err == nil && slices.Contains(results, nodelink.NotPlaced) {
+		_, err = usable(ctx, r) // the node was removed while the command was under way
+	}
 	return rep, err
 }
 

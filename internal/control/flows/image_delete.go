@@ -66,6 +66,10 @@ func dropFromNodes(ctx context.Context, r *run) (any, error) {
 			continue
 		}
 		err := r.Env.Nodes.Call(ctx, n.ID, &nodelink.DropImages{SHA256: sums}, nil)
+		if errs.Is(err, errs.NodeUnreachable) {
+			// its lease has not run out yet, or its session is with another server
+			return nil, workflow.Wait("node "+n.Name+" cannot be reached: the image is removed when it can be, or when the node no longer reports", lookAgain)
+		}
 		if err != nil && !errs.Is(err, errs.InUse) {
 			return nil, err
 		}

@@ -75,7 +75,7 @@ func place(ctx context.Context, r *run) (any, error) {
 	if err := r.Params(&p); err != nil {
 		return nil, err
 	}
-	v, err := load(ctx, r)
+	v, err := usable(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -91,6 +91,9 @@ func place(ctx context.Context, r *run) (any, error) {
 		Simulated: kindOf(nodes, p.Node),
 	})
 	if !ok {
+		if err := stillThere(ctx, r, p.Node); err != nil {
+			return nil, err
+		}
 		return nil, explain(ctx, r, v, rejected)
 	}
 	for _, c := range plan.Ranked {
@@ -108,6 +111,19 @@ func place(ctx context.Context, r *run) (any, error) {
 		}
 	}
 	return nil, workflow.Wait("every node that fitted was taken meanwhile", placeAgain/10)
+}
+
+// stillThere tells whether the node that a VM is to be on was removed since the
+// request was accepted: nothing else would ever fit.
+func stillThere(ctx context.Context, r *run, name string) error {
+	if name == "" {
+		return nil
+	}
+	_, err := r.Env.Store.NodeGet(ctx, name)
+	if errs.Is(err, errs.NotFound) {
+		return errs.New(errs.NodeRemoved, "node %s, which the VM was to be placed on, was removed", name)
+	}
+	return err
 }
 
 // kindOf keeps VMs that nobody sent to a simulated node on real ones, as soon as
@@ -159,7 +175,7 @@ func unplace(ctx context.Context, r *run) error {
 // fetchImage brings the image's files into the node's cache. It has no undo: the
 // cache is the node's own to empty.
 func fetchImage(ctx context.Context, r *run) (any, error) {
-	v, err := load(ctx, r)
+	v, err := usable(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +194,7 @@ func fetchImage(ctx context.Context, r *run) (any, error) {
 }
 
 func makeDisks(ctx context.Context, r *run) (any, error) {
-	v, err := load(ctx, r)
+	v, err := usable(ctx, r)
 	if err != nil {
 		return nil, err
 	}

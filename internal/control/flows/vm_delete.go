@@ -12,8 +12,10 @@ import (
 
 // VMDelete removes a VM: its process, its disks, what its node holds, its row.
 // There is no way back from the first step on: half a VM helps nobody, so the
-// job goes on until everything is gone, or stops as needs_attention and names
-// what is left.
+// job goes on until everything is gone. While the VM's node is away it waits and
+// says so; it goes on when the node returns, or when an operator removes the node
+// by force: then nothing of the VM is left to remove. What a node that is there
+// cannot do stops it as needs_attention, naming what is left.
 func VMDelete() workflow.Flow[Env] {
 	return workflow.Flow[Env]{
 		Name: vm.JobDelete,
@@ -27,8 +29,8 @@ func VMDelete() workflow.Flow[Env] {
 					return tx.VMSetDeleting(ctx, r.Job.Target.ID)
 				})
 			}},
-			{Name: "power off", Do: powerOff},
-			{Name: "erase", Do: func(ctx context.Context, r *run) (any, error) { return nil, erase(ctx, r) }},
+			{Name: "power off", Do: untilReached(powerOff)},
+			{Name: "erase", Do: untilReached(func(ctx context.Context, r *run) (any, error) { return nil, erase(ctx, r) })},
 		},
 		// the row goes in the transaction that ends the job
 		Finish: func(ctx context.Context, tx pgx.Tx, r *run, _ workflow.Outcome) error {

@@ -13,14 +13,14 @@ import (
 )
 
 // VMStart launches a VM on the node that has its disks, under a new owner
-// epoch. It unwinds to a stopped VM with the reason kept: process and
+// epoch. While that node does not report, it waits and says so. It unwinds to a stopped VM with the reason kept: process and
 // reservation are gone, the raised epoch stays, since a late command under it
 // must not work either.
 func VMStart() workflow.Flow[Env] {
 	return workflow.Flow[Env]{
 		Name: vm.JobStart,
 		Steps: []workflow.Step[Env]{
-			{Name: "reserve", Do: reserve, Undo: unreserve, Cancellable: true},
+			{Name: "reserve", Do: reserveOnceReported, Undo: unreserve, Cancellable: true},
 			{Name: "raise epoch", Do: raiseEpoch, Undo: lowerPower},
 			{Name: "launch", Do: launch, Undo: powerOffUndo},
 		},
@@ -35,7 +35,8 @@ type StopParams struct {
 }
 
 // VMStop asks the guest to shut down, powers it off when the grace period is
-// over, and gives back CPU and memory. What was asked of a guest cannot be taken
+// over, and gives back CPU and memory. While its node does not report, it waits
+// and says so, and may be cancelled. What was asked of a guest cannot be taken
 // back: unwinding restores the wish that it runs, and what the guest did meanwhile is shown as
 // it is.
 func VMStop() workflow.Flow[Env] {
@@ -44,7 +45,7 @@ func VMStop() workflow.Flow[Env] {
 		Steps: []workflow.Step[Env]{
 			{Name: "intend", Do: intendOff, Undo: intendOn, Cancellable: true},
 			{Name: "shut down", Do: shutDown},
-			{Name: "power off", Do: powerOff},
+			{Name: "power off", Do: powerOffDo},
 			{Name: "release", Do: releaseDo},
 		},
 		Finish: free,
@@ -59,7 +60,7 @@ func VMRestart() workflow.Flow[Env] {
 		Steps: []workflow.Step[Env]{
 			// what was asked of a guest cannot be taken back: no undo
 			{Name: "shut down", Do: shutDown},
-			{Name: "power off", Do: powerOff},
+			{Name: "power off", Do: powerOffDo},
 			{Name: "reserve", Do: reserve, Undo: unreserve},
 			{Name: "raise epoch", Do: raiseEpoch, Undo: lowerPower},
 			{Name: "launch", Do: launch, Undo: powerOffUndo},
@@ -73,7 +74,7 @@ func VMPause() workflow.Flow[Env] {
 	return workflow.Flow[Env]{
 		Name: vm.JobPause,
 		Steps: []workflow.Step[Env]{{Name: "pause", Do: func(ctx context.Context, r *run) (any, error) {
-			v, err := load(ctx, r)
+			v, err := usable(ctx, r)
 			if err != nil {
 				return nil, err
 			}
@@ -88,7 +89,7 @@ func VMResume() workflow.Flow[Env] {
 	return workflow.Flow[Env]{
 		Name: vm.JobResume,
 		Steps: []workflow.Step[Env]{{Name: "resume", Do: func(ctx context.Context, r *run) (any, error) {
-			v, err := load(ctx, r)
+			v, err := usable(ctx, r)
 			if err != nil {
 				return nil, err
 			}
@@ -98,10 +99,26 @@ func VMResume() workflow.Flow[Env] {
 	}
 }
 
+// reserveOnceReported waits for the VM's node first: nothing that nobody can
+// tell the outcome of is begun on a node that is away.
+func reserveOnceReported(ctx context.Context, r *run) (any, error) {
+	v, err := usable(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if away(r, v) {
+		return nil, awaitNode(v, "the VM is started")
+	}
+	return reserve(ctx, r)
+}
+
 // reserve counts the VM's CPU and memory on its node.
 func reserve(ctx context.Context, r *run) (any, error) {
 	return nil, write(ctx, r, func(tx *store.Tx) error {
 		v, err := tx.VMByID(ctx, r.Job.Target.ID)
+		if err == nil {
+			err = v.Intent.Unusable()
+		}
 		if err != nil {
 			return err
 		}
@@ -137,13 +154,28 @@ func raiseEpoch(ctx context.Context, r *run) (any, error) {
 		out.Epoch, err = tx.VMRaiseEpoch(ctx, r.Job.Target.ID)
 		return err
 	})
+	if errs.Is(err, errs.NotFound) { // it has no node any more
+		if _, lost := usable(ctx, r); lost != nil {
+			err = lost
+		}
+	}
 	return out, err
 }
 
 // lowerPower takes back the wish, not the epoch.
 func lowerPower(ctx context.Context, r *run) error { return setPower(ctx, r, false) }
 
-func intendOff(ctx context.Context, r *run) (any, error) { return nil, setPower(ctx, r, false) }
+// intendOff records the wish at once, and goes on once the node can be asked.
+func intendOff(ctx context.Context, r *run) (any, error) {
+	if err := setPower(ctx, r, false); err != nil {
+		return nil, err
+	}
+	v, err := usable(ctx, r)
+	if err == nil && away(r, v) {
+		err = awaitNode(v, "the VM is stopped")
+	}
+	return nil, err
+}
 
 func intendOn(ctx context.Context, r *run) error { return setPower(ctx, r, true) }
 
@@ -152,7 +184,7 @@ func setPower(ctx context.Context, r *run, on bool) error {
 }
 
 func launch(ctx context.Context, r *run) (any, error) {
-	v, err := load(ctx, r)
+	v, err := usable(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +207,7 @@ func shutDown(ctx context.Context, r *run) (any, error) {
 	if err := r.Params(&p); err != nil || p.GraceMS <= 0 {
 		return nil, err
 	}
-	v, err := load(ctx, r)
+	v, err := usable(ctx, r)
 	if err != nil || v.Intent.Epoch == 0 {
 		return nil, err
 	}
@@ -183,11 +215,29 @@ func shutDown(ctx context.Context, r *run) (any, error) {
 	return observe(ctx, r, v, &nodelink.Shutdown{Header: head(r, v, v.Intent.Epoch, grace+stepTimeout), GraceMS: p.GraceMS})
 }
 
-// powerOff ends the process, if there is one, and reports that there is none.
+// powerOffDo powers off a VM that is to stay.
+func powerOffDo(ctx context.Context, r *run) (any, error) {
+	v, err := usable(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return endProcess(ctx, r, v)
+}
+
+// powerOff is for a VM that goes, or whose start is taken back: on a node that
+// was removed by force nothing is left to end.
 func powerOff(ctx context.Context, r *run) (any, error) {
 	v, err := load(ctx, r)
-	if err != nil || v.Intent.NodeID == nil || v.Intent.Epoch == 0 {
+	if err != nil {
 		return nil, err
+	}
+	return endProcess(ctx, r, v)
+}
+
+// endProcess ends the process, if there is one, and reports that there is none.
+func endProcess(ctx context.Context, r *run, v vm.View) (any, error) {
+	if v.Intent.NodeID == nil || v.Intent.Epoch == 0 {
+		return nil, nil
 	}
 	rep, err := observe(ctx, r, v, &nodelink.PowerOff{Header: head(r, v, v.Intent.Epoch, stepTimeout)})
 	if err == nil && rep.Phase.OnNode() {

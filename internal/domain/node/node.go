@@ -110,7 +110,25 @@ func (n Node) Change(to State) error {
 		return errs.New(errs.InvalidState, "node %q is removed", n.Name)
 	}
 	if to == Removed && n.VMs > 0 {
-		return errs.New(errs.InUse, "node %q still has %d VMs: delete or move them first", n.Name, n.VMs)
+		return errs.New(errs.InUse, "node %q still has %d VMs: delete or move them first; if its host is off for good, remove it by force", n.Name, n.VMs)
+	}
+	return nil
+}
+
+// RemoveByForce tells whether the operator may remove the node together with the
+// VMs on it: only one that is gone. Silent says that nobody has heard of it for
+// longer than its lease, as a server that watched throughout tells.
+func (n Node) RemoveByForce(silent bool) error {
+	switch {
+	case n.State == Removed:
+		return errs.New(errs.InvalidState, "node %q is removed", n.Name)
+	case n.Reporting && n.VMs == 0:
+		return errs.New(errs.InvalidState, "node %q reports and has no VMs: remove it without force", n.Name)
+	case n.Reporting:
+		return errs.New(errs.InvalidState, "node %q reports, so it is not gone: delete or move its %d VMs and remove it without force, "+
+			"or stop its agent and power its host off first", n.Name, n.VMs)
+	case !silent:
+		return errs.New(errs.InvalidState, "node %q may still report: nobody has watched it for the whole of its lease yet; try again in half a minute", n.Name)
 	}
 	return nil
 }

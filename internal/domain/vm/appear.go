@@ -22,9 +22,13 @@ func Appear(v View) Appearance {
 	if v.Node == nil || v.Node.Reporting || !mayHaveProcess(v) {
 		return base
 	}
+	why := "node " + v.Node.Name + " does not report"
+	if v.Job != nil && v.Job.WaitReason != "" {
+		why = v.Job.WaitReason // what becomes of the request when it returns
+	}
 	return Appearance{
 		State:  Unknown,
-		Reason: "node " + v.Node.Name + " does not report; last known state: " + string(base.State),
+		Reason: why + "; last known state: " + string(base.State),
 		Since:  v.Node.SeenAt,
 		Last:   base.State,
 	}
@@ -39,11 +43,17 @@ func mayHaveProcess(v View) bool {
 }
 
 func beneath(v View) Appearance {
+	if l := v.Intent.Lost; l != nil && !beingDeleted(v) {
+		// whatever was under way or observed ended with the node
+		return Appearance{State: Failed, Reason: l.why(), Since: l.At}
+	}
 	if v.Job != nil {
 		return duringJob(v, *v.Job)
 	}
 	return atRest(v)
 }
+
+func beingDeleted(v View) bool { return v.Job != nil && v.Job.Kind == JobDelete }
 
 // duringJob: a job holds the VM, and the state says what is under way.
 func duringJob(v View, j JobView) Appearance {

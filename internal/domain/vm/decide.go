@@ -26,6 +26,9 @@ func Decide(v View, r Request) (Action, error) {
 		}
 		return "", busy(v, r)
 	}
+	if v.Intent.Lost != nil && r != Delete {
+		return "", errs.New(errs.NodeRemoved, "cannot %s VM %q: %s", r, v.Intent.Name, v.Intent.Lost.why())
+	}
 	state := Appear(v).State
 	switch verdicts[state][r] {
 	case yes:
@@ -62,7 +65,8 @@ var verdicts = map[State]map[Request]verdict{
 	Restoring:    {},
 	Deleting:     {Delete: yes},
 	Failed:       {Start: yes, Stop: yes, Restart: yes, Restore: yes, Delete: yes},
-	Unknown:      {},
+	// the job waits until the node returns or is removed for good
+	Unknown: {Stop: yes, Delete: yes},
 }
 
 func busy(v View, r Request) error {
@@ -81,7 +85,7 @@ func busy(v View, r Request) error {
 func refuse(v View, s State, r Request) error {
 	if s == Unknown {
 		return errs.New(errs.NodeUnreachable,
-			"cannot %s VM %q: its node %s does not report, so nobody can tell what runs there; bring the node back first",
+			"cannot %s VM %q: its node %s does not report, so nobody can tell what runs there; bring the node back, or remove it by force if its host is off for good",
 			r, v.Intent.Name, v.Node.Name)
 	}
 	return errs.New(errs.InvalidState, "cannot %s VM %q: it is %s", r, v.Intent.Name, s)

@@ -3,6 +3,7 @@ package vm
 import (
 	"time"
 
+	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/gen"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
@@ -43,6 +44,9 @@ type Intent struct {
 	Deleting bool
 	// Placement explains, per node and per rule, why no node fits; nil otherwise.
 	Placement *Unplaced
+	// Lost tells of the node that had its disks and was removed by force; nil
+	// otherwise. Such a VM has no node and can only be deleted.
+	Lost *Lost
 	// Failure is why the last operation failed; nil when it did not.
 	Failure   *Failure
 	Revision  gen.Revision
@@ -55,6 +59,25 @@ type Failure struct {
 	Code    string
 	Message string
 	At      time.Time
+}
+
+// Lost is what became of a VM whose node was removed by force.
+type Lost struct {
+	Node string
+	At   time.Time
+}
+
+// Unusable tells why nothing but deletion is left for the VM: errs.NodeRemoved;
+// nil for any VM whose node was not removed by force.
+func (in Intent) Unusable() error {
+	if in.Lost == nil {
+		return nil
+	}
+	return errs.New(errs.NodeRemoved, "VM %q is lost: %s", in.Name, in.Lost.why())
+}
+
+func (l Lost) why() string {
+	return "its node " + l.Node + " was removed by force and its disks were on it; all that can be done is to delete it"
 }
 
 // Unplaced is the scheduler's refusal, kept with the VM.

@@ -132,7 +132,7 @@ func TestDecideEveryPair(t *testing.T) {
 		Stopped:   "jdjxxxjjjj",
 		Deleting:  "xxxxxxxxxj",
 		Failed:    "jjjxxxxxjj",
-		Unknown:   "xxxxxxxxxx",
+		Unknown:   "xjxxxxxxxj",
 	}
 	for s, row := range want {
 		for i, r := range order {
@@ -203,5 +203,36 @@ func TestSpecValidate(t *testing.T) {
 				t.Errorf("fields %+v, want %s", f, c.field)
 			}
 		})
+	}
+}
+
+// A VM whose node was removed by force is failed, whatever was seen of it or was
+// under way, and can only be deleted.
+func TestLost(t *testing.T) {
+	for _, phase := range append(Phases(), "") {
+		for _, job := range []string{"", JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume} {
+			v := View{Intent: Intent{ID: id.New(), Name: "web-1", Epoch: 4, PowerOn: true, Lost: &Lost{Node: "n1", At: time.Unix(60, 0)}}}
+			if phase != "" {
+				v.Observed = &Observation{Epoch: 3, Phase: phase}
+			}
+			if job != "" {
+				v.Job = &JobView{ID: id.New(), Kind: job}
+			}
+			a := Appear(v)
+			if a.State != Failed || !strings.Contains(a.Reason, "n1 was removed by force") || !strings.Contains(a.Reason, "delete it") || !a.Since.Equal(time.Unix(60, 0)) {
+				t.Errorf("phase %q job %q: %+v", phase, job, a)
+			}
+			v.Job = nil
+			for _, r := range Requests() {
+				action, err := Decide(v, r)
+				if r == Delete && (action != DoJob || err != nil) || r != Delete && !errs.Is(err, errs.NodeRemoved) {
+					t.Errorf("%s: %q %v", r, action, err)
+				}
+			}
+			v.Job = &JobView{ID: id.New(), Kind: JobDelete}
+			if a := Appear(v); a.State != Deleting {
+				t.Errorf("while it is deleted: %+v", a)
+			}
+		}
 	}
 }

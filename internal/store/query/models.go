@@ -714,4 +714,6 @@ type Vm struct {
 	Revision       int64
 	CreatedAt      time.Time
 	UpdatedAt      time.Time
+	LostNodeID     *uuid.UUID
+	LostAt         *time.Time
 }

@@ -57,3 +57,10 @@ FROM nodes n
 LEFT JOIN (SELECT node_id, sum(cpus) AS cpus, sum(memory_bytes) AS mem FROM vms WHERE reserved GROUP BY node_id) v ON v.node_id = n.id
 LEFT JOIN (SELECT vms.node_id, sum(s.size_bytes) AS bytes FROM vms JOIN storage_volumes s ON s.vm_id = vms.id GROUP BY vms.node_id) d ON d.node_id = n.id
 WHERE n.used_cpus <> coalesce(v.cpus, 0) OR n.used_memory_bytes <> coalesce(v.mem, 0) OR n.used_disk_bytes <> coalesce(d.bytes, 0);
+
+-- name: NodeRemoveByForce :execrows
+-- Its VMs have lost their placement in the same transaction, so nothing is taken
+-- of it any more.
+UPDATE nodes SET state = 'removed', used_cpus = 0, used_memory_bytes = 0, used_disk_bytes = 0
+WHERE id = @id AND state <> 'removed'
+  AND (sqlc.narg(revision)::bigint IS NULL OR revision = sqlc.narg(revision));

@@ -182,6 +182,27 @@ func (q *Queries) NodeRelease(ctx context.Context, arg NodeReleaseParams) error 
 	return err
 }
 
+const nodeRemoveByForce = `-- name: NodeRemoveByForce :execrows
+UPDATE nodes SET state = 'removed', used_cpus = 0, used_memory_bytes = 0, used_disk_bytes = 0
+WHERE id = $1 AND state <> 'removed'
+  AND ($2::bigint IS NULL OR revision = $2)
+`
+
+type NodeRemoveByForceParams struct {
+	ID       uuid.UUID
+	Revision *int64
+}
+
+// Its VMs have lost their placement in the same transaction, so nothing is taken
+// of it any more.
+func (q *Queries) NodeRemoveByForce(ctx context.Context, arg NodeRemoveByForceParams) (int64, error) {
+	result, err := q.db.Exec(ctx, nodeRemoveByForce, arg.ID, arg.Revision)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const nodeRenewed = `-- name: NodeRenewed :one
 UPDATE nodes SET certificate_expires_at = $1
 WHERE id = $2 AND state <> 'removed' AND key_hash = $3

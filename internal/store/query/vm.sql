@@ -104,3 +104,20 @@ WHERE i.vm_id = d.vm_id AND i.owner_epoch < (SELECT max(n.owner_epoch) FROM inst
 -- name: VMsHeldOn :many
 -- VMs of a node that a job holds.
 SELECT id FROM vms WHERE node_id = $1 AND job_id IS NOT NULL;
+
+-- name: VMsLose :many
+-- Every VM of a node that is gone for good loses its placement. The epoch rises,
+-- so that no late report and no late command of the old incarnation counts; what
+-- was observed stays as it was.
+WITH old AS (SELECT o.id FROM vms o WHERE o.node_id = @node_id::uuid ORDER BY o.id FOR UPDATE),
+lost AS (
+  UPDATE vms v SET node_id = NULL, reserved = false, owner_epoch = v.owner_epoch + 1,
+    lost_node_id = @node_id::uuid, lost_at = now()
+  FROM old WHERE v.id = old.id
+  RETURNING v.id, v.project_id, v.name, v.job_id),
+told AS (
+  INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
+  SELECT l.project_id, 'vm.updated', 'vm', l.id, l.name, l.job_id FROM lost l
+  RETURNING id)
+SELECT l.id, l.name, l.job_id, coalesce(j.state = 'needs_attention', false)::boolean AS attention
+FROM lost l LEFT JOIN jobs j ON j.id = l.job_id ORDER BY l.name;

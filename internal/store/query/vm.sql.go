@@ -396,6 +396,56 @@ func (q *Queries) VMsHeldOn(ctx context.Context, nodeID *uuid.UUID) ([]uuid.UUID
 	return items, nil
 }
 
+const vMsLose = `-- name: VMsLose :many
+WITH old AS (SELECT o.id FROM vms o WHERE o.node_id = $1::uuid ORDER BY o.id FOR UPDATE),
+lost AS (
+  UPDATE vms v SET node_id = NULL, reserved = false, owner_epoch = v.owner_epoch + 1,
+    lost_node_id = $1::uuid, lost_at = now()
+  FROM old WHERE v.id = old.id
+  RETURNING v.id, v.project_id, v.name, v.job_id),
+told AS (
+  INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
+  SELECT l.project_id, 'vm.updated', 'vm', l.id, l.name, l.job_id FROM lost l
+  RETURNING id)
+SELECT l.id, l.name, l.job_id, coalesce(j.state = 'needs_attention', false)::boolean AS attention
+FROM lost l LEFT JOIN jobs j ON j.id = l.job_id ORDER BY l.name
+`
+
+type VMsLoseRow struct {
+	ID        uuid.UUID
+	Name      string
+	JobID     *uuid.UUID
+	Attention bool
+}
+
+// Every VM of a node that is gone for good loses its placement. The epoch rises,
+// so that no late report and no late command of the old incarnation counts; what
+// was observed stays as it was.
+func (q *Queries) VMsLose(ctx context.Context, nodeID uuid.UUID) ([]VMsLoseRow, error) {
+	rows, err := q.db.Query(ctx, vMsLose, nodeID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []VMsLoseRow
+	for rows.Next() {
+		var i VMsLoseRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Name,
+			&i.JobID,
+			&i.Attention,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const volumeInsert = `-- name: VolumeInsert :exec
 INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id)
 VALUES ($1, $2, $3, $4, $5, $6)

@@ -43,6 +43,8 @@ const (
 	NoNodeFits       Code = "no_node_fits"
 	NotCancellable   Code = "not_cancellable"
 	ImageMismatch    Code = "image_mismatch"
+	// NodeRemoved: the node, or the one that had the VM's disks, is out of the cluster for good.
+	NodeRemoved Code = "node_removed"
 )
 
 // Something is broken or away; trying again may help.

@@ -1,0 +1,56 @@
+package flows
+
+import (
+	"context"
+	"time"
+
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/engine/workflow"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// How long a job that waits for a node sleeps between two looks. A node's hello,
+// and its removal by force, wake the job at once: the look is for what no one
+// tells, such as a session with another server than the one that looks.
+const (
+	lookForNode = 10 * time.Second
+	// lookAgain is for a node that reports and cannot be reached from here
+	lookAgain = time.Second
+)
+
+// away tells whether the VM's node does not report.
+func away(r *run, v vm.View) bool {
+	return v.Node != nil && !r.Env.Candidates.Reporting(v.Node.ID)
+}
+
+// awaitNode parks the job until the VM's node returns; what says what is done
+// then.
+func awaitNode(v vm.View, what string) error {
+	return workflow.Wait("node "+v.Node.Name+" does not report: "+what+
+		" when it returns, or lost when the node is removed by force", lookForNode)
+}
+
+// untilReached makes a step of vm.delete wait for the VM's node for as long as
+// it takes, instead of counting failures: a deletion that was accepted is never
+// given up because a host is away.
+func untilReached(do func(context.Context, *run) (any, error)) func(context.Context, *run) (any, error) {
+	return func(ctx context.Context, r *run) (any, error) {
+		out, err := do(ctx, r)
+		if !errs.Is(err, errs.NodeUnreachable) && !errs.Is(err, errs.Timeout) {
+			return out, err
+		}
+		v, failed := load(ctx, r)
+		switch {
+		case failed != nil:
+			return nil, failed
+		case v.Node == nil:
+			return do(ctx, r) // removed by force meanwhile
+		case away(r, v):
+			return nil, workflow.Wait("node "+v.Node.Name+" does not report: the VM is removed when it returns, or when the node is removed by force", lookForNode)
+		case errs.Is(err, errs.NodeUnreachable):
+			return nil, workflow.Wait("node "+v.Node.Name+" reports and cannot be reached from this server: the VM is removed when it can be", lookAgain)
+		default:
+			return nil, err
+		}
+	}
+}
