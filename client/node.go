@@ -3,7 +3,9 @@ package client
 import (
 	"context"
 	"iter"
+	"net/http"
 	"net/url"
+	"strconv"
 
 	"github.com/novacron/novacron/api"
 )
@@ -43,8 +45,18 @@ func (s Nodes) Uncordon(ctx context.Context, node string) (api.Node, error) {
 	return post[api.Node](ctx, s.c, nodePath(node)+"/uncordon", nil, nil)
 }
 
-// Remove takes a node out of the cluster for ever.
+// Remove takes a node out of the cluster for ever; one with VMs is refused.
 func (s Nodes) Remove(ctx context.Context, node string) error {
 	_, err := remove[struct{}](ctx, s.c, nodePath(node))
 	return err
+}
+
+// RemoveByForce takes a node that is gone for good out of the cluster, with the
+// VMs on it: the caller states that its host is off and stays off. The node must
+// still be at the revision, so that no more is lost than the caller has seen. One
+// that reports is refused.
+func (s Nodes) RemoveByForce(ctx context.Context, node string, revision int64) error {
+	r := request{method: http.MethodDelete, path: nodePath(node), query: url.Values{"force": {"true"}}, header: http.Header{}}
+	r.header.Set("If-Match", strconv.Quote(strconv.FormatInt(revision, 10)))
+	return s.c.do(ctx, r, &struct{}{})
 }

@@ -112,6 +112,10 @@ func nextCommand(cmd *cobra.Command, e *api.Error) string {
 		return "novacron node list -o wide"
 	case string(errs.RevisionMismatch):
 		return "the same command again: it was changed by someone else meanwhile"
+	case string(errs.NodeRemoved):
+		if noun := nounOf(cmd); noun == "vm" && cmd.Flags().NArg() > 0 {
+			return "novacron vm delete " + cmd.Flags().Arg(0)
+		}
 	case string(errs.InvalidState):
 		if noun := nounOf(cmd); noun == "vm" && cmd.Flags().NArg() > 0 {
 			return "novacron vm show " + cmd.Flags().Arg(0)

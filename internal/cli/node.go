@@ -178,21 +178,3 @@ func newNodeAction(a *app, verb, short string, act func(client.Nodes, context.Co
 	cmd.ValidArgsFunction = a.completeNodes
 	return cmd
 }
-
-func newNodeRemove(a *app) *cobra.Command {
-	cmd := leaf("remove NAME", "Take a node out of the cluster for ever", names("NAME"), func(cmd *cobra.Command, args []string) error {
-		c, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		if err := c.Nodes.Remove(cmd.Context(), args[0]); err != nil {
-			return err
-		}
-		if !a.printer().Format.ForPrograms() {
-			fmt.Fprintf(a.out, "node %s: removed\n", args[0])
-		}
-		return nil
-	})
-	cmd.ValidArgsFunction = a.completeNodes
-	return cmd
-}

@@ -179,6 +179,13 @@ func (a *agents) drop(node id.ID) {
 	}
 }
 
+// has tells whether a node has a session here.
+func (a *agents) has(node id.ID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.sessions[node] != nil
+}
+
 // connected lists the nodes with a session here.
 func (a *agents) connected() []id.ID {
 	a.mu.Lock()
@@ -207,8 +214,9 @@ func (a *agents) Call(ctx context.Context, node id.ID, cmd nodelink.Command, rep
 // bulk hands a dialled-back connection to whoever waits for its ticket, and
 // returns when that is done with it.
 func (a *agents) bulk(ctx context.Context, conn *tls.Conn) {
-	if _, _, err := peerNode(conn); err != nil {
-		return
+	node, _, err := peerNode(conn)
+	if err != nil || !a.has(node) {
+		return // a node that was removed has no session, whatever its certificate says
 	}
 	_ = conn.SetReadDeadline(a.clock.Now().Add(joinTimeout))
 	r := bufio.NewReaderSize(conn, 128)

@@ -23,10 +23,12 @@ func (s *Server) nodeRoutes() []Route {
 		handle(Route{Method: "GET", Path: "/api/v1/nodes/{node}", ID: "getNode", Summary: "Read a node", Need: read}, s.getNode),
 		handle(Route{Method: "POST", Path: "/api/v1/nodes/{node}/cordon", ID: "cordonNode", Summary: "Give a node no new VMs", Need: update}, s.setNode(node.Cordoned)),
 		handle(Route{Method: "POST", Path: "/api/v1/nodes/{node}/uncordon", ID: "uncordonNode", Summary: "Give a node new VMs again", Need: update}, s.setNode(node.Active)),
-		handle(Route{Method: "DELETE", Path: "/api/v1/nodes/{node}", ID: "removeNode", Summary: "Remove a node that has no VMs", Need: auth.Need{Resource: auth.NodeRes, Action: auth.Delete}, Status: http.StatusNoContent}, s.removeNode),
+		handle(Route{Method: "DELETE", Path: "/api/v1/nodes/{node}", ID: "removeNode", Summary: "Remove a node", Need: auth.Need{Resource: auth.NodeRes, Action: auth.Delete}, Status: http.StatusNoContent, Query: []Param{forceParam}}, s.removeNode),
 		handle(Route{Method: "POST", Path: "/api/v1/node-tokens", ID: "createNodeToken", Summary: "Make a single-use token with which a host joins", Need: auth.Need{Resource: auth.NodeRes, Action: auth.Create}, Status: http.StatusCreated}, s.nodeToken),
 	}
 }
+
+var forceParam = Param{"force", "true states that the node's host is off for good: it is removed with the VMs on it, which can only be deleted then. Refused while the node reports. Without it, a node with VMs is refused."}
 
 func (s *Server) listNodes(ctx context.Context, r *Request, _ none) (reply[api.List[api.Node]], error) {
 	p, err := s.pages.read(r, "nodes")
@@ -58,11 +60,33 @@ func (s *Server) removeNode(ctx context.Context, r *Request, _ none) (reply[none
 	if err != nil {
 		return reply[none]{}, err
 	}
-	n, err := s.control.SetNode(ctx, r.Caller, r.Arg("node"), node.Removed, revision)
+	force, err := boolParam(r, "force")
+	if err != nil {
+		return reply[none]{}, err
+	}
+	var n node.Node
+	if force {
+		n, err = s.control.RemoveNodeByForce(ctx, r.Caller, r.Arg("node"), revision)
+	} else {
+		n, err = s.control.SetNode(ctx, r.Caller, r.Arg("node"), node.Removed, revision)
+	}
 	if err == nil {
 		s.agents.drop(n.ID)
 	}
 	return reply[none]{}, err
+}
+
+// boolParam reads a query parameter that is true, false or absent.
+func boolParam(r *Request, name string) (bool, error) {
+	switch got := r.URL.Query().Get(name); got {
+	case "true":
+		return true, nil
+	case "", "false":
+		return false, nil
+	default:
+		return false, errs.New(errs.InvalidField, "%s is true or false", name).
+			At(errs.Field{Pointer: name, Message: "is neither true nor false", Got: got})
+	}
 }
 
 func (s *Server) nodeToken(ctx context.Context, r *Request, _ none) (reply[api.NodeToken], error) {

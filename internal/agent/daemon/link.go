@@ -24,6 +24,9 @@ const (
 	backoffFirst = 100 * time.Millisecond
 	backoffLast  = 2 * time.Second
 	dialTimeout  = 5 * time.Second
+	// removedWait is for a node that was removed: only a mistake that is put right
+	// by other means could make it welcome again
+	removedWait = time.Minute
 )
 
 // links keeps a session with every server the node knows.
@@ -43,6 +46,18 @@ type links struct {
 	// up is closed when the first session was welcomed.
 	up     chan struct{}
 	upOnce sync.Once
+	// told that the node was removed
+	removedOnce sync.Once
+}
+
+// removed tells, once, what to do with a node that is out of the cluster. Its
+// guests are left alone: they may be all that is left of somebody's work.
+func (l *links) removed() {
+	l.removedOnce.Do(func() {
+		l.log.Error("this node was removed from the cluster: no server takes it back. Its guests go on running, and nobody manages them. "+
+			"Save what you need from them; then stop this agent with SIGINT, which shuts them down, empty its folder, and join it anew with a token of 'novacron node token'",
+			"node", l.who.state.Name)
+	})
 }
 
 // run dials every known server until ctx ends, and those told of besides.
@@ -101,6 +116,10 @@ func (l *links) keep(ctx context.Context, addr string) {
 		}
 		if ctx.Err() != nil || l.letGo(addr) {
 			return
+		}
+		if errs.Is(err, errs.NodeRemoved) {
+			l.removed()
+			wait, told = removedWait, true
 		}
 		if !told { // once per absence: it is dialled for as long as it takes
 			l.log.Warn("there is no session with a server; dialling until there is", "server", addr, "err", err)
