@@ -240,7 +240,11 @@ func nodeConn(t *testing.T) (server *tls.Conn, client net.Conn) {
 // A node that sends no ticket but bytes without an end is not listened to.
 func TestBulkReadsOneTicket(t *testing.T) {
 	server, client := nodeConn(t)
-	a := &agents{tickets: newTickets(clock.NewFake()), clock: clock.System{}, log: slog.New(slog.DiscardHandler)}
+	node, _, err := peerNode(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &agents{tickets: newTickets(clock.NewFake()), clock: clock.System{}, log: slog.New(slog.DiscardHandler), sessions: map[id.ID]*session{node: {node: node}}}
 	done := make(chan struct{})
 	go func() { a.bulk(t.Context(), server); close(done) }()
 	go func() { _, _ = client.Write([]byte(strings.Repeat("x", 4096))) }() // until the connection is closed

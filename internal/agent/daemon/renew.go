@@ -35,6 +35,9 @@ func (l *links) renewals(ctx context.Context) {
 			switch {
 			case err == nil:
 				wait, retry = renewLook, renewRetry // also where the servers' clock is far behind
+			case errs.Is(err, errs.NodeRemoved):
+				l.removed()
+				wait = renewLook
 			case errs.Is(err, errs.Forbidden):
 				l.log.Error("the cluster does not renew this node's certificate; its guests run on", "err", err)
 				wait = renewLook
@@ -69,7 +72,7 @@ func (l *links) renew(ctx context.Context) error {
 			}
 			return err
 		}
-		if errs.Is(err, errs.Forbidden) {
+		if errs.Is(err, errs.Forbidden) || errs.Is(err, errs.NodeRemoved) {
 			return err // every server would say so
 		}
 		failures = append(failures, err)
