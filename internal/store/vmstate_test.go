@@ -28,8 +28,12 @@ func (b *bench) anyRows(r *rand.Rand, n int, nodes []id.ID) {
 	for i := range n {
 		v := id.New()
 		epoch := r.IntN(4)
-		var node, job *id.ID
-		if r.IntN(5) > 0 {
+		var node, lost, job *id.ID
+		switch r.IntN(5) {
+		case 0:
+		case 1:
+			lost = &nodes[r.IntN(len(nodes))]
+		default:
 			node = &nodes[r.IntN(len(nodes))]
 		}
 		if r.IntN(3) > 0 {
@@ -44,10 +48,11 @@ func (b *bench) anyRows(r *rand.Rand, n int, nodes []id.ID) {
 				j, b.project, pick(r, append(vm.JobKinds(), "vm.other")...), v, state)
 		}
 		batch.Queue(`INSERT INTO vms (id, project_id, name, cpus, memory_bytes, power, node_id, owner_epoch, deleting, job_id,
-			failure_code, failure_message, failed_at)
+			failure_code, failure_message, failed_at, lost_node_id, lost_at)
 			VALUES ($1, $2, $3, 1, 1073741824, $4::text::vm_power, $5, $6, $7, $8,
-			CASE WHEN $9::bool THEN 'x' END, CASE WHEN $9::bool THEN 'why' END, CASE WHEN $9::bool THEN now() END)`,
-			v, b.project, fmt.Sprintf("vm-%05d", i), pick(r, "on", "off"), node, epoch, r.IntN(8) == 0, job, r.IntN(3) == 0)
+			CASE WHEN $9::bool THEN 'x' END, CASE WHEN $9::bool THEN 'why' END, CASE WHEN $9::bool THEN now() END,
+			$10::uuid, CASE WHEN $10::uuid IS NOT NULL THEN now() END)`,
+			v, b.project, fmt.Sprintf("vm-%05d", i), pick(r, "on", "off"), node, epoch, r.IntN(8) == 0, job, r.IntN(3) == 0, lost)
 		// incarnations of before, of now, and of a future the database has forgotten
 		for e := range 5 {
 			if e > 0 && r.IntN(3) == 0 {
