@@ -25,7 +25,7 @@ const (
 	backoffLast  = 2 * time.Second
 	dialTimeout  = 5 * time.Second
 	// removedWait is for a node that was removed: only a mistake that is put right
-	// by other means could make it welcome again
+	// by other means could make it welcome again.
 	removedWait = time.Minute
 )
 

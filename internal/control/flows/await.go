@@ -14,7 +14,7 @@ import (
 // tells, such as a session with another server than the one that looks.
 const (
 	lookForNode = 10 * time.Second
-	// lookAgain is for a node that reports and cannot be reached from here
+	// lookAgain is for a node that reports and cannot be reached from here.
 	lookAgain = time.Second
 )
 

@@ -24,7 +24,9 @@
 //
 // unknown covers any state of a VM whose node does not report: the last
 // observation stands beneath it, untouched, until the node reports again or
-// fencing proves it gone.
+// fencing proves it gone: an operator who removes the node by force states that
+// its host is off. The VM is then lost with its disks: failed, and good for
+// deletion only.
 //
 // # Epochs
 //
