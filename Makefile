@@ -72,7 +72,7 @@ fmt: ## Format the Go sources
 	$(GOFUMPT) -w $(GO_FILES)
 
 lint: ## Check formatting, Go sources and shell scripts
-	$(LINT) run ./...
+	$(LINT) run --allow-parallel-runners ./...
 	@if command -v shellcheck >/dev/null; then \
 	    shellcheck -x $(SHELL_FILES) && shellcheck -s sh scripts/guest/{init,rc,udhcpc,poweroff}; \
 	else echo 'make lint: shellcheck is not installed, the scripts were not read'; fi

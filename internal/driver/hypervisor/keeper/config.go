@@ -27,11 +27,11 @@ const (
 
 	specFD = 5
 
-	// lockFD is where a keeper finds the lock of its record folder, already held.
-	lockFD = 3
+	// lineFD is where a keeper finds the line to whoever started it.
+	lineFD = 3
 )
 
-// Config is what a keeper is told, on its standard input.
+// Config is what a keeper is told.
 type Config struct {
 	// Dir is the VM's record folder.
 	Dir string `json:"dir"`

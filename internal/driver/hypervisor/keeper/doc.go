@@ -18,9 +18,10 @@
 //
 // # Order of a start
 //
-//  1. the agent locks the folder and starts the keeper, which inherits the lock;
-//     the keeper makes the sockets
-//  2. start keeper-exec, which waits
+//  1. a keeper is started, ahead of its use where it can be (Spare); it starts
+//     keeper-exec; both wait
+//  2. the agent locks the VM's folder and tells the keeper which guest it is for,
+//     handing it the lock; the keeper makes the sockets
 //  3. write proc.json: both processes, by pid, start time and boot; flushed
 //  4. tell keeper-exec what to become; it confines itself and execs
 //  5. attach to the serial console; report to the agent
@@ -32,7 +33,7 @@
 //
 // # Crash
 //
-//   - The agent dies: nothing happens here. A keeper that was still starting goes
+//   - The agent dies: a spare ends. Otherwise nothing happens here. A keeper that was still starting goes
 //     on to step 5 and waits; the guest does not execute until an agent says so.
 //   - The keeper dies: the guest goes on. Its console is no longer drained, and
 //     the hypervisor, seeing nobody attached, drops the output instead of

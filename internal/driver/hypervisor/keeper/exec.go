@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"os"
@@ -22,15 +21,20 @@ const (
 // ExecMain is the second stage; the program calls it first of all when its first
 // argument is ExecFace. It returns only if it could not become the hypervisor.
 func ExecMain([]string) int {
+	line, err := openHandoff(specFD)
+	if err != nil {
+		return exitNoSpec
+	}
 	var spec Exec
-	pipe := os.NewFile(specFD, "spec")
-	if pipe == nil {
+	files, err := line.receive(&spec, 2)
+	if err != nil {
 		return exitNoSpec
 	}
-	if err := json.NewDecoder(pipe).Decode(&spec); err != nil {
-		return exitNoSpec
+	for i, fd := range []int{ControlFD, SerialFD} {
+		if err := unix.Dup3(int(files[i].Fd()), fd, 0); err != nil {
+			return exitNoSpec
+		}
 	}
-	_ = pipe.Close()
 	fmt.Fprintln(os.Stderr, "keeper-exec:", confineAndExec(spec))
 	return exitConfine
 }

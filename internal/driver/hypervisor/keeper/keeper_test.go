@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -33,9 +34,6 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case keeper.Face:
-			if os.Args[2] == "stuck" {
-				_ = unix.Pause()
-			}
 			os.Exit(keeper.Main(os.Args[2:]))
 		case keeper.ExecFace:
 			os.Exit(keeper.ExecMain(os.Args[2:]))
@@ -484,10 +482,14 @@ func TestSecondKeeperIsRefused(t *testing.T) {
 // already, and ends with the patience of whoever started it.
 func TestFolderIsTakenFromTheFirstMoment(t *testing.T) {
 	b := newBench(t, "echo")
+	stuck := filepath.Join(hypertest.ShortDir(t), "stuck")
+	if err := os.WriteFile(stuck, []byte("#!/bin/sh\nexec sleep 1000\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(b.ctx)
 	failed := make(chan error, 1)
 	go func() {
-		_, err := keeper.Start(ctx, b.cfg.Exec.Path, "stuck", b.cfg)
+		_, err := keeper.Start(ctx, stuck, "test", b.cfg)
 		failed <- err
 	}()
 	for on := false; !on; {
@@ -510,20 +512,127 @@ func TestFolderIsTakenFromTheFirstMoment(t *testing.T) {
 
 // A child that was never told what to become ends with its keeper.
 func TestNothingRunsUnrecorded(t *testing.T) {
-	r, w, err := os.Pipe()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	theirs := os.NewFile(uintptr(fds[1]), "theirs")
 	cmd := exec.Command("/proc/self/exe", keeper.ExecFace)
-	cmd.ExtraFiles = []*os.File{os.Stdin, os.Stdin, r}
+	cmd.ExtraFiles = []*os.File{os.Stdin, os.Stdin, theirs}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	_ = r.Close()
-	_ = w.Close() // the keeper dies
+	_ = theirs.Close()
+	_ = unix.Close(fds[0]) // the keeper dies
 	err = cmd.Wait()
 	var ended *exec.ExitError
 	if !errors.As(err, &ended) || ended.ExitCode() != 125 {
 		t.Fatalf("ended with %v, want exit code 125", err)
+	}
+}
+
+// spare starts one and names its two processes.
+func spare(t *testing.T) (*keeper.Spare, []process.Identity) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := append(children(t, self, keeper.Face), children(t, self, keeper.ExecFace)...)
+	s, err := keeper.NewSpare(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		var both []process.Identity
+		for _, face := range []string{keeper.Face, keeper.ExecFace} {
+			for _, pid := range children(t, self, face) {
+				i, err := process.Identify(pid)
+				if err == nil && !slices.Contains(before, pid) {
+					both = append(both, i)
+				}
+			}
+		}
+		if len(both) == 2 {
+			return s, both
+		}
+		if (clock.System{}).Sleep(ctx, 5*time.Millisecond) != nil {
+			t.Fatalf("%d processes, want 2", len(both))
+		}
+	}
+}
+
+// children finds the processes of a program by their first argument.
+func children(t *testing.T, program, face string) (pids []int) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range all {
+		b, err := os.ReadFile(f)
+		words := strings.Split(string(b), "\x00")
+		if err != nil || len(words) < 2 || words[1] != face {
+			continue
+		}
+		dir := filepath.Dir(f)
+		if exe, err := os.Readlink(dir + "/exe"); err != nil || exe != program {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// A spare that is not used ends with whoever started it, and its second stage
+// with it.
+func TestUnusedSpareEnds(t *testing.T) {
+	s, both := spare(t)
+	s.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for _, i := range both {
+		for i.Alive() {
+			if (clock.System{}).Sleep(ctx, 5*time.Millisecond) != nil {
+				t.Fatalf("process %d of an unused spare still runs", i.PID)
+			}
+		}
+	}
+}
+
+// A spare becomes the keeper of the guest it is told of, under that guest's name;
+// one that has ended says so, and has done nothing.
+func TestSpareBecomesAKeeper(t *testing.T) {
+	const vm = "01a202e0-0717-72ea-be94-af3d0814258d"
+	b := newBench(t, "echo")
+	s, both := spare(t)
+	var err error
+	if b.proc, err = s.Start(b.ctx, vm, b.cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.end(b.proc.Hypervisor); b.end(b.proc.Keeper) })
+	if b.proc.Keeper != both[0] || b.proc.Hypervisor != both[1] {
+		t.Errorf("%+v is not the spare %+v", b.proc, both)
+	}
+	if line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", b.proc.Keeper.PID)); err != nil || !strings.Contains(string(line), keeper.Face+"\x00"+vm+"\x00") {
+		t.Errorf("the keeper's command line is %q, %v", line, err)
+	}
+	if _, err := s.Start(b.ctx, vm, b.cfg); err == nil {
+		t.Error("a spare was used twice")
+	}
+
+	dead, both := spare(t)
+	b.end(both[0])
+	other := newBench(t, "echo")
+	if _, err := dead.Start(other.ctx, vm, other.cfg); !errors.Is(err, keeper.ErrGone) {
+		t.Errorf("a spare that has ended: %v", err)
+	}
+	if on, err := keeper.Running(other.root); err != nil || on {
+		t.Errorf("its folder is taken: %v, %v", on, err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -19,16 +20,29 @@ import (
 )
 
 // Main is the keeper process; the program calls it first of all when its first
-// argument is Face. The rest of args is a title for people who look at a list of
-// processes. It returns the exit code.
-func Main([]string) int {
+// argument is Face. The one argument that follows is room for a title, for people
+// who look at a list of processes. It returns the exit code.
+func Main(args []string) int {
 	debug.SetGCPercent(25)
 	ignoreSignals()
 	unix.Umask(0o077)
-	unix.CloseOnExec(lockFD) // held for this process's life, and by it alone
+	line, err := openHandoff(lineFD)
+	if err != nil {
+		return 1
+	}
 	k := &keeper{clock: clock.System{}}
-	err := json.NewDecoder(os.Stdin).Decode(&k.cfg)
-	if err == nil {
+	spawned := k.spawn() // both are ready before anybody asks
+	var told told
+	files, err := line.receive(&told, 2)
+	if err != nil {
+		k.abort() // whoever started us is gone, or did not need us
+		return 1
+	}
+	k.cfg, k.lock = told.Config, files[0] // held for this process's life
+	_ = unix.Dup3(int(files[1].Fd()), 2, 0)
+	_ = files[1].Close()
+	retitle(args, told.Title)
+	if err = spawned; err == nil {
 		err = k.start()
 	}
 	r := report{Proc: k.proc}
@@ -37,9 +51,9 @@ func Main([]string) int {
 	}
 	// An agent that is gone does not read this; the guest is kept all the same.
 	if b, err := json.Marshal(r); err == nil {
-		_, _ = os.Stdout.Write(append(b, '\n'))
+		_, _ = line.c.Write(append(b, '\n'))
 	}
-	detach()
+	line.close()
 	if err != nil {
 		k.abort()
 		return 1
@@ -49,6 +63,19 @@ func Main([]string) int {
 		return 1
 	}
 	return 0
+}
+
+// retitle writes over the argument that keeps room for it: the memory that the
+// kernel shows of a process.
+func retitle(args []string, title string) {
+	if len(args) == 0 || title == "" {
+		return
+	}
+	room := unsafe.Slice(unsafe.StringData(args[0]), len(args[0]))
+	n := copy(room, title)
+	for ; n < len(room); n++ {
+		room[n] = ' '
+	}
 }
 
 // ignoreSignals lets what is meant for a group of processes pass. Handlers are
@@ -62,27 +89,18 @@ func ignoreSignals() {
 	}()
 }
 
-// detach lets go of the agent's pipes.
-func detach() {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return
-	}
-	defer func() { _ = null.Close() }()
-	for _, fd := range []int{0, 1} {
-		_ = unix.Dup3(int(null.Fd()), fd, 0)
-	}
-}
-
 // keeper is the state of the process.
 type keeper struct {
 	cfg   Config
 	clock clock.Clock
+	lock  *os.File
 	root  *os.Root
 	proc  Proc
 	child *exec.Cmd
-	said  *tail
-	con   *console
+	// tell is the way to the child until it is the hypervisor
+	tell handoff
+	said *tail
+	con  *console
 }
 
 func (k *keeper) start() error {
@@ -110,7 +128,7 @@ func (k *keeper) start() error {
 	if k.con, err = newConsole(k.root, own, k.cfg.LogBytes, k.clock); err != nil {
 		return err
 	}
-	if err := k.spawn(control, serial); err != nil {
+	if err := k.become(control, serial); err != nil {
 		return err
 	}
 	if err := k.con.attach(k.cfg.Serial); err != nil {
@@ -134,15 +152,39 @@ func listen(path string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// spawn starts the child, writes down who it is, and only then lets it become the
+// spawn starts the child, which waits to be told what to become.
+func (k *keeper) spawn() error {
+	tell, theirs, err := newHandoff()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = theirs.Close() }()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = null.Close() }()
+	k.said = &tail{keep: 4 << 10}
+	// The program this keeper was started from, even if its file was replaced or
+	// removed by an upgrade since.
+	cmd := exec.Command("/proc/self/exe", ExecFace) //nolint:noctx // it ends when its guest does
+	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=1"}
+	cmd.Stderr = k.said
+	cmd.ExtraFiles = []*os.File{null, null, theirs} // the first two keep places
+	if err := cmd.Start(); err != nil {
+		tell.close()
+		return fmt.Errorf("start the hypervisor's process: %w", err)
+	}
+	k.child, k.tell = cmd, tell
+	return nil
+}
+
+// become writes down who the child is, and only then lets it become the
 // hypervisor.
-func (k *keeper) spawn(control, serial *net.UnixListener) error {
-	files := make([]*os.File, 0, 3)
-	defer func() {
-		for _, f := range files {
-			_ = f.Close()
-		}
-	}()
+func (k *keeper) become(control, serial *net.UnixListener) error {
+	defer k.tell.close()
+	var files []*os.File
+	defer func() { closeAll(files) }()
 	for _, l := range []*net.UnixListener{control, serial} {
 		f, err := l.File()
 		if err != nil {
@@ -150,25 +192,10 @@ func (k *keeper) spawn(control, serial *net.UnixListener) error {
 		}
 		files = append(files, f)
 	}
-	spec, tell, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	files = append(files, spec)
-	defer func() { _ = tell.Close() }()
-	k.said = &tail{keep: 4 << 10}
-	// The program this keeper was started from, even if its file was replaced or
-	// removed by an upgrade since.
-	k.child = exec.Command("/proc/self/exe", ExecFace) //nolint:noctx // it ends when its guest does
-	k.child.Dir, k.child.Env = "/", []string{"GOMAXPROCS=1"}
-	k.child.Stderr, k.child.ExtraFiles = k.said, files
-	if err := k.child.Start(); err != nil {
-		return fmt.Errorf("start the hypervisor's process: %w", err)
-	}
 	if err := k.record(); err != nil {
 		return fmt.Errorf("write down the processes: %w", err)
 	}
-	if err := json.NewEncoder(tell).Encode(k.cfg.Exec); err != nil {
+	if err := k.tell.send(k.cfg.Exec, files...); err != nil {
 		return fmt.Errorf("tell the hypervisor's process: %w", err)
 	}
 	return nil
@@ -188,7 +215,7 @@ func (k *keeper) record() error {
 
 // abort ends what a failed start has begun.
 func (k *keeper) abort() {
-	if k.child != nil && k.child.Process != nil {
+	if k.child != nil {
 		_ = k.child.Process.Kill()
 		_ = k.child.Wait()
 	}

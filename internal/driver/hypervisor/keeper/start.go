@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -18,59 +18,104 @@ import (
 // stderrFile holds what a keeper says when it breaks.
 const stderrFile = "keeper.err"
 
-// Start runs a keeper from the program at binary and returns when it reports
-// that the hypervisor was started and is written down. What the hypervisor then
-// does is to be asked from itself.
+// titleRoom is the place that a spare keeps for its title: a VM's id.
+const titleRoom = "------------------------------------"
+
+// ErrGone says that a spare had ended before it was told anything.
+var ErrGone = errors.New("keeper: the spare has ended")
+
+// Spare is a keeper that was started ahead of its guest, with its second stage:
+// both wait to be told. Starting two programs takes longer than everything else
+// that precedes a hypervisor's exec. One that is never used ends with Close, and
+// with the process that started it.
+type Spare struct {
+	cmd    *exec.Cmd
+	line   handoff
+	reaped chan struct{}
+	once   sync.Once
+}
+
+// NewSpare starts a keeper from the program at binary.
+func NewSpare(binary string) (*Spare, error) {
+	line, theirs, err := newHandoff()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = theirs.Close() }()
+	cmd := exec.Command(binary, Face, titleRoom) //nolint:noctx // it outlives us; Close and a failed Start kill it
+	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=2", "GOTRACEBACK=single"}
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		line.close()
+		return nil, fmt.Errorf("start the keeper: %w", err)
+	}
+	s := &Spare{cmd: cmd, line: line, reaped: make(chan struct{})}
+	go func() { // whenever it ends; its exit says nothing
+		_ = cmd.Wait()
+		close(s.reaped)
+	}()
+	return s, nil
+}
+
+// Close ends a spare that was not used.
+func (s *Spare) Close() { s.once.Do(s.line.close) }
+
+// told is what travels to a keeper, with its lock and its standard error.
+type told struct {
+	Title  string `json:"title"`
+	Config Config `json:"config"`
+}
+
+// Start makes the spare the keeper of a guest and returns when it reports that
+// the hypervisor was started and is written down. What the hypervisor then does
+// is to be asked from itself. The spare is used up, whatever comes of it; ErrGone
+// means that nothing did.
 //
 // When ctx ends first, the keeper is killed. A hypervisor may have been started by
 // then, if proc.json says so.
-func Start(ctx context.Context, binary, title string, c Config) (Proc, error) {
-	in, err := json.Marshal(c)
-	if err != nil {
-		return Proc{}, err
-	}
+func (s *Spare) Start(ctx context.Context, title string, c Config) (Proc, error) {
+	defer s.Close()
 	lock, err := takeLock(filepath.Join(c.Dir, LockFile))
 	if err != nil {
 		return Proc{}, err
 	}
+	// held here until the keeper has reported: it has its own copy by then, or is
+	// gone
 	defer func() { _ = lock.Close() }()
 	stderr, err := os.OpenFile(filepath.Join(c.Dir, stderrFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return Proc{}, err
 	}
 	defer func() { _ = stderr.Close() }()
-	r, w, err := os.Pipe()
-	if err != nil {
-		return Proc{}, err
+	stop := context.AfterFunc(ctx, func() { _ = s.cmd.Process.Kill() })
+	if err := s.line.send(told{title, c}, lock, stderr); err != nil {
+		if !stop() {
+			<-s.reaped
+			return Proc{}, ctx.Err()
+		}
+		return Proc{}, errors.Join(ErrGone, err)
 	}
-	defer func() { _ = r.Close() }()
-	cmd := exec.Command(binary, Face, title) //nolint:noctx // it outlives us; a failed start kills it below
-	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=2", "GOTRACEBACK=single"}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), w, stderr
-	cmd.ExtraFiles = []*os.File{lock}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = cmd.Start()
-	_ = w.Close()
-	if err != nil {
-		return Proc{}, fmt.Errorf("start the keeper: %w", err)
-	}
-	reaped := make(chan struct{})
-	go func() { // whenever it ends; its exit says nothing
-		_ = cmd.Wait()
-		close(reaped)
-	}()
-	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
-	p, err := readReport(ctx, r)
+	p, err := readReport(ctx, s.line.c)
 	if !stop() {
-		<-reaped
+		<-s.reaped
 		return Proc{}, ctx.Err()
 	}
 	return p, err
 }
 
-// takeLock takes the lock of a record folder for a keeper that is about to be
-// started and inherits it: the lock belongs to the open file. So there is no moment between the start of a keeper
-// and its end at which the folder looks free.
+// Start starts a keeper from the program at binary for one guest; see Spare.Start.
+func Start(ctx context.Context, binary, title string, c Config) (Proc, error) {
+	s, err := NewSpare(binary)
+	if err != nil {
+		return Proc{}, err
+	}
+	return s.Start(ctx, title, c)
+}
+
+// takeLock takes the lock of a record folder for a keeper that is handed a copy of
+// it: the lock belongs to the open file. So there is no moment between the start
+// of a guest and the end of its keeper at which the folder looks free.
 func takeLock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

@@ -32,6 +32,7 @@ type Driver struct {
 	vms     *os.Root // DataDir/vms
 	cgroups *cgroup.Tree
 	users   *uids.Pool // nil when not root
+	spares  *spares
 
 	// life ends with Close, and with it everything in the background.
 	life context.Context
@@ -72,6 +73,8 @@ func New(opt Options) (*Driver, error) {
 		_ = d.Close()
 		return nil, err
 	}
+	d.spares = newSpares(opt.Program, d.users)
+	d.work.Go(func() { d.spares.run(d.life) })
 	return d, nil
 }
 

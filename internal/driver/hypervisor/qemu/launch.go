@@ -122,6 +122,7 @@ func (d *Driver) launch(ctx context.Context, m contract.Machine, host hostRecord
 		old.letGo()
 		d.forget(m.VM)
 	}
+	defer d.spares.refill()
 	g := d.newGuest(machineRecord{Machine: m, Type: host.Machine, Accel: host.Accel, At: d.opt.Clock.Now()})
 	err := d.start(ctx, g)
 	if err == nil {
@@ -166,7 +167,7 @@ func (d *Driver) start(ctx context.Context, g *guest) error {
 	if err != nil {
 		return err
 	}
-	p, err := keeper.Start(ctx, d.opt.Program, g.ref.VM.String(), cfg)
+	p, err := d.startKeeper(ctx, g, cfg)
 	if err != nil {
 		return fmt.Errorf("start the keeper: %w", err)
 	}

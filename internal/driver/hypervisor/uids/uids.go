@@ -16,9 +16,12 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io/fs"
+	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -37,6 +40,13 @@ type Pool struct {
 	dir   string
 	ids   Range
 	inUse func(uid int) bool // whether a process runs under it
+
+	mu sync.Mutex
+	// known is who had claims when the folder was read, and what was done since; an
+	// owner is claimed for by one pool at a time. nil until it was read.
+	known map[string]int
+	// scouted was found to be free, or is 0.
+	scouted int
 }
 
 // Open makes a pool on a host-wide folder.
@@ -82,7 +92,9 @@ func (p *Pool) Claim(owner string) (uid int, err error) {
 		if uid = p.held(root, owner); uid != 0 {
 			return nil
 		}
-		uid, err = p.take(root, owner)
+		if uid, err = p.take(root, owner); err == nil {
+			p.note(owner, uid)
+		}
 		return err
 	})
 	return uid, err
@@ -90,27 +102,91 @@ func (p *Pool) Claim(owner string) (uid int, err error) {
 
 // held gives the uid that the owner has already, or 0.
 func (p *Pool) held(root *os.Root, owner string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known == nil {
+		p.known = map[string]int{}
+		for uid, who := range claims(root) {
+			if p.ids.has(uid) {
+				p.known[who] = uid
+			}
+		}
+	}
+	uid := p.known[owner]
+	if uid == 0 {
+		return 0
+	}
+	if b, err := root.ReadFile(strconv.Itoa(uid)); err != nil || string(b) != owner {
+		delete(p.known, owner)
+		return 0
+	}
+	return uid
+}
+
+// claims reads who has which uid.
+func claims(root *os.Root) map[int]string {
+	out := map[int]string{}
 	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
-		return 0
+		return out
 	}
 	for _, e := range entries {
 		uid, err := strconv.Atoi(e.Name())
-		if err != nil || !p.ids.has(uid) {
+		if err != nil {
 			continue
 		}
-		if b, err := root.ReadFile(e.Name()); err == nil && string(b) == owner {
-			return uid
+		if b, err := root.ReadFile(e.Name()); err == nil {
+			out[uid] = string(b)
 		}
 	}
-	return 0
+	return out
+}
+
+// Scout looks for a uid that is free, so that the next Claim need not: looking
+// through all processes of a busy host takes longer than anything else of it.
+func (p *Pool) Scout() {
+	uid := p.ids.First + rand.IntN(p.ids.Count) //nolint:gosec // any one will do
+	_, err := os.Stat(filepath.Join(p.dir, strconv.Itoa(uid)))
+	if !errors.Is(err, fs.ErrNotExist) || p.inUse(uid) {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.scouted = uid
+}
+
+func (p *Pool) takeScouted() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	uid := p.scouted
+	p.scouted = 0
+	return uid
+}
+
+func (p *Pool) note(owner string, uid int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if uid == 0 {
+		delete(p.known, owner)
+		return
+	}
+	p.known[owner] = uid
 }
 
 func (r Range) has(uid int) bool { return uid >= r.First && uid < r.First+r.Count }
 
-// take finds a free uid, beginning where the owner's name hashes to, so that a
-// uid that was just freed is not the next one given.
+// take finds a free uid: the scouted one, else beginning where the owner's name
+// hashes to, so that a uid that was just freed is not the next one given.
 func (p *Pool) take(root *os.Root, owner string) (int, error) {
+	if uid := p.takeScouted(); uid != 0 {
+		err := write(root, uid, owner)
+		if err == nil {
+			return uid, nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return 0, err
+		}
+	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(owner))
 	at := int(h.Sum32()) % p.ids.Count
@@ -141,18 +217,23 @@ func (p *Pool) try(root *os.Root, uid int, owner string) (bool, error) {
 			return false, err
 		}
 	}
+	err = write(root, uid, owner)
+	return err == nil, err
+}
+
+// write makes a claim, which must not be there.
+func write(root *os.Root, uid int, owner string) error {
+	name := strconv.Itoa(uid)
 	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return false, err
+		return err
 	}
 	_, err = f.WriteString(owner)
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
+	if err := errors.Join(err, f.Close()); err != nil {
 		_ = root.Remove(name)
+		return err
 	}
-	return err == nil, err
+	return nil
 }
 
 // abandoned tells whether a claim's owner is gone. A claim that names nobody was
@@ -176,6 +257,7 @@ func (p *Pool) Release(owner string) error {
 		if uid == 0 {
 			return nil
 		}
+		p.note(owner, 0)
 		return root.Remove(strconv.Itoa(uid))
 	})
 }
@@ -199,21 +281,9 @@ func (p *Pool) LentToOther(uid int, owner string) (lent bool, err error) {
 
 // Owners lists who has claims, by uid.
 func (p *Pool) Owners() (map[int]string, error) {
-	out := map[int]string{}
+	var out map[int]string
 	err := p.locked(func(root *os.Root) error {
-		entries, err := fs.ReadDir(root.FS(), ".")
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
-			uid, err := strconv.Atoi(e.Name())
-			if err != nil {
-				continue
-			}
-			if b, err := root.ReadFile(e.Name()); err == nil {
-				out[uid] = string(b)
-			}
-		}
+		out = claims(root)
 		return nil
 	})
 	return out, err

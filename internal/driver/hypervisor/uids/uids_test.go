@@ -133,6 +133,48 @@ func TestHalfMadeClaimIsTakenBack(t *testing.T) {
 	claim(t, p, owner(t))
 }
 
+// A scouted uid is the next one given, once, unless somebody took it meanwhile.
+func TestScout(t *testing.T) {
+	dir := t.TempDir()
+	p, other := pool(t, dir, 2), pool(t, dir, 2)
+	looked := 0
+	p.inUse = func(int) bool { looked++; return false }
+	for p.scouted == 0 {
+		p.Scout()
+	}
+	want := p.scouted
+	looked = 0
+	if got := claim(t, p, owner(t)); got != want || looked != 0 {
+		t.Errorf("got %d after %d looks, want the scouted %d after none", got, looked, want)
+	}
+	last := 70000 + 70001 - want
+	for p.scouted != last {
+		p.Scout()
+	}
+	if got := claim(t, other, owner(t)); got != last {
+		t.Fatalf("got %d, want %d", got, last)
+	}
+	if _, err := p.Claim(owner(t)); !errs.Is(err, errs.NoSpace) {
+		t.Errorf("a uid that was taken after it was scouted was given again: %v", err)
+	}
+}
+
+// A claim of an earlier agent is found again.
+func TestEarlierClaimsAreKnown(t *testing.T) {
+	dir := t.TempDir()
+	who := owner(t)
+	uid := claim(t, pool(t, dir, 64), who)
+	if got := claim(t, pool(t, dir, 64), who); got != uid {
+		t.Errorf("got %d, want %d as before", got, uid)
+	}
+	if err := pool(t, dir, 64).Release(who); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := pool(t, dir, 64).Owners(); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
 func TestRunningSeesOurselves(t *testing.T) {
 	if !running(os.Getuid()) {
 		t.Fatal("our own uid counts as unused")
