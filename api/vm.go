@@ -95,7 +95,11 @@ type VMNICCreate struct {
 
 // VMPatch changes a VM. Fields that are absent stay.
 type VMPatch struct {
+	Name   *string            `json:"name,omitempty"`
 	Labels *map[string]string `json:"labels,omitempty"`
+	// CPUs and MemoryBytes change while the VM is stopped.
+	CPUs        *int   `json:"cpus,omitempty"`
+	MemoryBytes *Bytes `json:"memory_bytes,omitempty"`
 }
 
 // VMStop says how to stop a VM.

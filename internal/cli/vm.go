@@ -22,7 +22,7 @@ func newVM(a *app) *cobra.Command {
 		newVMStop(a, "restart", "Shut virtual machines down and start them again", client.VMs.Restart),
 		newVMAction(a, "pause", "Halt the CPUs of virtual machines; their memory stays", client.VMs.Pause),
 		newVMAction(a, "resume", "Let paused virtual machines go on", client.VMs.Resume),
-		newVMDelete(a), newVMConsole(a), newVMLogs(a), newVMLabel(a))
+		newVMSet(a), newVMLabel(a), newVMDelete(a), newVMConsole(a), newVMLogs(a))
 	cmd.Aliases = []string{"vms"}
 	return cmd
 }

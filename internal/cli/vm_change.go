@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"fmt"
-	"maps"
 	"strconv"
 	"strings"
 
@@ -134,58 +133,6 @@ func parseLabels(args []string) (set map[string]string, unset []string, err erro
 		}
 	}
 	return set, unset, nil
-}
-
-func newVMLabel(a *app) *cobra.Command {
-	cmd := leaf("label NAME key=value... key-...", "Set and remove labels of a virtual machine", someNames,
-		func(cmd *cobra.Command, args []string) error {
-			set, unset, err := parseLabels(args[1:])
-			if err != nil {
-				return err
-			}
-			if len(args) == 1 {
-				return usage(cmd, "no label is given: write key=value, or key- to remove one")
-			}
-			c, err := a.connect(cmd)
-			if err != nil {
-				return err
-			}
-			v, err := relabel(cmd, c, args[0], set, unset)
-			if err != nil {
-				return err
-			}
-			if p := a.printer(); p.Format.ForPrograms() {
-				return p.Document(v)
-			}
-			fmt.Fprintf(a.out, "%s: %s\n", v.Name, output.Clean(output.Labels(v.Labels)))
-			return nil
-		})
-	cmd.ValidArgsFunction = a.completeVMs
-	return cmd
-}
-
-// relabelTries bounds how often a change is made anew over someone else's.
-const relabelTries = 5
-
-// relabel changes only the labels named: when another change comes between, it
-// is read and applied again.
-func relabel(cmd *cobra.Command, c *client.Client, vm string, set map[string]string, unset []string) (api.VM, error) {
-	for n := 1; ; n++ {
-		v, err := c.VMs.Get(cmd.Context(), vm)
-		if err != nil {
-			return v, err
-		}
-		labels := map[string]string{}
-		maps.Copy(labels, v.Labels)
-		maps.Copy(labels, set)
-		for _, k := range unset {
-			delete(labels, k)
-		}
-		v, err = c.VMs.Patch(cmd.Context(), v.ID, v.Revision, api.VMPatch{Labels: &labels})
-		if client.CodeOf(err) != string(errs.RevisionMismatch) || n == relabelTries {
-			return v, err
-		}
-	}
 }
 
 func newVMDelete(a *app) *cobra.Command {

@@ -292,7 +292,10 @@ func TestStaleRevisions(t *testing.T) {
 	}
 	was := int64(v.Intent.Revision)
 	label := func(value string) error {
-		return c.Service.LabelVM(t.Context(), controltest.Admin(), "a", map[string]string{"k": value}, &was)
+		who := controltest.Admin()
+		who.Revision = &was
+		_, err := c.Service.UpdateVM(t.Context(), who, "a", vm.Change{Labels: &map[string]string{"k": value}})
+		return err
 	}
 	if err := label("first"); err != nil {
 		t.Fatal(err)

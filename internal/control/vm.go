@@ -170,8 +170,8 @@ func (s *Service) AskVM(ctx context.Context, c Caller, ref string, r vm.Request,
 		if err != nil {
 			return err
 		}
-		if c.Revision != nil && *c.Revision != int64(v.Intent.Revision) {
-			return errs.New(errs.RevisionMismatch, "VM %q is at revision %d: somebody changed it; read it again", v.Intent.Name, v.Intent.Revision)
+		if err := c.believes(v); err != nil {
+			return err
 		}
 		s.judge(&v)
 		out, err = s.ask(ctx, tx, c, v, r, stop)
@@ -209,26 +209,6 @@ func (s *Service) ask(ctx context.Context, tx *store.Tx, c Caller, v vm.View, r 
 	j.Cancellable = r == vm.Start || r == vm.Stop
 	out.Job = &j.ID
 	return out, s.begin(ctx, tx, c, v, j)
-}
-
-// LabelVM replaces a VM's labels.
-func (s *Service) LabelVM(ctx context.Context, c Caller, ref string, labels map[string]string, revision *int64) error {
-	return s.change(ctx, func(tx *store.Tx) error {
-		v, err := tx.VMGet(ctx, s.cfg.Project, ref)
-		if err != nil {
-			return err
-		}
-		spec := vm.Spec{Name: v.Intent.Name, CPUs: v.Intent.CPUs, MemoryBytes: v.Intent.MemoryBytes, Labels: labels}
-		if err := spec.Validate(); err != nil {
-			return err
-		}
-		if err := tx.VMSetLabels(ctx, v.Intent, labels, revision); err != nil {
-			return err
-		}
-		r := c.record("vm.update", "vm", v.Intent.ID, v.Intent.Name)
-		r.ProjectID = &s.cfg.Project
-		return tx.AuditInsert(ctx, r)
-	})
 }
 
 // Incarnation is where a VM's process is, if anywhere.

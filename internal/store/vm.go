@@ -220,21 +220,28 @@ func (t *Tx) VMDelete(ctx context.Context, v vm.View, job *id.ID) error {
 	return t.vmEvent(ctx, v.Intent.ID, "vm.deleted", v.Intent, job)
 }
 
-// VMSetLabels replaces a VM's labels; revision, unless nil, is what the caller
-// believed.
-func (t *Tx) VMSetLabels(ctx context.Context, in vm.Intent, labels map[string]string, revision *int64) error {
-	b, err := encode(nonNil(labels))
+// VMUpdate writes a VM's name, labels, CPUs and memory. in.Revision is the one the
+// caller has seen. What a VM without a process takes of its node is not counted,
+// so that its size is free to change.
+func (t *Tx) VMUpdate(ctx context.Context, in vm.Intent, was string) error {
+	b, err := encode(nonNil(in.Labels))
 	if err != nil {
 		return err
 	}
-	n, err := t.q.VMUpdate(ctx, query.VMUpdateParams{ID: in.ID, Labels: b, Revision: revision})
-	if err == nil && n == 0 {
-		err = errs.New(errs.RevisionMismatch, "VM %q is at revision %d: somebody changed it; read it again", in.Name, in.Revision)
-	}
+	n, err := t.q.VMUpdate(ctx, query.VMUpdateParams{
+		ID: in.ID, Name: in.Name, Labels: b, Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, Revision: int64(in.Revision),
+	})
 	if err != nil {
-		return pgtx.Map(err)
+		return taken(err, "vms_project_id_name_key", "VM", in.Name)
 	}
-	return t.VMChanged(ctx, in, nil)
+	if n == 0 {
+		return errs.New(errs.RevisionMismatch, "VM %q is at revision %d: somebody changed it; read it again", was, in.Revision)
+	}
+	e := Event{ProjectID: &in.ProjectID, Kind: "vm.updated", ObjectKind: "vm", ObjectID: in.ID, ObjectName: in.Name}
+	if was != in.Name {
+		e.Data = map[string]any{"renamed_from": was}
+	}
+	return t.EventInsert(ctx, e)
 }
 
 // VMsHeldOn lists the VMs of a node that a job holds.

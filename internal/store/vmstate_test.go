@@ -157,7 +157,8 @@ func TestFilters(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if err := tx.VMSetLabels(b.ctx, v.Intent, labels, nil); err != nil {
+			v.Intent.Labels = labels
+			if err := tx.VMUpdate(b.ctx, v.Intent, name); err != nil {
 				return err
 			}
 		}

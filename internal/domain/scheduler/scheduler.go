@@ -60,34 +60,36 @@ type Rejected struct {
 
 type filter struct {
 	rule string
+	// room: is it about what the node has left, rather than whether it is suitable?
+	room bool
 	// no gives the reason why the node does not fit; empty when it does.
 	no func(node.Node, Request) string
 }
 
 var filters = []filter{
-	{"chosen", func(n node.Node, r Request) string {
+	{"chosen", false, func(n node.Node, r Request) string {
 		if r.NodeName != "" && r.NodeName != n.Name {
 			return "is not the node asked for, " + r.NodeName
 		}
 		return ""
 	}},
-	{"takes", func(n node.Node, _ Request) string {
+	{"takes", false, func(n node.Node, _ Request) string {
 		_, why := n.Takes()
 		return why
 	}},
-	{"simulated", func(n node.Node, r Request) string {
+	{"simulated", false, func(n node.Node, r Request) string {
 		if r.Simulated == nil || *r.Simulated == n.Simulated {
 			return ""
 		}
 		return "is " + map[bool]string{true: "simulated", false: "real"}[n.Simulated]
 	}},
-	{"cpu", func(n node.Node, r Request) string {
+	{"cpu", true, func(n node.Node, r Request) string {
 		return lacks("CPUs", int64(r.CPUs), int64(n.Capacity.CPUs), int64(n.Used.CPUs), plain)
 	}},
-	{"memory", func(n node.Node, r Request) string {
+	{"memory", true, func(n node.Node, r Request) string {
 		return lacks("memory", r.MemoryBytes, n.Capacity.MemoryBytes, n.Used.MemoryBytes, unit.FormatBytes)
 	}},
-	{"disk", func(n node.Node, r Request) string {
+	{"disk", true, func(n node.Node, r Request) string {
 		return lacks("disk", r.DiskBytes, n.Capacity.DiskBytes, n.Used.DiskBytes, unit.FormatBytes)
 	}},
 }
@@ -96,7 +98,7 @@ func plain(n int64) string { return fmt.Sprint(n) }
 
 func lacks(what string, want, capacity, used int64, show func(int64) string) string {
 	free := capacity - used
-	if want <= free {
+	if want == 0 || want <= free {
 		return ""
 	}
 	return fmt.Sprintf("has %s %s free of %s, %s needed", show(max(free, 0)), what, show(capacity), show(want))
@@ -152,6 +154,20 @@ func Place(nodes []node.Node, r Request) (Plan, []Rejected, bool) {
 
 func reject(n node.Node, r Request) (reasons []string) {
 	for _, f := range filters {
+		if why := f.no(n, r); why != "" {
+			reasons = append(reasons, why)
+		}
+	}
+	return reasons
+}
+
+// Room tells what a node lacks for a VM whose disks are there already, so that it
+// can run nowhere else; empty when it has room.
+func Room(n node.Node, r Request) (reasons []string) {
+	for _, f := range filters {
+		if !f.room {
+			continue
+		}
 		if why := f.no(n, r); why != "" {
 			reasons = append(reasons, why)
 		}

@@ -21,23 +21,30 @@ const (
 // this View alone: the control plane decides inside the transaction that writes.
 func Decide(v View, r Request) (Action, error) {
 	if v.Job != nil {
-		if r == Delete && v.Job.Kind == JobCreate && v.Job.Cancellable {
-			return DoCancel, nil
-		}
-		return "", busy(v, r)
+		return held(v, r)
 	}
 	if v.Intent.Lost != nil && r != Delete {
 		return "", errs.New(errs.NodeRemoved, "cannot %s VM %q: %s", r, v.Intent.Name, v.Intent.Lost.why())
 	}
 	state := Appear(v).State
-	switch verdicts[state][r] {
-	case yes:
-		return DoJob, nil
-	case done:
+	switch verdict := verdicts[state][r]; {
+	case verdict == yes:
+		return rested(v, r)
+	case verdict == done && state == Stopped && unsettled(v.Intent):
+		return DoJob, nil // its guest ended by itself: the wish that it runs, and its room, are still there
+	case verdict == done:
 		return DoNothing, nil
 	default:
 		return "", refuse(v, state, r)
 	}
+}
+
+// held decides while a job holds the VM.
+func held(v View, r Request) (Action, error) {
+	if r == Delete && v.Job.Kind == JobCreate && v.Job.Cancellable {
+		return DoCancel, nil
+	}
+	return "", busy(v, r)
 }
 
 type verdict int
@@ -60,11 +67,11 @@ var verdicts = map[State]map[Request]verdict{
 	Paused:       {Stop: yes, Restart: yes, Pause: done, Resume: yes, Suspend: yes, Migrate: yes, Snapshot: yes, Delete: yes},
 	Suspended:    {Start: yes, Resume: yes, Suspend: done, Migrate: yes, Delete: yes},
 	Stopping:     {Stop: yes, Delete: yes},
-	Stopped:      {Start: yes, Stop: done, Restart: yes, Migrate: yes, Snapshot: yes, Restore: yes, Delete: yes},
+	Stopped:      {Start: yes, Stop: done, Restart: yes, Migrate: yes, Snapshot: yes, Restore: yes, Resize: yes, Delete: yes},
 	Migrating:    {},
 	Restoring:    {},
 	Deleting:     {Delete: yes},
-	Failed:       {Start: yes, Stop: yes, Restart: yes, Restore: yes, Delete: yes},
+	Failed:       {Start: yes, Stop: yes, Restart: yes, Restore: yes, Resize: yes, Delete: yes},
 	// the job waits until the node returns or is removed for good
 	Unknown: {Stop: yes, Delete: yes},
 }
@@ -88,5 +95,9 @@ func refuse(v View, s State, r Request) error {
 			"cannot %s VM %q: its node %s does not report, so nobody can tell what runs there; bring the node back, or remove it by force if its host is off for good",
 			r, v.Intent.Name, v.Node.Name)
 	}
-	return errs.New(errs.InvalidState, "cannot %s VM %q: it is %s", r, v.Intent.Name, s)
+	hint := ""
+	if mustRest[r] && verdicts[s][Stop] == yes {
+		hint = "; stop it first"
+	}
+	return errs.New(errs.InvalidState, "cannot %s VM %q: it is %s%s", r, v.Intent.Name, s, hint)
 }

@@ -99,10 +99,11 @@ const (
 	Migrate  Request = "migrate"
 	Snapshot Request = "snapshot"
 	Restore  Request = "restore"
+	Resize   Request = "resize"
 	Delete   Request = "delete"
 )
 
 // Requests lists all requests.
 func Requests() []Request {
-	return []Request{Start, Stop, Restart, Pause, Resume, Suspend, Migrate, Snapshot, Restore, Delete}
+	return []Request{Start, Stop, Restart, Pause, Resume, Suspend, Migrate, Snapshot, Restore, Resize, Delete}
 }

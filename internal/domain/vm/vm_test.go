@@ -121,18 +121,18 @@ func TestAppearIsTotal(t *testing.T) {
 
 // The whole matrix, written out: the letter is j(ob), d(one), or x (refused).
 func TestDecideEveryPair(t *testing.T) {
-	order := Requests() // start stop restart pause resume suspend migrate snapshot restore delete
+	order := Requests() // start stop restart pause resume suspend migrate snapshot restore resize delete
 	want := map[State]string{
-		Pending:   "xxxxxxxxxj",
-		Starting:  "djxxxxxxxj",
-		Running:   "djjjdjjjxj",
-		Paused:    "xjjdjjjjxj",
-		Suspended: "jxxxjdjxxj",
-		Stopping:  "xjxxxxxxxj",
-		Stopped:   "jdjxxxjjjj",
-		Deleting:  "xxxxxxxxxj",
-		Failed:    "jjjxxxxxjj",
-		Unknown:   "xjxxxxxxxj",
+		Pending:   "xxxxxxxxxxj",
+		Starting:  "djxxxxxxxxj",
+		Running:   "djjjdjjjxxj",
+		Paused:    "xjjdjjjjxxj",
+		Suspended: "jxxxjdjxxxj",
+		Stopping:  "xjxxxxxxxxj",
+		Stopped:   "jdjxxxjjjjj",
+		Deleting:  "xxxxxxxxxxj",
+		Failed:    "jjjxxxxxjjj",
+		Unknown:   "xjxxxxxxxxj",
 	}
 	for s, row := range want {
 		for i, r := range order {

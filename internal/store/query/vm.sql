@@ -59,8 +59,8 @@ UPDATE vms SET deleting = true WHERE id = $1 AND NOT deleting;
 DELETE FROM vms WHERE id = $1;
 
 -- name: VMUpdate :execrows
-UPDATE vms SET labels = @labels WHERE id = @id
-  AND (sqlc.narg(revision)::bigint IS NULL OR revision = sqlc.narg(revision));
+UPDATE vms SET name = @name, labels = @labels, cpus = @cpus, memory_bytes = @memory_bytes
+WHERE id = @id AND revision = @revision;
 
 -- name: ReportsApply :many
 -- Reports of one node. A row changes only when the VM is placed there under

@@ -353,18 +353,28 @@ func (q *Queries) VMUnreserve(ctx context.Context, id uuid.UUID) (VMUnreserveRow
 }
 
 const vMUpdate = `-- name: VMUpdate :execrows
-UPDATE vms SET labels = $1 WHERE id = $2
-  AND ($3::bigint IS NULL OR revision = $3)
+UPDATE vms SET name = $1, labels = $2, cpus = $3, memory_bytes = $4
+WHERE id = $5 AND revision = $6
 `
 
 type VMUpdateParams struct {
-	Labels   []byte
-	ID       uuid.UUID
-	Revision *int64
+	Name        string
+	Labels      []byte
+	Cpus        int32
+	MemoryBytes int64
+	ID          uuid.UUID
+	Revision    int64
 }
 
 func (q *Queries) VMUpdate(ctx context.Context, arg VMUpdateParams) (int64, error) {
-	result, err := q.db.Exec(ctx, vMUpdate, arg.Labels, arg.ID, arg.Revision)
+	result, err := q.db.Exec(ctx, vMUpdate,
+		arg.Name,
+		arg.Labels,
+		arg.Cpus,
+		arg.MemoryBytes,
+		arg.ID,
+		arg.Revision,
+	)
 	if err != nil {
 		return 0, err
 	}

@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"fmt"
+	"maps"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/novacron/novacron/api"
+	"github.com/novacron/novacron/client"
+	"github.com/novacron/novacron/internal/cli/output"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// setFlags are what a person wants to be different of a VM.
+type setFlags struct {
+	name, memory string
+	cpus         int
+	labels       []string
+}
+
+func newVMSet(a *app) *cobra.Command {
+	var f setFlags
+	cmd := leaf("set NAME", "Change the name, labels or size of a virtual machine", names("NAME"), func(cmd *cobra.Command, args []string) error {
+		patch, set, unset, err := f.patch(cmd)
+		if err != nil {
+			return err
+		}
+		c, err := a.connect(cmd)
+		if err != nil {
+			return err
+		}
+		v, err := amend(cmd, c, args[0], patch, set, unset)
+		if err != nil {
+			return err
+		}
+		if p := a.printer(); p.Format.ForPrograms() {
+			return p.Document(v)
+		}
+		fmt.Fprintf(a.out, "%s: %s CPUs, %s, %s\n", output.Clean(v.Name), strconv.Itoa(v.Spec.CPUs), size(v.Spec.MemoryBytes), labelsOf(v))
+		return nil
+	})
+	cmd.Example = `  novacron vm set web --cpus 4 --memory 8GiB
+  novacron vm set web --name web-old --label tier=retired --label owner-`
+	cmd.Long = `Change the name, labels or size of a virtual machine, all at once or nothing.
+
+Name and labels may change at any time. CPUs and memory change while it is
+stopped, to what its node has room for.`
+	fl := cmd.Flags()
+	fl.StringVar(&f.name, "name", "", "its new `name`")
+	fl.IntVar(&f.cpus, "cpus", 0, "number of virtual CPUs")
+	fl.StringVar(&f.memory, "memory", "", "`size` of its memory, such as 512MiB")
+	fl.StringArrayVar(&f.labels, "label", nil, "set a label with `key=value`, or remove one with key-")
+	cmd.ValidArgsFunction = a.completeVMs
+	return cmd
+}
+
+func (f setFlags) patch(cmd *cobra.Command) (p api.VMPatch, set map[string]string, unset []string, err error) {
+	given := cmd.Flags().Changed
+	if given("name") {
+		p.Name = &f.name
+	}
+	if given("cpus") {
+		p.CPUs = &f.cpus
+	}
+	if given("memory") {
+		b, err := api.ParseBytes(f.memory)
+		if err != nil {
+			return p, nil, nil, usage(cmd, "--memory: %s", err)
+		}
+		p.MemoryBytes = &b
+	}
+	if set, unset, err = parseLabels(f.labels); err != nil {
+		return p, nil, nil, usage(cmd, "--label: %s", errs.As(err).Message)
+	}
+	if p == (api.VMPatch{}) && len(f.labels) == 0 {
+		return p, nil, nil, usage(cmd, "nothing to change is given: --name, --cpus, --memory or --label")
+	}
+	return p, set, unset, nil
+}
+
+func labelsOf(v api.VM) string {
+	if len(v.Labels) == 0 {
+		return "no labels"
+	}
+	return output.Clean(output.Labels(v.Labels))
+}
+
+func newVMLabel(a *app) *cobra.Command {
+	cmd := leaf("label NAME key=value... key-...", "Set and remove labels of a virtual machine", someNames,
+		func(cmd *cobra.Command, args []string) error {
+			set, unset, err := parseLabels(args[1:])
+			if err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				return usage(cmd, "no label is given: write key=value, or key- to remove one")
+			}
+			c, err := a.connect(cmd)
+			if err != nil {
+				return err
+			}
+			v, err := amend(cmd, c, args[0], api.VMPatch{}, set, unset)
+			if err != nil {
+				return err
+			}
+			if p := a.printer(); p.Format.ForPrograms() {
+				return p.Document(v)
+			}
+			fmt.Fprintf(a.out, "%s: %s\n", v.Name, output.Clean(output.Labels(v.Labels)))
+			return nil
+		})
+	cmd.ValidArgsFunction = a.completeVMs
+	return cmd
+}
+
+// amendTries bounds how often a change is made anew over someone else's.
+const amendTries = 5
+
+// amend changes a VM, and of its labels only those named: when another change
+// comes between, it is read and the change applied again.
+func amend(cmd *cobra.Command, c *client.Client, vm string, patch api.VMPatch, set map[string]string, unset []string) (api.VM, error) {
+	for n := 1; ; n++ {
+		v, err := c.VMs.Get(cmd.Context(), vm)
+		if err != nil {
+			return v, err
+		}
+		if len(set)+len(unset) > 0 {
+			labels := map[string]string{}
+			maps.Copy(labels, v.Labels)
+			maps.Copy(labels, set)
+			for _, k := range unset {
+				delete(labels, k)
+			}
+			patch.Labels = &labels
+		}
+		v, err = c.VMs.Patch(cmd.Context(), v.ID, v.Revision, patch)
+		if client.CodeOf(err) != string(errs.RevisionMismatch) || n == amendTries {
+			return v, err
+		}
+	}
+}

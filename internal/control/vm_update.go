@@ -1,0 +1,101 @@
+package control
+
+import (
+	"context"
+	"maps"
+	"strings"
+
+	"github.com/novacron/novacron/internal/domain/scheduler"
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// UpdateVM changes a VM's name, labels and size at once: all of it or nothing.
+// Name and labels may change at any time, since everything on hosts is named by
+// ids; the size only while nothing runs, and only to what its node has room for.
+func (s *Service) UpdateVM(ctx context.Context, c Caller, ref string, change vm.Change) (id.ID, error) {
+	var which id.ID
+	if err := change.Validate(); err != nil {
+		return which, err
+	}
+	err := s.change(ctx, func(tx *store.Tx) error {
+		v, err := tx.VMGet(ctx, s.cfg.Project, ref)
+		if err != nil {
+			return err
+		}
+		which = v.Intent.ID
+		if err := c.believes(v); err != nil {
+			return err
+		}
+		next := change.Apply(v.Intent)
+		if !change.Differs(v.Intent) {
+			return nil
+		}
+		if change.Resizes(v.Intent) {
+			s.judge(&v)
+			if _, err := vm.Decide(v, vm.Resize); err != nil {
+				return err
+			}
+			if err := fits(ctx, tx, v.Intent, next); err != nil {
+				return err
+			}
+		}
+		if err := tx.VMUpdate(ctx, next, v.Intent.Name); err != nil {
+			return err
+		}
+		r := c.record("vm.update", "vm", v.Intent.ID, v.Intent.Name)
+		r.ProjectID, r.Detail = &s.cfg.Project, differences(v.Intent, next)
+		return tx.AuditInsert(ctx, r)
+	})
+	return which, err
+}
+
+// believes refuses a request that was made of an older state of a VM.
+func (c Caller) believes(v vm.View) error {
+	if c.Revision == nil || *c.Revision == int64(v.Intent.Revision) {
+		return nil
+	}
+	return errs.New(errs.RevisionMismatch, "VM %q is at revision %d: somebody changed it; read it again", v.Intent.Name, v.Intent.Revision)
+}
+
+// fits looks, under the lock of the node that has the VM's disks, whether it
+// could start with the size it is to have. What gets smaller is not looked at: a
+// VM may always ask for less.
+func fits(ctx context.Context, tx *store.Tx, was, next vm.Intent) error {
+	if next.NodeID == nil {
+		return nil
+	}
+	var need scheduler.Request
+	if next.CPUs > was.CPUs {
+		need.CPUs = next.CPUs
+	}
+	if next.MemoryBytes > was.MemoryBytes {
+		need.MemoryBytes = next.MemoryBytes
+	}
+	n, err := tx.NodeGet(ctx, next.NodeID.String())
+	if err != nil {
+		return err
+	}
+	if why := scheduler.Room(n, need); len(why) > 0 {
+		return errs.New(errs.NoNodeFits, "VM %q could not start with that: node %s, which has its disks, %s",
+			was.Name, n.Name, strings.Join(why, " and "))
+	}
+	return nil
+}
+
+// differences is what the audit log keeps of a change.
+func differences(was, next vm.Intent) map[string]any {
+	out := map[string]any{}
+	note := func(what string, from, to any, differs bool) {
+		if differs {
+			out[what] = map[string]any{"from": from, "to": to}
+		}
+	}
+	note("name", was.Name, next.Name, was.Name != next.Name)
+	note("labels", was.Labels, next.Labels, !maps.Equal(was.Labels, next.Labels))
+	note("cpus", was.CPUs, next.CPUs, was.CPUs != next.CPUs)
+	note("memory_bytes", was.MemoryBytes, next.MemoryBytes, was.MemoryBytes != next.MemoryBytes)
+	return out
+}

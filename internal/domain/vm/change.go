@@ -1,0 +1,66 @@
+package vm
+
+import (
+	"maps"
+
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// Change is what a user wants to be different of a VM. Nil fields stay.
+type Change struct {
+	Name        *string
+	Labels      *map[string]string
+	CPUs        *int
+	MemoryBytes *int64
+}
+
+// Resizes tells whether the guest would see the change: it must not be there then.
+func (c Change) Resizes(in Intent) bool {
+	return (c.CPUs != nil && *c.CPUs != in.CPUs) || (c.MemoryBytes != nil && *c.MemoryBytes != in.MemoryBytes)
+}
+
+// Validate checks what can be told without looking at any VM. The error lists
+// every refused field.
+func (c Change) Validate() error {
+	in := c.Apply(Intent{Name: "any", CPUs: 1, MemoryBytes: MinMemory})
+	return Spec{Name: in.Name, Labels: in.Labels, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes}.Validate()
+}
+
+// Apply gives the intent as it would be.
+func (c Change) Apply(in Intent) Intent {
+	set(&in.Name, c.Name)
+	set(&in.Labels, c.Labels)
+	set(&in.CPUs, c.CPUs)
+	set(&in.MemoryBytes, c.MemoryBytes)
+	return in
+}
+
+// Differs tells whether anything would be different.
+func (c Change) Differs(in Intent) bool {
+	out := c.Apply(in)
+	return out.Name != in.Name || !maps.Equal(out.Labels, in.Labels) || c.Resizes(in)
+}
+
+func set[T any](to, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// mustRest are requests that change what a guest is made of: nothing may run,
+// and nothing may start it again meanwhile.
+var mustRest = map[Request]bool{Resize: true}
+
+// unsettled: no process is left, and it is still wished for or counted.
+func unsettled(in Intent) bool { return in.PowerOn || in.Reserved }
+
+// rested refuses such a request for a VM whose guest ended by itself: its node
+// would start it again after a reboot, from its own record, as it was before.
+func rested(v View, r Request) (Action, error) {
+	if !mustRest[r] || !unsettled(v.Intent) {
+		return DoJob, nil
+	}
+	return "", errs.New(errs.InvalidState,
+		"cannot %s VM %q: its guest ended by itself, and its node would start it again after a reboot as it was; stop it first, which makes that final",
+		r, v.Intent.Name)
+}
