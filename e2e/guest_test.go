@@ -102,7 +102,7 @@ func (i *instance) killDuring(process string, args ...string) {
 
 // guestPID finds the one QEMU of a VM on this machine: more than one breaks the
 // first rule of the house.
-func guestPID(t *testing.T, v api.VM) string {
+func guestPID(t testing.TB, v api.VM) string {
 	t.Helper()
 	var found []string
 	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")

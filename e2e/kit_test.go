@@ -50,14 +50,14 @@ const patience = 90 * time.Second
 
 // instance is one 'novacron up' in a folder of its own.
 type instance struct {
-	t    *testing.T
+	t    testing.TB
 	data string
 	args []string
 }
 
 // up starts an instance, and at the end of the test stops and removes it and
 // looks for leftovers.
-func up(t *testing.T, args ...string) *instance {
+func up(t testing.TB, args ...string) *instance {
 	t.Helper()
 	data, err := os.MkdirTemp("", "nce2e-data") //nolint:usetesting // a test's own folder is too long for sockets, and closed to other users
 	if err != nil {

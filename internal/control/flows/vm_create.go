@@ -41,12 +41,12 @@ func VMCreate() workflow.Flow[Env] {
 	return workflow.Flow[Env]{
 		Name: vm.JobCreate,
 		Steps: []workflow.Step[Env]{
-			{Name: "place", Do: place, Undo: unplace, Cancellable: true},
+			{Name: "place", Do: place, Undo: unplace, InDatabase: true, Cancellable: true},
 			{Name: "fetch image", Do: fetchImage, Cancellable: true},
 			// the disks' undo removes all the node holds of the VM, the record included
 			{Name: "make disks", Do: makeDisks, Undo: erase, Cancellable: true},
 			// the epoch rises before the command goes out and never falls again
-			{Name: "raise epoch", Do: ifStart(raiseEpoch), Undo: lowerPower},
+			{Name: "raise epoch", Do: ifStart(raiseEpoch), Undo: lowerPower, InDatabase: true},
 			{Name: "launch", Do: ifStart(launch), Undo: powerOffUndo},
 		},
 		Finish: finishCreate,

@@ -21,7 +21,7 @@ func VMDelete() workflow.Flow[Env] {
 		Name: vm.JobDelete,
 		Steps: []workflow.Step[Env]{
 			// the point of no return comes first: after it, nobody starts the VM again
-			{Name: "mark", NoReturn: true, Do: func(ctx context.Context, r *run) (any, error) {
+			{Name: "mark", NoReturn: true, InDatabase: true, Do: func(ctx context.Context, r *run) (any, error) {
 				return nil, write(ctx, r, func(tx *store.Tx) error {
 					if err := tx.VMSetPower(ctx, r.Job.Target.ID, false); err != nil {
 						return err

@@ -20,8 +20,7 @@ func VMStart() workflow.Flow[Env] {
 	return workflow.Flow[Env]{
 		Name: vm.JobStart,
 		Steps: []workflow.Step[Env]{
-			{Name: "reserve", Do: reserveOnceReported, Undo: unreserve, Cancellable: true},
-			{Name: "raise epoch", Do: raiseEpoch, Undo: lowerPower},
+			{Name: "admit", Do: admitOnceReported, Undo: unadmit, InDatabase: true, Cancellable: true},
 			{Name: "launch", Do: launch, Undo: powerOffUndo},
 		},
 		Finish: free,
@@ -43,10 +42,10 @@ func VMStop() workflow.Flow[Env] {
 	return workflow.Flow[Env]{
 		Name: vm.JobStop,
 		Steps: []workflow.Step[Env]{
-			{Name: "intend", Do: intendOff, Undo: intendOn, Cancellable: true},
+			{Name: "intend", Do: intendOff, Undo: intendOn, InDatabase: true, Cancellable: true},
 			{Name: "shut down", Do: shutDown},
 			{Name: "power off", Do: powerOffDo},
-			{Name: "release", Do: releaseDo},
+			{Name: "release", Do: releaseDo, InDatabase: true},
 		},
 		Finish: free,
 	}
@@ -61,8 +60,7 @@ func VMRestart() workflow.Flow[Env] {
 			// what was asked of a guest cannot be taken back: no undo
 			{Name: "shut down", Do: shutDown},
 			{Name: "power off", Do: powerOffDo},
-			{Name: "reserve", Do: reserve, Undo: unreserve},
-			{Name: "raise epoch", Do: raiseEpoch, Undo: lowerPower},
+			{Name: "admit", Do: admit, Undo: unadmit, InDatabase: true},
 			{Name: "launch", Do: launch, Undo: powerOffUndo},
 		},
 		Finish: free,
@@ -99,9 +97,9 @@ func VMResume() workflow.Flow[Env] {
 	}
 }
 
-// reserveOnceReported waits for the VM's node first: nothing that nobody can
-// tell the outcome of is begun on a node that is away.
-func reserveOnceReported(ctx context.Context, r *run) (any, error) {
+// admitOnceReported waits for the VM's node first: nothing that nobody can tell
+// the outcome of is begun on a node that is away.
+func admitOnceReported(ctx context.Context, r *run) (any, error) {
 	v, err := usable(ctx, r)
 	if err != nil {
 		return nil, err
@@ -109,12 +107,13 @@ func reserveOnceReported(ctx context.Context, r *run) (any, error) {
 	if away(r, v) {
 		return nil, awaitNode(v, "the VM is started")
 	}
-	return reserve(ctx, r)
+	return admit(ctx, r)
 }
 
-// reserve counts the VM's CPU and memory on its node.
-func reserve(ctx context.Context, r *run) (any, error) {
-	return nil, write(ctx, r, func(tx *store.Tx) error {
+// admit counts the VM's CPU and memory on its node, and decides the new
+// incarnation.
+func admit(ctx context.Context, r *run) (any, error) {
+	return raiseIn(ctx, r, func(tx *store.Tx) error {
 		v, err := tx.VMByID(ctx, r.Job.Target.ID)
 		if err == nil {
 			err = v.Intent.Unusable()
@@ -123,6 +122,20 @@ func reserve(ctx context.Context, r *run) (any, error) {
 			return err
 		}
 		return tx.VMReserve(ctx, v)
+	})
+}
+
+// unadmit takes back the reservation and the wish, not the epoch.
+func unadmit(ctx context.Context, r *run) error {
+	return write(ctx, r, func(tx *store.Tx) error {
+		v, err := tx.VMByID(ctx, r.Job.Target.ID)
+		if err == nil {
+			err = tx.VMUnreserve(ctx, v)
+		}
+		if err != nil {
+			return err
+		}
+		return tx.VMSetPower(ctx, r.Job.Target.ID, false)
 	})
 }
 
@@ -138,16 +151,24 @@ func unreserve(ctx context.Context, r *run) error {
 
 func releaseDo(ctx context.Context, r *run) (any, error) { return nil, unreserve(ctx, r) }
 
-// raised is the output of "raise epoch".
+// raised is the output of the step that raises the epoch.
 type raised struct {
 	Epoch gen.OwnerEpoch `json:"epoch"`
 }
 
-// raiseEpoch decides the new incarnation before any command goes out. Run twice,
-// it decides twice: a number nobody used is no loss, one used twice would be.
 func raiseEpoch(ctx context.Context, r *run) (any, error) {
+	return raiseIn(ctx, r, func(*store.Tx) error { return nil })
+}
+
+// raiseIn decides the new incarnation before any command goes out, in one
+// transaction with what comes before it. Run twice, it decides twice: a number
+// nobody used is no loss, one used twice would be.
+func raiseIn(ctx context.Context, r *run, first func(*store.Tx) error) (any, error) {
 	var out raised
 	err := write(ctx, r, func(tx *store.Tx) (err error) {
+		if err := first(tx); err != nil {
+			return err
+		}
 		if err := tx.VMSetPower(ctx, r.Job.Target.ID, true); err != nil {
 			return err
 		}

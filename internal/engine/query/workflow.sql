@@ -57,7 +57,8 @@ SELECT fence FROM jobs WHERE id = @id AND holder = @holder::uuid AND fence = @fe
 
 -- name: Advance :one
 -- One step done and the next begun, at once; done is -1 when a claim begins.
--- Nothing happens when the claim is lost or somebody asked to cancel.
+-- Nothing happens when the claim is lost or somebody asked to cancel. Relaxed: the
+-- commit does not wait for the disk, see workflow.Step.InDatabase.
 WITH j AS (
   UPDATE jobs u SET progress = @progress, cancellable = @cancellable, wait_reason = ''
   WHERE u.id = @id AND u.holder = @holder::uuid AND u.fence = @fence AND NOT u.cancel_requested
@@ -74,7 +75,7 @@ told AS (
     jsonb_build_object('state', c.state, 'progress', c.progress, 'target_kind', c.target_kind, 'target_id', c.target_id,
       'target_name', c.target_name, 'step', @name::text, 'wait_reason', c.wait_reason)
   FROM j c WHERE @done::int >= 0)
-SELECT wakes FROM j;
+SELECT wakes, CASE WHEN @relaxed::boolean THEN set_config('synchronous_commit', 'off', true) END AS relaxed FROM j;
 
 -- name: ClaimState :one
 SELECT cancel_requested FROM jobs WHERE id = @id AND holder = @holder::uuid AND fence = @fence;

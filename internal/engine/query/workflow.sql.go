@@ -14,25 +14,26 @@ import (
 
 const advance = `-- name: Advance :one
 WITH j AS (
-  UPDATE jobs u SET progress = $1, cancellable = $2, wait_reason = ''
-  WHERE u.id = $3 AND u.holder = $4::uuid AND u.fence = $5 AND NOT u.cancel_requested
+  UPDATE jobs u SET progress = $2, cancellable = $3, wait_reason = ''
+  WHERE u.id = $4 AND u.holder = $5::uuid AND u.fence = $6 AND NOT u.cancel_requested
   RETURNING u.id, u.project_id, u.kind, u.target_kind, u.target_id, u.target_name, u.state, u.params, u.op_seq, u.holder, u.fence, u.wake_at, u.wait_reason, u.wakes, u.cancellable, u.cancel_requested, u.progress, u.error_code, u.error_message, u.unwind_code, u.unwind_message, u.created_by, u.request_id, u.revision, u.created_at, u.started_at, u.finished_at, u.updated_at),
 done AS (
-  UPDATE job_steps s SET state = 'done', output = $6, failures = 0, error_code = NULL, error_message = NULL, finished_at = now()
-  FROM j WHERE s.job_id = j.id AND s.position = $7::int),
+  UPDATE job_steps s SET state = 'done', output = $7, failures = 0, error_code = NULL, error_message = NULL, finished_at = now()
+  FROM j WHERE s.job_id = j.id AND s.position = $8::int),
 began AS (
-  INSERT INTO job_steps (job_id, position, name, state) SELECT j.id, $8::int, $9::text, 'running' FROM j
+  INSERT INTO job_steps (job_id, position, name, state) SELECT j.id, $9::int, $10::text, 'running' FROM j
   ON CONFLICT (job_id, position) DO NOTHING),
 told AS (
   INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
   SELECT c.project_id, 'job.updated', 'job', c.id, c.kind, c.id,
     jsonb_build_object('state', c.state, 'progress', c.progress, 'target_kind', c.target_kind, 'target_id', c.target_id,
-      'target_name', c.target_name, 'step', $9::text, 'wait_reason', c.wait_reason)
-  FROM j c WHERE $7::int >= 0)
-SELECT wakes FROM j
+      'target_name', c.target_name, 'step', $10::text, 'wait_reason', c.wait_reason)
+  FROM j c WHERE $8::int >= 0)
+SELECT wakes, CASE WHEN $1::boolean THEN set_config('synchronous_commit', 'off', true) END AS relaxed FROM j
 `
 
 type AdvanceParams struct {
+	Relaxed     bool
 	Progress    int32
 	Cancellable bool
 	ID          uuid.UUID
@@ -44,10 +45,17 @@ type AdvanceParams struct {
 	Name        string
 }
 
+type AdvanceRow struct {
+	Wakes   int64
+	Relaxed interface{}
+}
+
 // One step done and the next begun, at once; done is -1 when a claim begins.
-// Nothing happens when the claim is lost or somebody asked to cancel.
-func (q *Queries) Advance(ctx context.Context, arg AdvanceParams) (int64, error) {
+// Nothing happens when the claim is lost or somebody asked to cancel. Relaxed: the
+// commit does not wait for the disk, see workflow.Step.InDatabase.
+func (q *Queries) Advance(ctx context.Context, arg AdvanceParams) (AdvanceRow, error) {
 	row := q.db.QueryRow(ctx, advance,
+		arg.Relaxed,
 		arg.Progress,
 		arg.Cancellable,
 		arg.ID,
@@ -58,9 +66,9 @@ func (q *Queries) Advance(ctx context.Context, arg AdvanceParams) (int64, error)
 		arg.Next,
 		arg.Name,
 	)
-	var wakes int64
-	err := row.Scan(&wakes)
-	return wakes, err
+	var i AdvanceRow
+	err := row.Scan(&i.Wakes, &i.Relaxed)
+	return i, err
 }
 
 const attention = `-- name: Attention :execrows

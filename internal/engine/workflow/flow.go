@@ -38,6 +38,10 @@ type Step[E any] struct {
 	// NoReturn marks the point of no return: once this step has begun the job never
 	// unwinds.
 	NoReturn bool
+	// InDatabase: is all that Do does in the database, written by Run.InTx? Then
+	// that the step began need not wait for the disk: what it does takes the entry
+	// along, and if it is lost, so is that.
+	InDatabase bool
 	// Cancellable: may the job be cancelled while this step is the current one? Not
 	// allowed at or after a NoReturn step.
 	Cancellable bool
@@ -69,6 +73,7 @@ type boundStep struct {
 	do          func(ctx context.Context, c *claim) (any, error)
 	undo        func(ctx context.Context, c *claim) error
 	noReturn    bool
+	inDatabase  bool
 	cancellable bool
 }
 
@@ -80,7 +85,7 @@ func Bind[E any](f Flow[E], env E) Bound {
 	}
 	b := Bound{name: f.Name}
 	for _, s := range f.Steps {
-		bs := boundStep{name: s.Name, noReturn: s.NoReturn, cancellable: s.Cancellable}
+		bs := boundStep{name: s.Name, noReturn: s.NoReturn, inDatabase: s.InDatabase, cancellable: s.Cancellable}
 		bs.do = func(ctx context.Context, c *claim) (any, error) {
 			return s.Do(ctx, newRun(c, env, s.Name))
 		}

@@ -87,14 +87,15 @@ func (c *claim) advance(ctx context.Context, done *doneStep) error {
 	p := query.AdvanceParams{
 		Progress: int32(c.percent(c.pos, 0)), Cancellable: s.cancellable,
 		ID: c.job.ID, Holder: c.holder(), Fence: c.fence, Done: -1, Next: int32(c.pos), Name: s.name,
+		Relaxed: s.inDatabase,
 	}
 	if done != nil {
 		p.Done, p.Output = int32(done.pos), done.output
 	}
 	err := c.write(ctx, func(ctx context.Context) error {
-		wakes, err := query.New(c.ex.opts.Pool).Advance(ctx, p)
+		row, err := query.New(c.ex.opts.Pool).Advance(ctx, p)
 		if err == nil {
-			c.wakes = wakes
+			c.wakes = row.Wakes
 		}
 		return err
 	})
