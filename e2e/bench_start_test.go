@@ -53,11 +53,11 @@ func (e execs) drain() {
 // ownQEMU is a copy of the hypervisor that nobody else executes, first in PATH.
 func ownQEMU(b *testing.B) string {
 	b.Helper()
-	real, err := exec.LookPath("qemu-system-x86_64")
+	installed, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
 		b.Fatal(err)
 	}
-	image, err := os.ReadFile(real)
+	image, err := os.ReadFile(installed)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -68,9 +68,9 @@ func ownQEMU(b *testing.B) string {
 	b.Cleanup(func() { _ = os.RemoveAll(dir) })
 	// it finds modules and firmware beside itself
 	bin := filepath.Join(dir, "bin")
-	own := filepath.Join(bin, filepath.Base(real))
+	own := filepath.Join(bin, filepath.Base(installed))
 	err = errors.Join(
-		os.Chmod(dir, 0o755), os.Mkdir(bin, 0o755), os.WriteFile(own, image, 0o755), //nolint:gosec // a program for others
+		os.Chmod(dir, 0o755), os.Mkdir(bin, 0o755), os.WriteFile(own, image, 0o755),
 		os.Symlink("/usr/lib", filepath.Join(dir, "lib")), os.Symlink("/usr/share", filepath.Join(dir, "share")))
 	if err != nil {
 		b.Fatal(err)
