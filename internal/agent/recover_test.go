@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/novacron/novacron/internal/domain/vm"
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/sim"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/id"
@@ -43,6 +44,24 @@ func TestAgentDiesWhileItRelaunches(t *testing.T) {
 	b.host.Crash(b.vm, "killed by signal 9")
 	b.restart()
 	if got := b.last(); b.executing() != 0 || got.Phase != vm.PhaseCrashed {
+		t.Errorf("%d execute, reported %+v", b.executing(), got)
+	}
+}
+
+// A shutdown of the node that was broken off half-way leaves guests that run on:
+// the next agent reports them as running, and not as stopping for ever.
+func TestShutdownBrokenOff(t *testing.T) {
+	b := newBench(t)
+	b.host.SetFaults(b.vm, sim.Faults{IgnoreShutdown: true})
+	r := b.launch()
+	if err := b.agent.driver.Shutdown(t.Context(), hypervisor.Ref{VM: b.vm, Epoch: r.Epoch}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.last(); got.Phase != vm.PhaseStopping {
+		t.Fatalf("after it was asked: %+v", got)
+	}
+	b.restart()
+	if got := b.last(); b.executing() != 1 || got.Phase != vm.PhaseRunning {
 		t.Errorf("%d execute, reported %+v", b.executing(), got)
 	}
 }

@@ -40,7 +40,8 @@ type Driver interface {
 	// Adopt finds every VM the driver holds on this host, takes up watching the
 	// live ones, and returns all; what it returns is not sent to the sink as well.
 	// It is called once, before any other call that names a VM, when the agent
-	// starts. An incarnation in phase starting was half launched when an agent died:
+	// starts. A guest that was asked to shut down and runs on is running: the asking
+	// is over with who asked. An incarnation in phase starting was half launched when an agent died:
 	// Launch for the same epoch does it anew, Kill removes it.
 	Adopt(ctx context.Context) ([]Status, error)
 	// Release removes everything the driver holds of a VM whose process is gone:

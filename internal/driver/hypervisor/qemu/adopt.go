@@ -175,7 +175,7 @@ func (g *guest) assume() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.status.Phase == "" {
-		p, _ := phaseOf("running", g.asked)
+		p, _ := phaseOf("running", g.pressed)
 		g.change(p, silent)
 	}
 }

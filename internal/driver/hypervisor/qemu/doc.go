@@ -22,8 +22,9 @@
 //	+ exit.json              the keeper has reaped QEMU
 //	+ end.json               the driver has judged the end, once and for all
 //
-// The phase of a live guest is what query-status says, plus asked.json, which
-// remembers that a shutdown or a kill was asked for. QEMU starts halted (-S); the
+// The phase of a live guest is what query-status says, and stopping once this
+// driver has asked for a shutdown. asked.json remembers for the judgement of the
+// end what any driver asked; an adopted guest that did not act on it runs. QEMU starts halted (-S); the
 // guest executes only after everything is recorded and connected, by "cont". So a
 // launch that an agent's death cut in two is found as "starting", and is safe to
 // throw away.

@@ -293,7 +293,7 @@ func (d *Driver) Shutdown(ctx context.Context, r contract.Ref) error {
 	if err != nil {
 		return err
 	}
-	if err := g.noteAsked(func(a *askedRecord) { a.Shutdown = true }); err != nil {
+	if err := g.noteAsked(askedRecord{Shutdown: true}); err != nil {
 		return err
 	}
 	err = g.ask(ctx, "system_powerdown")

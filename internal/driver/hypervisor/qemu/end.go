@@ -36,7 +36,7 @@ func (d *Driver) Kill(ctx context.Context, r contract.Ref) (contract.Status, err
 	if s.Epoch != r.Epoch {
 		return contract.Status{}, stale(r, s)
 	}
-	if err := g.noteAsked(func(a *askedRecord) { a.Kill = true }); err != nil {
+	if err := g.noteAsked(askedRecord{Kill: true}); err != nil {
 		return contract.Status{}, err
 	}
 	if err := g.kill(ctx); err != nil {

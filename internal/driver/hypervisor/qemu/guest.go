@@ -38,12 +38,15 @@ type guest struct {
 	// ended is closed when the end is settled: judged, recorded, told.
 	ended chan struct{}
 
-	mu      sync.Mutex
-	status  contract.Status
-	proc    keeper.Proc
-	hv      *process.Handle // nil once gone, and for a guest that had ended before
-	mon     *qmp.Client     // nil while not connected
-	asked   askedRecord
+	mu     sync.Mutex
+	status contract.Status
+	proc   keeper.Proc
+	hv     *process.Handle // nil once gone, and for a guest that had ended before
+	mon    *qmp.Client     // nil while not connected
+	asked  askedRecord
+	// pressed: this driver asked for a shutdown. What an earlier one asked is known
+	// for the judgement of the end; a guest that did not act on it runs on.
+	pressed bool
 	trouble string // of a disk, until the guest continues
 	muted   bool   // changes are for Adopt's caller, not for the sink
 }
@@ -87,19 +90,19 @@ func (g *guest) change(p vm.Phase, reason string) {
 }
 
 // noteAsked remembers, first on disk, what was asked of the guest.
-func (g *guest) noteAsked(f func(*askedRecord)) error {
+func (g *guest) noteAsked(what askedRecord) error {
 	defer g.d.out.Flush()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	asked := g.asked
-	f(&asked)
+	asked := askedRecord{Shutdown: g.asked.Shutdown || what.Shutdown, Kill: g.asked.Kill || what.Kill}
 	if asked != g.asked {
 		if err := g.write(askedFile, asked); err != nil {
 			return err
 		}
 		g.asked = asked
 	}
-	if g.status.Phase == vm.PhaseRunning && asked.Shutdown {
+	g.pressed = g.pressed || what.Shutdown
+	if g.status.Phase == vm.PhaseRunning && g.pressed {
 		g.change(vm.PhaseStopping, g.status.Reason)
 	}
 	return nil
@@ -200,7 +203,7 @@ func (g *guest) query(ctx context.Context, c *qmp.Client) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	p, reason := phaseOf(is.Status, g.asked)
+	p, reason := phaseOf(is.Status, g.pressed)
 	if is.Status == "io-error" {
 		if trouble != "" {
 			g.trouble = trouble
@@ -304,7 +307,7 @@ func (g *guest) onEvent(e qmp.Event) {
 		}
 	case "RESUME":
 		g.trouble = ""
-		p, _ := phaseOf("running", g.asked)
+		p, _ := phaseOf("running", g.pressed)
 		g.change(p, "")
 	case "BLOCK_IO_ERROR":
 		g.noteTrouble(e.Data)

@@ -10,12 +10,12 @@ import (
 )
 
 // phaseOf translates QEMU's run state (RunState of its schema).
-func phaseOf(runState string, asked askedRecord) (vm.Phase, string) {
+func phaseOf(runState string, pressed bool) (vm.Phase, string) {
 	switch runState {
 	case "prelaunch", "inmigrate":
 		return vm.PhaseStarting, ""
 	case "running":
-		if asked.Shutdown {
+		if pressed {
 			return vm.PhaseStopping, ""
 		}
 		return vm.PhaseRunning, ""

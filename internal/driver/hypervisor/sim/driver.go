@@ -275,6 +275,11 @@ func (d *Driver) Adopt(context.Context) ([]contract.Status, error) {
 	defer d.host.mu.Unlock()
 	out := make([]contract.Status, 0, len(d.host.guests))
 	for _, g := range d.host.guests {
+		if g.status.Phase == vm.PhaseStopping && !g.obeying {
+			// it was asked, and does not act on it
+			g.asked, g.status.Phase, g.status.Since = false, vm.PhaseRunning, d.host.opt.Clock.Now()
+			d.host.save(g)
+		}
 		out = append(out, g.status)
 	}
 	slices.SortFunc(out, func(a, b contract.Status) int { return bytes.Compare(a.VM[:], b.VM[:]) })
