@@ -49,7 +49,7 @@ func newAgent(a *app) *cobra.Command {
 	cmd.Long = agentLong
 	fl := cmd.Flags()
 	fl.StringVar(&o.DataDir, "data-dir", "/var/lib/novacron/node", "the node's `folder`")
-	fl.StringVar(&o.Name, "name", "", "the node's `name` when it joins; the host's by default")
+	fl.StringVar(&o.Name, "name", "", "the node's `name` when it joins; the host's by default; with --sim NAME-1, NAME-2 and so on")
 	fl.StringSliceVar(&o.Servers, "server", nil, "`host:port` of a server to dial besides those the node remembers")
 	fl.StringVar(&f.join, "join", "", "join `token`, or - to read it; needed once")
 	fl.StringVar(&f.joinFile, "join-file", "", "`file` of join tokens, one a line; it is removed when read")

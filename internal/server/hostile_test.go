@@ -108,6 +108,13 @@ func TestRefusedRequestsChangeNothing(t *testing.T) {
 			t.Errorf("%s: %d %+v", at, status, e)
 		}
 	}
+	// a change of nothing believes something, too
+	if e, status := call[api.Error](r, "PATCH", "/api/v1/vms/a", "{}", "If-Match", `"999"`); status != http.StatusPreconditionFailed || e.Code != "revision_mismatch" {
+		t.Errorf("an empty change under a stale revision: %d %+v", status, e)
+	}
+	if v, status := call[api.VM](r, "PATCH", "/api/v1/vms/a", "{}", "If-Match", "*"); status != http.StatusOK || v.Name != "a" {
+		t.Errorf("an empty change: %d %+v", status, v)
+	}
 	if e, status := call[api.Error](r, "DELETE", "/api/v1/vms/a", nil, "If-Match", `"999"`); status != http.StatusPreconditionFailed {
 		t.Errorf("delete of another revision: %d %+v", status, e)
 	}

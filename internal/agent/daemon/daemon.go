@@ -21,7 +21,8 @@ import (
 type Options struct {
 	// DataDir is the node's folder.
 	DataDir string
-	// Name is the node's, used when it joins; the host's name when empty.
+	// Name is the node's, used when it joins; the host's name when empty. Simulated
+	// nodes append their number, and are sim-0001 and so on when it is empty.
 	Name string
 	// Join is a join token; needed only while the folder has no identity.
 	Join string

@@ -55,8 +55,7 @@ type links struct {
 func (l *links) removed() {
 	l.removedOnce.Do(func() {
 		l.log.Error("this node was removed from the cluster: no server takes it back. Its guests go on running, and nobody manages them. "+
-			"Save what you need from them; then stop this agent with SIGINT, which shuts them down, empty its folder, and join it anew with a token of 'novacron node token'",
-			"node", l.who.state.Name)
+			"Save what you need from them; then stop this agent with SIGINT, which shuts them down, empty its folder, and join it anew with a token of 'novacron node token'")
 	})
 }
 

@@ -22,6 +22,21 @@ const (
 	simStorage = 8 * unit.TiB
 )
 
+// simFolder is the folder of the i-th simulated node, counted from 0, whatever its
+// name: the node is found again by it.
+func simFolder(dataDir string, i int) string {
+	return filepath.Join(dataDir, fmt.Sprintf("sim-%04d", i+1))
+}
+
+// simName is the name of the i-th simulated node when it joins: base and its
+// number, or sim and four digits when nobody named them.
+func simName(base string, i int) string {
+	if base == "" {
+		return fmt.Sprintf("sim-%04d", i+1)
+	}
+	return fmt.Sprintf("%s-%d", base, i+1)
+}
+
 // RunSim is n simulated nodes in this process until ctx ends. tokens are join
 // tokens for the nodes that have not joined yet, in order. Everything but the
 // guests is real: the agents, their records, the sessions.
@@ -33,8 +48,8 @@ func RunSim(ctx context.Context, o Options, n int, tokens []string) error {
 	defer cancel()
 	for i := range n {
 		node := o
-		node.Name = fmt.Sprintf("sim-%04d", i+1)
-		node.DataDir = filepath.Join(o.DataDir, node.Name)
+		node.Name = simName(o.Name, i)
+		node.DataDir = simFolder(o.DataDir, i)
 		node.Log = o.Log.With("node", node.Name)
 		node.Join = ""
 		if !joined(node.DataDir) && len(tokens) > 0 {
@@ -59,7 +74,7 @@ func RunSim(ctx context.Context, o Options, n int, tokens []string) error {
 // Unjoined tells how many of n simulated nodes still need a token.
 func Unjoined(dataDir string, n int) (missing int) {
 	for i := range n {
-		if !joined(filepath.Join(dataDir, fmt.Sprintf("sim-%04d", i+1))) {
+		if !joined(simFolder(dataDir, i)) {
 			missing++
 		}
 	}
