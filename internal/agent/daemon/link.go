@@ -54,7 +54,7 @@ type links struct {
 // guests are left alone: they may be all that is left of somebody's work.
 func (l *links) removed() {
 	l.removedOnce.Do(func() {
-		l.log.Error("this node was removed from the cluster: no server takes it back. Its guests go on running, and nobody manages them. "+
+		l.log.Error("this node was removed from the cluster: no server takes it back. Its guests go on running, and nobody manages them. " +
 			"Save what you need from them; then stop this agent with SIGINT, which shuts them down, empty its folder, and join it anew with a token of 'novacron node token'")
 	})
 }
