@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/novacron/novacron/internal/domain/vm"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	volume "github.com/novacron/novacron/internal/driver/volume/contract"
@@ -37,6 +39,8 @@ type Config struct {
 	Inventory func(context.Context) (nodelink.Inventory, error)
 	Clock     clock.Clock
 	Log       *slog.Logger
+	// Collectors are metrics of whoever runs the agent.
+	Collectors []prometheus.Collector
 	// Volatile records are not fsynced: for simulated nodes only.
 	Volatile bool
 }
@@ -65,6 +69,7 @@ type Agent struct {
 	records *records
 	reports *reporter
 	log     *slog.Logger
+	meter   *meter
 	// beats numbers the lease renewals of this incarnation, over all sessions; the
 	// incarnation is the upper half, so that renewals grow across restarts
 	beats atomic.Int64
@@ -87,6 +92,7 @@ func New(cfg Config) (*Agent, error) {
 		log:     cfg.Log,
 		reports: newReporter(cfg.Epoch),
 	}
+	a.meter = newMeter(a)
 	a.driver, err = cfg.NewHypervisor(a.reports.observe)
 	return a, err
 }
@@ -217,6 +223,7 @@ var handlers = map[string]handler{
 	(*nodelink.DropImages)(nil).Method():    plain((*Agent).dropImages),
 	(*nodelink.OpenConsole)(nil).Method():   plain((*Agent).openConsole),
 	(*nodelink.OpenLog)(nil).Method():       plain((*Agent).openLog),
+	(*nodelink.Metrics)(nil).Method():       plain((*Agent).metrics),
 }
 
 // Handle carries out a command that came from a server.
@@ -225,7 +232,10 @@ func (a *Agent) Handle(ctx context.Context, p Peer, method string, body []byte) 
 	if !ok {
 		return nil, errs.New(errs.Unsupported, "this agent does not know the command %q: upgrade it", errs.Clip(method))
 	}
-	return h(ctx, a, p, body)
+	began := a.cfg.Clock.Boot()
+	v, err := h(ctx, a, p, body)
+	a.meter.carried(method, began, err)
+	return v, err
 }
 
 func decode[C any](body []byte) (*C, error) {

@@ -60,6 +60,18 @@ func (r *reporter) observe(s hypervisor.Status) {
 	}
 }
 
+// count tells of the VMs last reported, by phase, and of how many no server knows
+// yet.
+func (r *reporter) count() (phases map[vm.Phase]int, unsent int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	phases = map[vm.Phase]int{}
+	for _, last := range r.last {
+		phases[last.Phase]++
+	}
+	return phases, len(r.unsent)
+}
+
 // report numbers a status and queues it.
 func (r *reporter) report(s hypervisor.Status) nodelink.Report {
 	r.mu.Lock()

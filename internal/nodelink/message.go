@@ -158,6 +158,17 @@ type DropImages struct {
 // Method implements Command.
 func (*DropImages) Method() string { return "drop_images" }
 
+// Metrics asks for the agent's own metrics.
+type Metrics struct{}
+
+// Method implements Command.
+func (*Metrics) Method() string { return "metrics" }
+
+// MetricsReply is in Prometheus' text format.
+type MetricsReply struct {
+	Text string `json:"text"`
+}
+
 // OpenConsole joins the serial console to a bulk stream.
 type OpenConsole struct {
 	VM     id.ID          `json:"vm"`

@@ -35,6 +35,8 @@ var messages = []any{
 	DropImages{},
 	OpenConsole{},
 	OpenLog{},
+	Metrics{},
+	MetricsReply{},
 	Done{},
 	Report{},
 	Hello{},

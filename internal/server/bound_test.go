@@ -66,7 +66,7 @@ func TestSilentReadersAreGivenUp(t *testing.T) {
 // goes on.
 func TestAnswersAreNotKeptForTheDeaf(t *testing.T) {
 	ended := make(chan error, 1)
-	g := &gate{clock: clock.System{}}
+	g := &gate{clock: clock.System{}, meter: newMeter(clock.System{}, "test")}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, err := io.Copy(g.bounded(w, Route{patience: 50 * time.Millisecond}), endless{})
 		ended <- err
@@ -101,6 +101,7 @@ func TestBodiesComeInTime(t *testing.T) {
 	fake := clock.NewFake()
 	fake.StepWall(clock.System{}.Now().Add(-bodyTimeout + 200*time.Millisecond).Sub(fake.Now()))
 	g := &gate{
+		meter: newMeter(clock.System{}, "test"),
 		clock: fake, log: slog.New(slog.DiscardHandler), deny: func(context.Context, control.Caller, string, string) {},
 		authenticate: func(*http.Request) (auth.Principal, error) { return auth.Principal{Role: auth.Administrator}, nil },
 	}

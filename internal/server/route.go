@@ -161,6 +161,7 @@ func optionalBody(rt Route) bool { return strings.Count(rt.Path, "/") > 4 }
 type gate struct {
 	log   *slog.Logger
 	clock clock.Clock
+	meter *meter
 	// authenticate finds the principal of a request.
 	authenticate func(*http.Request) (auth.Principal, error)
 	// deny records a refusal.
@@ -175,7 +176,9 @@ func (g *gate) wrap(rt Route) http.Handler {
 		requestID := id.New().String()
 		w.Header().Set(requestIDHeader, requestID)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		w = g.bounded(w, rt)
+		mw, end := g.meter.begin(g.bounded(w, rt), rt)
+		w = mw
+		defer end()
 		defer g.recover(w, rt, requestID)
 		if err := g.pass(w, hr, rt, requestID); err != nil {
 			p := problem(err, requestID)

@@ -81,6 +81,7 @@ type Server struct {
 	exec        *workflow.Executor
 	live        *control.Liveness
 	pool        *pgxpool.Pool
+	meter       *meter
 	fingerprint string
 	routes      []Route
 	mux         *http.ServeMux
@@ -161,7 +162,7 @@ func build(ctx context.Context, o Options, pool *pgxpool.Pool) (*Server, *certif
 		return nil, nil, err
 	}
 	s := &Server{
-		opts: o, log: o.Log, pages: pages{sec.cursorKey}, tickets: newTickets(o.Clock), pool: pool,
+		opts: o, log: o.Log, pages: pages{sec.cursorKey}, tickets: newTickets(o.Clock), pool: pool, meter: newMeter(o.Clock, o.Version),
 		fingerprint: pki.Fingerprint(sec.ca.Cert), live: control.NewLiveness(st, o.Clock, o.Log),
 	}
 	dead := provenDead(o.DataDir, o.Log)
@@ -189,6 +190,7 @@ func build(ctx context.Context, o Options, pool *pgxpool.Pool) (*Server, *certif
 	s.tasks = reconcile.New(o.Clock, o.Log, s.member, tasks.All(tasks.Env{
 		Store: st, Images: images, Clock: o.Clock, Connected: s.agents.connected, Drop: s.agents.drop, Committed: s.committed,
 	})...)
+	s.meter.watch(s)
 	s.routes = s.table()
 	s.mux = s.serveMux()
 	return s, newCertificates(sec.ca, o.Advertise, o.Clock), nil
@@ -203,14 +205,14 @@ func (s *Server) committed() {
 // table is every route there is.
 func (s *Server) table() []Route {
 	var all []Route
-	for _, rs := range [][]Route{s.systemRoutes(), s.vmRoutes(), s.nodeRoutes(), s.imageRoutes(), s.jobRoutes(), s.tokenRoutes(), s.streamRoutes()} {
+	for _, rs := range [][]Route{s.systemRoutes(), s.metricsRoutes(), s.vmRoutes(), s.nodeRoutes(), s.imageRoutes(), s.jobRoutes(), s.tokenRoutes(), s.streamRoutes()} {
 		all = append(all, rs...)
 	}
 	return all
 }
 
 func (s *Server) serveMux() *http.ServeMux {
-	g := &gate{log: s.log, clock: s.opts.Clock, authenticate: s.authenticate, deny: s.control.Deny}
+	g := &gate{log: s.log, clock: s.opts.Clock, meter: s.meter, authenticate: s.authenticate, deny: s.control.Deny}
 	mux := http.NewServeMux()
 	for _, rt := range s.routes {
 		mux.Handle(rt.Method+" "+rt.Path, g.wrap(rt))

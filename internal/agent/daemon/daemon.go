@@ -115,12 +115,13 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 			driver, err = d.hypervisor(s)
 			return driver, err
 		},
-		Volumes:   d.volumes,
-		Images:    d.images,
-		Inventory: func(ctx context.Context) (nodelink.Inventory, error) { return d.inventory(ctx, driver) },
-		Clock:     o.Clock,
-		Log:       o.Log,
-		Volatile:  d.volatile,
+		Volumes:    d.volumes,
+		Images:     d.images,
+		Inventory:  func(ctx context.Context) (nodelink.Inventory, error) { return d.inventory(ctx, driver) },
+		Collectors: collectors(who, d),
+		Clock:      o.Clock,
+		Log:        o.Log,
+		Volatile:   d.volatile,
 	})
 	if err != nil {
 		return err
