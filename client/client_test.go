@@ -277,6 +277,19 @@ func TestPatchSaysWhatItBelieved(t *testing.T) {
 	}
 }
 
+func TestRemoveByForceSaysWhatItBelieved(t *testing.T) {
+	c := local(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodDelete || r.URL.RequestURI() != "/api/v1/nodes/n1?force=true" || r.Header.Get("If-Match") != `"7"` {
+			refuses(412)(w)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	if err := c.Nodes.RemoveByForce(t.Context(), "n1", 7); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestUploadBeginsAgain(t *testing.T) {
 	const content = "a disk, of a kind"
 	var tries atomic.Int64

@@ -238,6 +238,30 @@ func TestDeleteWaitsForItsNode(t *testing.T) {
 	}
 }
 
+// A job that had stopped half-way and waits for an operator goes on, too, when its
+// node is removed by force: that was the operator's word.
+func TestAttentionEndsWithTheNode(t *testing.T) {
+	w := &world{Cluster: controltest.New(t, 1), name: "vm"}
+	if err := started(t.Context(), w, w.name); err != nil {
+		t.Fatal(err)
+	}
+	a, err := ask(vm.Delete)(t.Context(), w, w.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.DB.App.Exec(t.Context(), "UPDATE jobs SET state = 'needs_attention', error_code = 'needs_attention', error_message = 'x' WHERE id = $1", *a.Job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Nodes[0].SetDown(true)
+	w.removeByForce(t, "n1")
+	execute(t, w, undisturbed)
+	w.job(t, *a.Job, "it goes on to its end", func(j job.Job) bool { return j.State == job.Succeeded })
+	if err := gone(t.Context(), w, w.name); err != nil {
+		t.Error(err)
+	}
+}
+
 // Stop and start wait for a node that is away, before anything is asked of it, and
 // can be cancelled then.
 func TestStopAndStartWaitForTheirNode(t *testing.T) {

@@ -13,9 +13,9 @@ import (
 )
 
 // VMStart launches a VM on the node that has its disks, under a new owner
-// epoch. While that node does not report, it waits and says so. It unwinds to a stopped VM with the reason kept: process and
-// reservation are gone, the raised epoch stays, since a late command under it
-// must not work either.
+// epoch. While that node does not report, it waits and says so. It unwinds to a
+// stopped VM with the reason kept: process and reservation are gone, the raised
+// epoch stays, since a late command under it must not work either.
 func VMStart() workflow.Flow[Env] {
 	return workflow.Flow[Env]{
 		Name: vm.JobStart,
@@ -36,8 +36,8 @@ type StopParams struct {
 // VMStop asks the guest to shut down, powers it off when the grace period is
 // over, and gives back CPU and memory. While its node does not report, it waits
 // and says so, and may be cancelled. What was asked of a guest cannot be taken
-// back: unwinding restores the wish that it runs, and what the guest did meanwhile is shown as
-// it is.
+// back: unwinding restores the wish that it runs, and what the guest did
+// meanwhile is shown as it is.
 func VMStop() workflow.Flow[Env] {
 	return workflow.Flow[Env]{
 		Name: vm.JobStop,
@@ -100,23 +100,28 @@ func VMResume() workflow.Flow[Env] {
 // admitOnceReported waits for the VM's node first: nothing that nobody can tell
 // the outcome of is begun on a node that is away.
 func admitOnceReported(ctx context.Context, r *run) (any, error) {
-	v, err := usable(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	if away(r, v) {
-		return nil, awaitNode(v, "the VM is started")
-	}
-	return admit(ctx, r)
+	return admitIf(ctx, r, func(v vm.View) error {
+		if away(r, v) {
+			return awaitNode(v, "the VM is started")
+		}
+		return nil
+	})
 }
 
 // admit counts the VM's CPU and memory on its node, and decides the new
 // incarnation.
 func admit(ctx context.Context, r *run) (any, error) {
+	return admitIf(ctx, r, func(vm.View) error { return nil })
+}
+
+func admitIf(ctx context.Context, r *run, ok func(vm.View) error) (any, error) {
 	return raiseIn(ctx, r, func(tx *store.Tx) error {
 		v, err := tx.VMByID(ctx, r.Job.Target.ID)
 		if err == nil {
 			err = v.Intent.Unusable()
+		}
+		if err == nil {
+			err = ok(v)
 		}
 		if err != nil {
 			return err
