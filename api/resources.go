@@ -231,6 +231,14 @@ type System struct {
 	Role      string `json:"role"`
 }
 
+// CA is the cluster's certificate authority.
+type CA struct {
+	// CertificatePEM is its root certificate; Fingerprint that certificate's SHA-256.
+	CertificatePEM string    `json:"certificate_pem"`
+	Fingerprint    string    `json:"fingerprint"`
+	ExpiresAt      time.Time `json:"expires_at"`
+}
+
 // Task is a reconciler's last activations on one server.
 type Task struct {
 	Name        string          `json:"name"`

@@ -86,6 +86,11 @@ func (c *Client) System(ctx context.Context) (api.System, error) {
 	return get[api.System](ctx, c, "/system")
 }
 
+// CA gives the cluster's root certificate.
+func (c *Client) CA(ctx context.Context) (api.CA, error) {
+	return get[api.CA](ctx, c, "/ca")
+}
+
 // Setup spends the one-time setup token for a first administrator's token.
 func (c *Client) Setup(ctx context.Context, req api.Setup) (api.Token, error) {
 	return create[api.Token](ctx, c, "/setup", req)

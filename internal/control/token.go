@@ -155,3 +155,6 @@ func (s *Service) Servers(ctx context.Context) ([]string, error) {
 
 // Cluster is the cluster's id.
 func (s *Service) Cluster() id.ID { return s.cfg.Cluster.ID }
+
+// Authority is the cluster's certificate authority.
+func (s *Service) Authority() *pki.Authority { return s.cfg.CA }

@@ -20,6 +20,7 @@ func (s *Server) systemRoutes() []Route {
 		}, s.listAudit),
 		handle(Route{Method: "GET", Path: "/api/v1/audit/verify", ID: "verifyAudit", Summary: "Walk the audit chain", Need: admin}, s.verifyAudit),
 		handle(Route{Method: "GET", Path: "/api/v1/debug/tasks", ID: "listTasks", Summary: "What the reconcilers of this server did lately", Need: admin}, s.listTasks),
+		handle(Route{Method: "GET", Path: "/api/v1/ca", ID: "getCA", Summary: "The cluster's root certificate", Need: public}, s.authority),
 		raw(Route{Method: "GET", Path: "/api/v1/openapi.json", ID: "getOpenAPI", Summary: "This API's document", Need: public, stream: "OpenAPI 3.1"}, s.openAPI),
 		raw(Route{Method: "GET", Path: "/healthz", ID: "healthz", Summary: "Does the process live?", Need: public, stream: "ok"}, healthz),
 		raw(Route{Method: "GET", Path: "/readyz", ID: "readyz", Summary: "Can the server work (database, leases)?", Need: public, stream: "ok"}, s.readyz),
@@ -43,6 +44,13 @@ func (s *Server) system(ctx context.Context, r *Request, _ none) (reply[api.Syst
 		Fingerprint: s.fingerprint, Servers: servers, SetupDone: done,
 		Principal: r.Caller.Name, Role: string(r.Caller.Role),
 	}}, err
+}
+
+func (s *Server) authority(context.Context, *Request, none) (reply[api.CA], error) {
+	ca := s.control.Authority()
+	return reply[api.CA]{Body: api.CA{
+		CertificatePEM: string(ca.CertPEM()), Fingerprint: s.fingerprint, ExpiresAt: ca.Cert.NotAfter.UTC(),
+	}}, nil
 }
 
 func (s *Server) listAudit(ctx context.Context, r *Request, _ none) (reply[api.List[api.AuditRecord]], error) {

@@ -49,8 +49,8 @@ func detach(ctx context.Context, o Options) (Summary, error) {
 	if err := claimData(o.Paths); err != nil {
 		return Summary{}, err
 	}
-	if err := os.MkdirAll(o.Paths.logs(), 0o700); err != nil {
-		return Summary{}, hostError(err, "the folder %s cannot be made", o.Paths.logs())
+	if err := os.MkdirAll(o.Paths.Logs(), 0o700); err != nil {
+		return Summary{}, hostError(err, "the folder %s cannot be made", o.Paths.Logs())
 	}
 	out, err := openLog(o.Paths.log("up"))
 	if err != nil {

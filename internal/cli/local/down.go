@@ -138,7 +138,7 @@ func mayClean(p Paths) error {
 func (p Paths) owned() []string {
 	return []string{
 		p.RAM, p.guests(), p.pgSocket(), filepath.Dir(p.Socket()), p.state(),
-		p.nodes(), p.server(), p.postgres(), p.logs(), p.lock(), p.marker(),
+		p.nodes(), p.server(), p.postgres(), p.Logs(), p.lock(), p.marker(),
 	}
 }
 

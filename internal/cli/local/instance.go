@@ -151,7 +151,7 @@ func makeDirs(p Paths, owner *pglocal.Owner) error {
 		mode  os.FileMode
 		owner *pglocal.Owner
 	}{
-		{p.logs(), 0o700, nil}, {p.nodes(), passable, nil}, {p.server(), 0o700, owner}, {filepath.Dir(p.Socket()), 0o700, owner},
+		{p.Logs(), 0o700, nil}, {p.nodes(), passable, nil}, {p.server(), 0o700, owner}, {filepath.Dir(p.Socket()), 0o700, owner},
 	} {
 		err := os.MkdirAll(d.path, d.mode)
 		if err == nil {

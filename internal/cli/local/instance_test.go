@@ -188,7 +188,7 @@ func TestLogsAreBounded(t *testing.T) {
 	}
 	defer f.Close()
 	_, _ = io.WriteString(f, strings.Repeat("x", 100))
-	boundLogsOnce(p.logs(), 50)
+	boundLogsOnce(p.Logs(), 50)
 	_, _ = io.WriteString(f, "after")
 	now, _ := os.ReadFile(p.log("server"))
 	before, _ := os.ReadFile(p.log("server") + olderSuffix)

@@ -52,8 +52,12 @@ type Summary struct {
 	Sim        int    `json:"sim,omitempty"`
 }
 
-// systemUser owns the database and the server of root's instance.
-const systemUser = "novacron"
+// SystemUser owns the database and the server of root's instance; UserAdd makes
+// it.
+const (
+	SystemUser = "novacron"
+	UserAdd    = "useradd --system --user-group --home-dir " + rootData + " --no-create-home --shell /usr/sbin/nologin " + SystemUser
+)
 
 // maxNodes bounds --nodes: they share one host.
 const maxNodes = 16
@@ -91,17 +95,15 @@ func (o Options) owner() (*pglocal.Owner, error) {
 		}
 		return nil, nil
 	}
-	u, err := user.Lookup(systemUser)
+	u, err := user.Lookup(SystemUser)
 	if err != nil {
 		return nil, errs.New(errs.HostFailure, "the system user %s does not exist (PostgreSQL refuses to run as root): "+
-			"run scripts/setup, or: useradd --system --user-group --home-dir "+rootData+
-			" --no-create-home --shell /usr/sbin/nologin %s",
-			systemUser, systemUser).Because(err)
+			"run scripts/setup, or: %s", SystemUser, UserAdd).Because(err)
 	}
 	uid, err1 := strconv.Atoi(u.Uid)
 	gid, err2 := strconv.Atoi(u.Gid)
 	if err1 != nil || err2 != nil || uid == 0 {
-		return nil, errs.New(errs.HostFailure, "the system user %s has no user id of its own", systemUser)
+		return nil, errs.New(errs.HostFailure, "the system user %s has no user id of its own", SystemUser)
 	}
 	return &pglocal.Owner{UID: uid, GID: gid}, nil
 }

@@ -76,17 +76,19 @@ func Sockets(uid int, env func(string) string) []string {
 // Socket is the administrator's UNIX socket. Its folder is the server's own.
 func (p Paths) Socket() string { return filepath.Join(p.Run, "server", "api.sock") }
 
+// Logs is the folder of the logs of all processes.
+func (p Paths) Logs() string { return filepath.Join(p.Data, "logs") }
+
 func (p Paths) lock() string     { return filepath.Join(p.Data, "lock") }
 func (p Paths) marker() string   { return filepath.Join(p.Data, "instance.json") }
 func (p Paths) postgres() string { return filepath.Join(p.Data, "postgres") }
 func (p Paths) server() string   { return filepath.Join(p.Data, "server") }
 func (p Paths) nodes() string    { return filepath.Join(p.Data, "nodes") }
-func (p Paths) logs() string     { return filepath.Join(p.Data, "logs") }
 func (p Paths) simDir() string   { return filepath.Join(p.nodes(), "sim") }
 
 func (p Paths) node(i int) string { return filepath.Join(p.nodes(), nodeName(i)) }
 
-func (p Paths) log(name string) string { return filepath.Join(p.logs(), name+".log") }
+func (p Paths) log(name string) string { return filepath.Join(p.Logs(), name+".log") }
 
 func (p Paths) pgSocket() string { return filepath.Join(p.Run, "pg") }
 func (p Paths) guests() string   { return filepath.Join(p.Run, "guests") }

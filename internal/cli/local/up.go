@@ -73,7 +73,7 @@ func (s *supervisor) run(ctx context.Context, hurry <-chan os.Signal) error {
 	// Children outlive ctx by the time it takes to stop them in order.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	s.wg.Go(func() { boundLogs(life, s.o.Clock, s.o.Paths.logs()) })
+	s.wg.Go(func() { boundLogs(life, s.o.Clock, s.o.Paths.Logs()) })
 	summary, err := s.start(ctx, life)
 	if err == nil {
 		s.o.Ready(summary)
