@@ -87,6 +87,7 @@ var classes = map[string]int{
 	string(errs.NoNodeFits):       exitConflict,
 	string(errs.NotCancellable):   exitConflict,
 	string(errs.ImageMismatch):    exitConflict,
+	string(errs.ShrinkNotAllowed): exitConflict,
 	string(errs.NodeRemoved):      exitConflict,
 	string(errs.NeedsAttention):   exitConflict,
 

@@ -38,6 +38,7 @@ var statusOf = map[errs.Code]int{
 	errs.StaleAttempt:     http.StatusConflict,
 	errs.NoNodeFits:       http.StatusConflict,
 	errs.NotCancellable:   http.StatusConflict,
+	errs.ShrinkNotAllowed: http.StatusConflict,
 	errs.NeedsAttention:   http.StatusConflict,
 	errs.NodeRemoved:      http.StatusConflict,
 	errs.Cancelled:        http.StatusConflict,

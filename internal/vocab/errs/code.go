@@ -43,6 +43,7 @@ const (
 	NoNodeFits       Code = "no_node_fits"
 	NotCancellable   Code = "not_cancellable"
 	ImageMismatch    Code = "image_mismatch"
+	ShrinkNotAllowed Code = "shrink_not_allowed"
 	// NodeRemoved: the node, or the one that had the VM's disks, is out of the cluster for good.
 	NodeRemoved Code = "node_removed"
 )

@@ -59,6 +59,15 @@ type Driver interface {
 	Close() error
 }
 
+// DiskGrower is what a driver also is whose Capabilities say GrowDisk.
+type DiskGrower interface {
+	// GrowDisk makes a disk of a live machine larger and tells the guest. The size it
+	// has already succeeds, a smaller one is refused with errs.ShrinkNotAllowed, a
+	// disk that is not the machine's with errs.NotFound. Only the image changes: who
+	// keeps volumes takes note by itself.
+	GrowDisk(ctx context.Context, r Ref, disk id.ID, sizeBytes int64) error
+}
+
 // Sink receives every change of a status the driver observes, in order per VM,
 // including those its own calls caused; where calls overlap, a change may arrive
 // just after the call that caused it has returned. It is called with no lock held
@@ -71,6 +80,8 @@ type Sink func(Status)
 type Capabilities struct {
 	// Pause: can vCPUs be halted with memory kept?
 	Pause bool
+	// GrowDisk: can a disk grow while the guest runs (DiskGrower)?
+	GrowDisk bool
 	// Shutdown: can the guest be asked to power off?
 	Shutdown bool
 	// Console: is there a serial console to attach to?

@@ -133,7 +133,7 @@ func isNilRoot(c io.Closer) bool {
 // Capabilities implements contract.Driver.
 func (d *Driver) Capabilities() contract.Capabilities {
 	c := contract.Capabilities{
-		Pause: true, Shutdown: true, Console: true, UserNetwork: true,
+		Pause: true, GrowDisk: true, Shutdown: true, Console: true, UserNetwork: true,
 		Confinement: []string{"seccomp", "no_new_privs"},
 	}
 	if d.users != nil {

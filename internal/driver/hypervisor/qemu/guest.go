@@ -274,7 +274,10 @@ func (g *guest) awaitEnd(ctx context.Context) {
 }
 
 // ask gives a command to a live guest.
-func (g *guest) ask(ctx context.Context, name string) error {
+func (g *guest) ask(ctx context.Context, name string) error { return g.tell(ctx, name, nil, nil) }
+
+// tell is ask with arguments and an answer; out may be nil.
+func (g *guest) tell(ctx context.Context, name string, args, out any) error {
 	g.mu.Lock()
 	c := g.mon
 	g.mu.Unlock()
@@ -283,7 +286,7 @@ func (g *guest) ask(ctx context.Context, name string) error {
 	}
 	ctx, cancel := g.timed(ctx)
 	defer cancel()
-	err := c.Execute(ctx, name, nil, nil)
+	err := c.Execute(ctx, name, args, out)
 	var refused *qmp.Error
 	switch {
 	case err == nil:

@@ -81,6 +81,27 @@ func (s shell) run(command string) string {
 	return s.expect("done")
 }
 
+// growUnder makes the guest's disk larger while it looks.
+func (h *harness) growUnder(ctx context.Context, t *testing.T, m contract.Machine, sh shell) {
+	t.Helper()
+	const size = 5*unit.GiB + 512
+	if err := h.driver.GrowDisk(ctx, m.Ref, m.Disks[0].ID, size); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprint("\n", size/512, "\r")
+	// the guest hears of it by an interrupt
+	for range 100 {
+		if strings.Contains(sh.run("cat /sys/block/vda/size"), want) {
+			sh.run("echo beyond | dd of=/dev/vda bs=512 seek=10000000 && sync")
+			if got := sh.run("dd if=/dev/vda bs=512 skip=10000000 count=1 2>/dev/null | head -c 6"); !strings.Contains(got, "beyond") {
+				t.Errorf("what was written beyond the old end reads as %q", got)
+			}
+			return
+		}
+	}
+	t.Errorf("the guest never saw %d bytes", size)
+}
+
 // A whole Linux guest: an overlay of ours as its disk, memory and CPUs as told, a
 // forwarded port, and the power button.
 func TestLinuxGuest(t *testing.T) {
@@ -111,6 +132,7 @@ func TestLinuxGuest(t *testing.T) {
 			t.Errorf("the guest says %q, without %q", got, want)
 		}
 	}
+	h.growUnder(ctx, t, m, sh)
 	if page := fetch(ctx, t, port); !strings.Contains(page, "Hello from") {
 		t.Errorf("the forwarded port gives %q", page)
 	}

@@ -61,6 +61,7 @@ type guest struct {
 	asked   bool // a shutdown was asked
 	obeying bool // and the guest is about to act on it
 	ports   []port
+	disks   map[id.ID]int64 // sizes, 0 until grown
 	serial  *serial.Ring
 	console *console
 	// done ends when this incarnation does, and takes along what waits for it.

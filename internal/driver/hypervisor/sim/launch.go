@@ -64,6 +64,7 @@ func (h *Host) prepare(m contract.Machine) (g *guest, running bool, err error) {
 	g = &guest{
 		status: contract.Status{Ref: m.Ref},
 		ports:  ports,
+		disks:  disksOf(m),
 		serial: serial.NewRing(logKeep),
 	}
 	g.done, g.stop = context.WithCancel(h.life)

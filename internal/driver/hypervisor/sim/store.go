@@ -28,6 +28,8 @@ type record struct {
 	Since  time.Time      `json:"since"`
 	Asked  bool           `json:"asked,omitempty"`
 	Ports  []recordPort   `json:"ports,omitempty"`
+	// Disks are their sizes in bytes, 0 until grown.
+	Disks map[id.ID]int64 `json:"disks,omitempty"`
 }
 
 type recordPort struct {
@@ -45,7 +47,7 @@ func (h *Host) save(g *guest) {
 	}
 	r := record{
 		VM: g.status.VM, Epoch: g.status.Epoch, Phase: g.status.Phase,
-		Reason: g.status.Reason, Since: g.status.Since, Asked: g.asked,
+		Reason: g.status.Reason, Since: g.status.Since, Asked: g.asked, Disks: g.disks,
 	}
 	for _, p := range g.ports {
 		r.Ports = append(r.Ports, recordPort{p.protocol, p.addr.String()})
@@ -109,6 +111,7 @@ func (h *Host) loadOne(name string) error {
 	g := &guest{
 		status: contract.Status{Ref: contract.Ref{VM: r.VM, Epoch: r.Epoch}, Phase: r.Phase, Reason: r.Reason, Since: r.Since},
 		asked:  r.Asked,
+		disks:  r.Disks,
 		serial: serial.NewRing(logKeep),
 	}
 	g.done, g.stop = context.WithCancel(h.life)

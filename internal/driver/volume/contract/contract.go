@@ -22,6 +22,13 @@ type Driver interface {
 	// same id with the same size and base is answered with the volume there is;
 	// with others it is refused with errs.AlreadyExists. errs.NoSpace when full.
 	Create(ctx context.Context, s Spec) (Volume, error)
+	// Grow makes a volume larger: what is there stays, the rest reads as zeros. The
+	// size it has is answered with the volume as it is; a smaller one is refused with
+	// errs.ShrinkNotAllowed. A volume that a hypervisor has open is grown by that one:
+	// resize, unless nil, makes the image so large, and the driver only takes note of
+	// it. After an error the volume has its old size or the new one and is whole;
+	// Grow again settles it.
+	Grow(ctx context.Context, volume id.ID, sizeBytes int64, resize func(context.Context) error) (Volume, error)
 	// Delete removes a volume.
 	Delete(ctx context.Context, volume id.ID) error
 	// Inspect gives one volume, or errs.NotFound.

@@ -177,8 +177,8 @@ func check(s contract.Spec) (record, error) {
 	switch {
 	case s.ID == id.Nil:
 		return r, errs.New(errs.InvalidID, "a volume needs an id")
-	case s.SizeBytes <= 0 || s.SizeBytes%sector != 0 || s.SizeBytes > maxSize:
-		return r, errs.New(errs.InvalidSize, "%d bytes: a volume has a multiple of %d bytes, at most 64 TiB", s.SizeBytes, sector)
+	case checkSize(s.SizeBytes) != nil:
+		return r, checkSize(s.SizeBytes)
 	case s.Base == nil:
 		return r, nil
 	case s.SizeBytes < s.Base.VirtualSize:
@@ -187,6 +187,13 @@ func check(s contract.Spec) (record, error) {
 	f := s.Base.File
 	r.Backing = &f
 	return r, checkForm(f)
+}
+
+func checkSize(n int64) error {
+	if n <= 0 || n%sector != 0 || n > maxSize {
+		return errs.New(errs.InvalidSize, "%d bytes: a volume has a multiple of %d bytes, at most 64 TiB", n, sector)
+	}
+	return nil
 }
 
 func checkForm(base hypervisor.File) error {
@@ -275,6 +282,64 @@ func (d *Driver) volume(v id.ID, r record) (contract.Volume, error) {
 		out.AllocatedBytes = s.Blocks * sector // st_blocks counts these, whatever the file system
 	}
 	return out, nil
+}
+
+// Grow implements contract.Driver. The image first, then the record: an image
+// that is larger than its record is grown again, to no effect.
+func (d *Driver) Grow(ctx context.Context, v id.ID, size int64, resize func(context.Context) error) (contract.Volume, error) {
+	leave, err := d.turns.Take(ctx, v)
+	if err != nil {
+		return contract.Volume{}, err
+	}
+	defer leave()
+	r, err := d.read(v)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return contract.Volume{}, errs.New(errs.NotFound, "volume %s is not on this node", v)
+	case err != nil:
+		return contract.Volume{}, broken(v, err)
+	}
+	if err := checkSize(size); err != nil {
+		return contract.Volume{}, err
+	}
+	if size < r.SizeBytes {
+		return contract.Volume{}, errs.New(errs.ShrinkNotAllowed, "volume %s has %d bytes and cannot have %d: what lies beyond would be lost", v, r.SizeBytes, size)
+	}
+	if resize == nil {
+		resize = func(context.Context) error { return d.resize(v, size) }
+	}
+	if size > r.SizeBytes {
+		if err := resize(ctx); err != nil {
+			return contract.Volume{}, err
+		}
+		r.SizeBytes = size
+		if err := durable.WriteJSON(d.root, v.String()+recordSuffix, r); err != nil {
+			return contract.Volume{}, makeError(v, err)
+		}
+	}
+	return d.volume(v, r)
+}
+
+// resize writes the new size into an image that nobody has open.
+func (d *Driver) resize(v id.ID, size int64) error {
+	f, err := d.root.OpenFile(v.String()+imageSuffix, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return broken(v, err)
+	}
+	err = writeSize(f, size)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	switch {
+	case errors.Is(err, errL1):
+		return errs.New(errs.Unsupported, "volume %s cannot grow that far: %v; make a new, larger disk and copy", v, err)
+	case err != nil:
+		return makeError(v, err)
+	}
+	return nil
 }
 
 // Delete implements contract.Driver.

@@ -2,6 +2,7 @@ package dir
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
@@ -10,8 +11,8 @@ import (
 )
 
 // The qcow2 format, version 3 (docs/interop/qcow2.txt of QEMU), as far as an
-// image without data needs it: header, refcount table, one refcount block and an
-// empty L1 table, a cluster each, the last as many as the size asks for.
+// image without data needs it: header, refcount table and one refcount block, a
+// cluster each, and an empty L1 table.
 const (
 	clusterBits  = 16
 	clusterSize  = 1 << clusterBits
@@ -19,6 +20,10 @@ const (
 	headerLength = 104
 	// maxSize keeps the L1 table, and with it every image, small.
 	maxSize = 64 * unit.TiB
+	// maxL1 is the entries of the L1 table, in every image those of the largest, so
+	// that growing one is a matter of its header alone. It stays a hole in the file
+	// where nothing is written.
+	maxL1 = int64(maxSize / (clusterSize * perL2))
 	// maxBackingName is the format's.
 	maxBackingName = 1023
 
@@ -36,11 +41,8 @@ func writeEmpty(f interface {
 	Truncate(int64) error
 }, size int64, backing *contract.File,
 ) error {
-	l1Entries := (size + clusterSize*perL2 - 1) / (clusterSize * perL2)
-	l1Clusters := (l1Entries*8 + clusterSize - 1) / clusterSize
-	used := 3 + l1Clusters
-
-	head, err := header(size, l1Entries, backing)
+	const used = 3 + maxL1*8/clusterSize
+	head, err := header(size, maxL1, backing)
 	if err != nil {
 		return err
 	}
@@ -112,4 +114,32 @@ func appendExtension(b []byte, kind uint32, data string) []byte {
 		b = append(b, 0)
 	}
 	return b
+}
+
+// Where the header has what growing is about.
+const (
+	sizeAt   = 24
+	l1SizeAt = 36
+)
+
+// errL1 says that the L1 table has no room for a size.
+var errL1 = errors.New("the image was made by an earlier version, and its table of clusters ends before that size")
+
+// writeSize makes an image of ours larger. Nothing else in it changes, and the
+// one write is within a sector.
+func writeSize(f interface {
+	io.ReaderAt
+	io.WriterAt
+}, size int64,
+) error {
+	var b [8]byte
+	if _, err := f.ReadAt(b[:4], l1SizeAt); err != nil {
+		return err
+	}
+	if (size+clusterSize*perL2-1)/(clusterSize*perL2) > int64(binary.BigEndian.Uint32(b[:4])) {
+		return errL1
+	}
+	binary.BigEndian.PutUint64(b[:], uint64(size))
+	_, err := f.WriteAt(b[:], sizeAt)
+	return err
 }

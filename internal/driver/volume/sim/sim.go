@@ -19,6 +19,9 @@ import (
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
+// maxSize is that of real volumes.
+const maxSize = 64 << 40
+
 // Driver keeps simulated volumes in a folder.
 type Driver struct {
 	dir   string
@@ -37,7 +40,7 @@ func Open(dir string, total int64) (*Driver, error) {
 	return &Driver{dir: dir, total: total, fail: map[string]error{}}, nil
 }
 
-// Fail makes the named method ("create", "delete") return an error until it is
+// Fail makes the named method ("create", "grow", "delete") return an error until it is
 // set to nil.
 func (d *Driver) Fail(method string, err error) {
 	d.mu.Lock()
@@ -66,14 +69,18 @@ func (d *Driver) Create(_ context.Context, s contract.Spec) (contract.Volume, er
 	if have, err := d.read(s.ID); err == nil {
 		return have, sameVolume(have, want)
 	}
-	b, err := json.Marshal(document(want))
+	return want, d.write(want)
+}
+
+func (d *Driver) write(v contract.Volume) error {
+	b, err := json.Marshal(document(v))
 	if err == nil {
-		err = os.WriteFile(d.path(s.ID), b, 0o600)
+		err = os.WriteFile(d.path(v.ID), b, 0o600)
 	}
 	if err != nil {
-		return contract.Volume{}, errs.New(errs.HostFailure, "the volume cannot be made").Because(err)
+		return errs.New(errs.HostFailure, "the volume cannot be written").Because(err)
 	}
-	return want, nil
+	return nil
 }
 
 // file is what a volume's file holds.
@@ -131,6 +138,31 @@ func (d *Driver) read(v id.ID) (contract.Volume, error) {
 		out.Backing = &hypervisor.File{Path: doc.BasePath, Format: doc.BaseFormat}
 	}
 	return out, nil
+}
+
+// Grow implements contract.Driver.
+func (d *Driver) Grow(ctx context.Context, v id.ID, size int64, resize func(context.Context) error) (contract.Volume, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.fail["grow"]; err != nil {
+		return contract.Volume{}, err
+	}
+	have, err := d.read(v)
+	switch {
+	case err != nil:
+		return contract.Volume{}, err
+	case size <= 0 || size%512 != 0 || size > maxSize:
+		return contract.Volume{}, errs.New(errs.InvalidSize, "a volume's size is a multiple of 512 bytes, at most 64 TiB")
+	case size < have.SizeBytes:
+		return contract.Volume{}, errs.New(errs.ShrinkNotAllowed, "volume %s has %d bytes and cannot have %d", v, have.SizeBytes, size)
+	}
+	if resize != nil && size > have.SizeBytes {
+		if err := resize(ctx); err != nil {
+			return contract.Volume{}, err
+		}
+	}
+	have.SizeBytes = size
+	return have, d.write(have)
 }
 
 // Delete implements contract.Driver.
