@@ -214,6 +214,8 @@ type handler func(ctx context.Context, a *Agent, p Peer, body []byte) (any, erro
 var handlers = map[string]handler{
 	(*nodelink.EnsureImages)(nil).Method():  fenced((*Agent).ensureImages),
 	(*nodelink.CreateVolumes)(nil).Method(): fenced((*Agent).createVolumes),
+	(*nodelink.GrowVolume)(nil).Method():    fenced((*Agent).growVolume),
+	(*nodelink.DeleteVolumes)(nil).Method(): fenced((*Agent).deleteVolumes),
 	(*nodelink.Launch)(nil).Method():        fenced((*Agent).launchCommand),
 	(*nodelink.Shutdown)(nil).Method():      fenced((*Agent).shutdown),
 	(*nodelink.PowerOff)(nil).Method():      fenced((*Agent).powerOff),

@@ -2,52 +2,14 @@ package agent
 
 import (
 	"context"
-	"maps"
 	"time"
 
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
-	volume "github.com/novacron/novacron/internal/driver/volume/contract"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/gen"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
-
-func (a *Agent) createVolumes(ctx context.Context, _ Peer, g *guest, c *nodelink.CreateVolumes) (any, error) {
-	for _, v := range c.Volumes {
-		spec := volume.Spec{ID: v.ID, SizeBytes: v.SizeBytes}
-		if v.Base != nil {
-			var err error
-			if spec.Base, err = a.base(g, v.ID, *v.Base); err != nil {
-				return nil, err
-			}
-		}
-		if _, err := a.cfg.Volumes.Create(ctx, spec); err != nil {
-			return nil, err
-		}
-	}
-	return nodelink.Done{}, nil
-}
-
-// base takes up an image file that a volume is to stand on.
-func (a *Agent) base(g *guest, vol id.ID, f nodelink.ImageFile) (*volume.Base, error) {
-	a.images.RLock()
-	defer a.images.RUnlock()
-	path, err := a.cfg.Images.Path(f)
-	if err == nil {
-		err = g.change(a.records, func(r *record) { r.Bases = with(r.Bases, vol, f) })
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &volume.Base{File: hypervisor.File{Path: path, Format: f.Format}, VirtualSize: f.VirtualBytes}, nil
-}
-
-func with(m map[id.ID]nodelink.ImageFile, k id.ID, f nodelink.ImageFile) map[id.ID]nodelink.ImageFile {
-	out := map[id.ID]nodelink.ImageFile{k: f}
-	maps.Copy(out, m)
-	return out
-}
 
 func (a *Agent) launchCommand(ctx context.Context, _ Peer, g *guest, c *nodelink.Launch) (any, error) {
 	a.images.RLock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/novacron/novacron/internal/control/flows"
@@ -14,7 +15,6 @@ import (
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/gen"
 	"github.com/novacron/novacron/internal/vocab/id"
-	"github.com/novacron/novacron/internal/vocab/unit"
 )
 
 // NewVM is a request for a VM.
@@ -82,7 +82,7 @@ func (s *Service) CreateVM(ctx context.Context, c Caller, n NewVM) (Accepted, er
 		if err := tx.ImageShare(ctx, img); err != nil {
 			return Accepted{}, err
 		}
-		v, err := s.newView(n, img)
+		v, err := s.newView(ctx, tx, n, img)
 		if err != nil {
 			return Accepted{}, err
 		}
@@ -99,18 +99,23 @@ func (s *Service) CreateVM(ctx context.Context, c Caller, n NewVM) (Accepted, er
 
 // begin enqueues a job on a VM and writes the audit record that goes with it.
 func (s *Service) begin(ctx context.Context, tx *store.Tx, c Caller, v vm.View, j workflow.NewJob) error {
+	return s.beginWith(ctx, tx, c, v, j, nil)
+}
+
+// beginWith is begin with particulars for the audit record.
+func (s *Service) beginWith(ctx context.Context, tx *store.Tx, c Caller, v vm.View, j workflow.NewJob, detail map[string]any) error {
 	j.ProjectID = &s.cfg.Project
 	j.Target = workflow.Target{Kind: "vm", ID: v.Intent.ID, Name: v.Intent.Name}
 	if err := enqueue(ctx, tx, c, j); err != nil {
 		return err
 	}
 	r := c.record(j.Kind, "vm", v.Intent.ID, v.Intent.Name)
-	r.JobID, r.ProjectID = &j.ID, &s.cfg.Project
+	r.JobID, r.ProjectID, r.Detail = &j.ID, &s.cfg.Project, detail
 	return tx.AuditInsert(ctx, r)
 }
 
 // newView makes the VM's intent with fresh ids for everything it has.
-func (s *Service) newView(n NewVM, img image.Image) (vm.View, error) {
+func (s *Service) newView(ctx context.Context, tx *store.Tx, n NewVM, img image.Image) (vm.View, error) {
 	v := vm.View{Intent: vm.Intent{
 		ID: id.New(), ProjectID: s.cfg.Project, Name: n.Name, Labels: n.Labels,
 		CPUs: n.CPUs, MemoryBytes: n.MemoryBytes, ImageID: &img.ID, ImageName: img.Name,
@@ -121,15 +126,22 @@ func (s *Service) newView(n NewVM, img image.Image) (vm.View, error) {
 		disks = []vm.DiskSpec{{SizeBytes: base.VirtualBytes}}
 	}
 	for i, d := range disks {
-		vol := vm.Volume{ID: id.New(), Slot: i, SizeBytes: d.SizeBytes}
-		if fromImage && i == 0 {
-			if d.SizeBytes < base.VirtualBytes {
-				limit := "at least " + unit.FormatBytes(base.VirtualBytes)
-				return v, errs.New(errs.InvalidSize, "the first disk is made from image %q and must be %s", img.Name, limit).
-					At(errs.Field{Pointer: "/disks/0/size_bytes", Message: "is smaller than the image", Limit: limit, Got: fmt.Sprint(d.SizeBytes)})
-			}
-			vol.ImageID = &img.ID
+		at := "/disks/" + strconv.Itoa(i)
+		var vol vm.Volume
+		var err error
+		switch {
+		case fromImage && i == 0 && d.Image != "":
+			err = errs.New(errs.InvalidField, "the first disk is made from the VM's own image %q", img.Name).
+				At(errs.Field{Pointer: at + "/image", Message: "is the VM's own image already", Got: d.Image})
+		case fromImage && i == 0:
+			vol, err = volumeFrom(img, d.SizeBytes, at)
+		default:
+			vol, err = s.newVolume(ctx, tx, d, at)
 		}
+		if err != nil {
+			return v, err
+		}
+		vol.Slot = i
 		v.Volumes = append(v.Volumes, vol)
 	}
 	for i, c := range n.NICs {

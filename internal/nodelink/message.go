@@ -72,6 +72,27 @@ type CreateVolumes struct {
 // Method implements Command.
 func (*CreateVolumes) Method() string { return "create_volumes" }
 
+// GrowVolume makes a disk larger, while the guest runs too. The size it has
+// already is no error.
+type GrowVolume struct {
+	Header
+	Volume    id.ID `json:"volume"`
+	SizeBytes int64 `json:"size_bytes"`
+}
+
+// Method implements Command.
+func (*GrowVolume) Method() string { return "grow_volume" }
+
+// DeleteVolumes removes disks of a VM that stays. Refused while the VM has a
+// process; what is not there is no error.
+type DeleteVolumes struct {
+	Header
+	Volumes []id.ID `json:"volumes"`
+}
+
+// Method implements Command.
+func (*DeleteVolumes) Method() string { return "delete_volumes" }
+
 // Machine is everything a node needs to launch a VM, with objects named by id
 // and content, never by path.
 type Machine struct {

@@ -26,6 +26,8 @@ var update = flag.Bool("update", false, "write the golden file of the messages' 
 var messages = []any{
 	EnsureImages{},
 	CreateVolumes{},
+	GrowVolume{},
+	DeleteVolumes{},
 	Launch{},
 	Shutdown{},
 	PowerOff{},

@@ -26,7 +26,8 @@ var vmList = lister{
   n.name, coalesce(n.seen_at, n.created_at),
   j.id, j.kind, j.cancellable AND NOT j.cancel_requested, j.state = 'needs_attention',
   coalesce(nullif(j.wait_reason, ''), j.error_message, ''), j.created_at,
-  coalesce((SELECT jsonb_agg(jsonb_build_object('id', s.id, 'slot', s.slot, 'size', s.size_bytes, 'image', s.image_id) ORDER BY s.slot)
+  coalesce((SELECT jsonb_agg(jsonb_build_object('id', s.id, 'slot', s.slot, 'size', s.size_bytes,
+      'image', s.image_id, 'image_name', (SELECT m.name FROM images m WHERE m.id = s.image_id)) ORDER BY s.slot)
     FROM storage_volumes s WHERE s.vm_id = v.id), '[]'),
   coalesce((SELECT jsonb_agg(jsonb_build_object('id', c.id, 'slot', c.slot, 'mac', c.mac, 'forwards', c.forwards) ORDER BY c.slot)
     FROM network_interfaces c WHERE c.vm_id = v.id), '[]')`,
@@ -131,6 +132,7 @@ func (r *vmRow) documents(v *vm.View) error {
 		Slot  int    `json:"slot"`
 		Size  int64  `json:"size"`
 		Image *id.ID `json:"image"`
+		Name  string `json:"image_name"`
 	}
 	var nics []struct {
 		ID       id.ID        `json:"id"`
@@ -148,7 +150,7 @@ func (r *vmRow) documents(v *vm.View) error {
 		return errs.New(errs.Internal, "the record of VM %s is damaged", r.in.ID).Because(err)
 	}
 	for _, d := range volumes {
-		v.Volumes = append(v.Volumes, vm.Volume{ID: d.ID, Slot: d.Slot, SizeBytes: d.Size, ImageID: d.Image})
+		v.Volumes = append(v.Volumes, vm.Volume{ID: d.ID, Slot: d.Slot, SizeBytes: d.Size, ImageID: d.Image, ImageName: d.Name})
 	}
 	for _, n := range nics {
 		c := vm.NIC{ID: n.ID, Slot: n.Slot, MAC: n.MAC}

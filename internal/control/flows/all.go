@@ -8,6 +8,7 @@ import (
 func All() []workflow.Flow[Env] {
 	return []workflow.Flow[Env]{
 		VMCreate(), VMStart(), VMStop(), VMRestart(), VMPause(), VMResume(), VMDelete(),
+		VMDiskAdd(), VMDiskGrow(), VMDiskRemove(),
 		ImageDelete(),
 	}
 }

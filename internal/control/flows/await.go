@@ -30,10 +30,26 @@ func awaitNode(v vm.View, what string) error {
 		" when it returns, or lost when the node is removed by force", lookForNode)
 }
 
-// untilReached makes a step of vm.delete wait for the VM's node for as long as
-// it takes, instead of counting failures: a deletion that was accepted is never
-// given up because a host is away.
-func untilReached(do func(context.Context, *run) (any, error)) func(context.Context, *run) (any, error) {
+// onceReported makes a step wait for the VM's node before it begins; what says
+// what is done then. Nothing that nobody can tell the outcome of is begun on a
+// node that is away.
+func onceReported(what string, do func(context.Context, *run) (any, error)) func(context.Context, *run) (any, error) {
+	return func(ctx context.Context, r *run) (any, error) {
+		v, err := usable(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		if away(r, v) {
+			return nil, awaitNode(v, what)
+		}
+		return do(ctx, r)
+	}
+}
+
+// untilReached makes a step beyond the point of no return wait for the VM's node
+// for as long as it takes, instead of counting failures: a deletion that was
+// accepted is never given up because a host is away. what says what is done then.
+func untilReached(what string, do func(context.Context, *run) (any, error)) func(context.Context, *run) (any, error) {
 	return func(ctx context.Context, r *run) (any, error) {
 		out, err := do(ctx, r)
 		if !errs.Is(err, errs.NodeUnreachable) && !errs.Is(err, errs.Timeout) {
@@ -46,9 +62,9 @@ func untilReached(do func(context.Context, *run) (any, error)) func(context.Cont
 		case v.Node == nil:
 			return do(ctx, r) // removed by force meanwhile
 		case away(r, v):
-			return nil, workflow.Wait("node "+v.Node.Name+" does not report: the VM is removed when it returns, or when the node is removed by force", lookForNode)
+			return nil, workflow.Wait("node "+v.Node.Name+" does not report: "+what+" when it returns, or when the node is removed by force", lookForNode)
 		case errs.Is(err, errs.NodeUnreachable):
-			return nil, workflow.Wait("node "+v.Node.Name+" reports and cannot be reached from this server: the VM is removed when it can be", lookAgain)
+			return nil, workflow.Wait("node "+v.Node.Name+" reports and cannot be reached from this server: "+what+" when it can be", lookAgain)
 		default:
 			return nil, err
 		}

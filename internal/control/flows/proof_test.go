@@ -17,6 +17,7 @@ import (
 	"github.com/novacron/novacron/internal/store"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/unit"
 )
 
 // proof is how one flow is proved: what stands before its job, how the job is
@@ -93,6 +94,42 @@ var proofs = map[string]proof{
 				return fmt.Errorf("a deletion ended as %s", end)
 			}
 			return gone(ctx, w, name)
+		},
+	},
+	vm.JobDiskAdd: {
+		before: created,
+		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
+			return w.Service.AddDisk(ctx, controltest.Admin(), name, vm.DiskSpec{SizeBytes: 32 * unit.MiB})
+		},
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			if end == job.Succeeded {
+				return hasDisks(ctx, w, name, vm.Stopped, unit.GiB, 64*unit.MiB, 32*unit.MiB)
+			}
+			return hasDisks(ctx, w, name, vm.Stopped, unit.GiB, 64*unit.MiB)
+		},
+	},
+	vm.JobDiskGrow: {
+		before: started,
+		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
+			return w.Service.GrowDisk(ctx, controltest.Admin(), name, "1", 96*unit.MiB)
+		},
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			if end == job.Succeeded {
+				return hasDisks(ctx, w, name, vm.Running, unit.GiB, 96*unit.MiB)
+			}
+			return hasDisks(ctx, w, name, vm.Running, unit.GiB, 64*unit.MiB)
+		},
+	},
+	vm.JobDiskRemove: {
+		before: created,
+		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
+			return w.Service.RemoveDisk(ctx, controltest.Admin(), name, "1")
+		},
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			if end == job.Succeeded {
+				return hasDisks(ctx, w, name, vm.Stopped, unit.GiB)
+			}
+			return hasDisks(ctx, w, name, vm.Stopped, unit.GiB, 64*unit.MiB)
 		},
 	},
 	flows.JobImageDelete: {
@@ -225,6 +262,34 @@ func either(ctx context.Context, w *world, name string, end job.State, done vm.S
 		return appears(ctx, w, name, done)
 	}
 	return appears(ctx, w, name, undone...)
+}
+
+// hasDisks compares a VM's disks, and what its host has of them, with sizes.
+func hasDisks(ctx context.Context, w *world, name string, state vm.State, sizes ...int64) error {
+	if err := appears(ctx, w, name, state); err != nil {
+		return err
+	}
+	v, err := w.Store.VMGet(ctx, w.Project, name)
+	if err != nil {
+		return err
+	}
+	var recorded, there []int64
+	for _, d := range v.Volumes {
+		recorded = append(recorded, d.SizeBytes)
+		for _, n := range w.Nodes {
+			if n.ID == *v.Intent.NodeID {
+				vol, err := n.Host.Volumes().Inspect(ctx, d.ID)
+				if err != nil {
+					return err
+				}
+				there = append(there, vol.SizeBytes)
+			}
+		}
+	}
+	if !slices.Equal(recorded, sizes) || !slices.Equal(there, sizes) {
+		return fmt.Errorf("VM %s has disks of %d, its host of %d, want %d", name, recorded, there, sizes)
+	}
+	return nil
 }
 
 func gone(ctx context.Context, w *world, name string) error {

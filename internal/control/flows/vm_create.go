@@ -2,10 +2,12 @@ package flows
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/novacron/novacron/internal/domain/image"
 	"github.com/novacron/novacron/internal/domain/node"
 	"github.com/novacron/novacron/internal/domain/scheduler"
 	"github.com/novacron/novacron/internal/domain/vm"
@@ -179,18 +181,40 @@ func fetchImage(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	img, err := imageOf(ctx, r, v)
-	if err != nil || img == nil {
-		return nil, err
+	var images []id.ID
+	if v.Intent.ImageID != nil {
+		images = append(images, *v.Intent.ImageID)
 	}
-	cmd := &nodelink.EnsureImages{Header: head(r, v, v.Intent.Epoch, fetchTimeout), Tickets: map[string]string{}}
-	for _, f := range img.Files {
-		cmd.Files = append(cmd.Files, wireFile(f))
-		if cmd.Tickets[f.SHA256], err = r.Env.Files.Ticket(f.SHA256); err != nil {
-			return nil, err
+	for _, d := range v.Volumes {
+		if d.ImageID != nil {
+			images = append(images, *d.ImageID)
 		}
 	}
-	return nil, call(ctx, r, v, cmd, nil)
+	return nil, fetch(ctx, r, v, images)
+}
+
+// fetch brings the files of images into the cache of the VM's node.
+func fetch(ctx context.Context, r *run, v vm.View, images []id.ID) error {
+	cmd := &nodelink.EnsureImages{Header: head(r, v, v.Intent.Epoch, fetchTimeout), Tickets: map[string]string{}}
+	for i, which := range images {
+		if slices.Contains(images[:i], which) {
+			continue
+		}
+		img, err := r.Env.Store.ImageByID(ctx, which)
+		if err != nil {
+			return err
+		}
+		for _, f := range img.Files {
+			cmd.Files = append(cmd.Files, wireFile(f))
+			if cmd.Tickets[f.SHA256], err = r.Env.Files.Ticket(f.SHA256); err != nil {
+				return err
+			}
+		}
+	}
+	if len(cmd.Files) == 0 {
+		return nil
+	}
+	return call(ctx, r, v, cmd, nil)
 }
 
 func makeDisks(ctx context.Context, r *run) (any, error) {
@@ -200,19 +224,29 @@ func makeDisks(ctx context.Context, r *run) (any, error) {
 	}
 	cmd := &nodelink.CreateVolumes{Header: head(r, v, v.Intent.Epoch, stepTimeout)}
 	for _, d := range v.Volumes {
-		spec := nodelink.VolumeSpec{ID: d.ID, SizeBytes: d.SizeBytes}
-		if d.ImageID != nil {
-			img, err := r.Env.Store.ImageByID(ctx, *d.ImageID)
-			if err != nil {
-				return nil, err
-			}
-			if spec.Base = part(img, "disk"); spec.Base == nil {
-				return nil, errs.New(errs.Conflict, "image %q has no disk to make a volume from", img.Name)
-			}
+		spec, err := volumeSpec(ctx, r, d)
+		if err != nil {
+			return nil, err
 		}
 		cmd.Volumes = append(cmd.Volumes, spec)
 	}
 	return nil, call(ctx, r, v, cmd, nil)
+}
+
+// volumeSpec is what a node needs to make a disk.
+func volumeSpec(ctx context.Context, r *run, d vm.Volume) (nodelink.VolumeSpec, error) {
+	spec := nodelink.VolumeSpec{ID: d.ID, SizeBytes: d.SizeBytes}
+	if d.ImageID == nil {
+		return spec, nil
+	}
+	img, err := r.Env.Store.ImageByID(ctx, *d.ImageID)
+	if err != nil {
+		return spec, err
+	}
+	if spec.Base = part(img, image.RoleDisk); spec.Base == nil {
+		return spec, errs.New(errs.Conflict, "image %q has no disk to make a volume from", img.Name)
+	}
+	return spec, nil
 }
 
 // erase removes what the node holds of the VM. A VM that got no node has nothing.

@@ -29,8 +29,8 @@ func VMDelete() workflow.Flow[Env] {
 					return tx.VMSetDeleting(ctx, r.Job.Target.ID)
 				})
 			}},
-			{Name: "power off", Do: untilReached(powerOff)},
-			{Name: "erase", Do: untilReached(func(ctx context.Context, r *run) (any, error) { return nil, erase(ctx, r) })},
+			{Name: "power off", Do: untilReached("the VM is removed", powerOff)},
+			{Name: "erase", Do: untilReached("the VM is removed", func(ctx context.Context, r *run) (any, error) { return nil, erase(ctx, r) })},
 		},
 		// the row goes in the transaction that ends the job
 		Finish: func(ctx context.Context, tx pgx.Tx, r *run, _ workflow.Outcome) error {

@@ -47,9 +47,23 @@ func set[T any](to, from *T) {
 	}
 }
 
+// does says what a request does to a VM, as in "cannot start VM".
+func (r Request) does() string {
+	switch r {
+	case AddDisk:
+		return "add a disk to VM"
+	case GrowDisk:
+		return "grow a disk of VM"
+	case RemoveDisk:
+		return "remove a disk of VM"
+	default:
+		return string(r) + " VM"
+	}
+}
+
 // mustRest are requests that change what a guest is made of: nothing may run,
 // and nothing may start it again meanwhile.
-var mustRest = map[Request]bool{Resize: true}
+var mustRest = map[Request]bool{Resize: true, AddDisk: true, RemoveDisk: true}
 
 // unsettled: no process is left, and it is still wished for or counted.
 func unsettled(in Intent) bool { return in.PowerOn || in.Reserved }
@@ -61,6 +75,6 @@ func rested(v View, r Request) (Action, error) {
 		return DoJob, nil
 	}
 	return "", errs.New(errs.InvalidState,
-		"cannot %s VM %q: its guest ended by itself, and its node would start it again after a reboot as it was; stop it first, which makes that final",
-		r, v.Intent.Name)
+		"cannot %s %q: its guest ended by itself, and its node would start it again after a reboot as it was; stop it first, which makes that final",
+		r.does(), v.Intent.Name)
 }

@@ -24,7 +24,7 @@ func Decide(v View, r Request) (Action, error) {
 		return held(v, r)
 	}
 	if v.Intent.Lost != nil && r != Delete {
-		return "", errs.New(errs.NodeRemoved, "cannot %s VM %q: %s", r, v.Intent.Name, v.Intent.Lost.why())
+		return "", errs.New(errs.NodeRemoved, "cannot %s %q: %s", r.does(), v.Intent.Name, v.Intent.Lost.why())
 	}
 	state := Appear(v).State
 	switch verdict := verdicts[state][r]; {
@@ -63,15 +63,15 @@ var verdicts = map[State]map[Request]verdict{
 	Pending:      {Delete: yes},
 	Provisioning: {},
 	Starting:     {Start: done, Stop: yes, Delete: yes},
-	Running:      {Start: done, Stop: yes, Restart: yes, Pause: yes, Resume: done, Suspend: yes, Migrate: yes, Snapshot: yes, Delete: yes},
-	Paused:       {Stop: yes, Restart: yes, Pause: done, Resume: yes, Suspend: yes, Migrate: yes, Snapshot: yes, Delete: yes},
+	Running:      {Start: done, Stop: yes, Restart: yes, Pause: yes, Resume: done, Suspend: yes, Migrate: yes, Snapshot: yes, GrowDisk: yes, Delete: yes},
+	Paused:       {Stop: yes, Restart: yes, Pause: done, Resume: yes, Suspend: yes, Migrate: yes, Snapshot: yes, GrowDisk: yes, Delete: yes},
 	Suspended:    {Start: yes, Resume: yes, Suspend: done, Migrate: yes, Delete: yes},
 	Stopping:     {Stop: yes, Delete: yes},
-	Stopped:      {Start: yes, Stop: done, Restart: yes, Migrate: yes, Snapshot: yes, Restore: yes, Resize: yes, Delete: yes},
+	Stopped:      {Start: yes, Stop: done, Restart: yes, Migrate: yes, Snapshot: yes, Restore: yes, Resize: yes, AddDisk: yes, GrowDisk: yes, RemoveDisk: yes, Delete: yes},
 	Migrating:    {},
 	Restoring:    {},
 	Deleting:     {Delete: yes},
-	Failed:       {Start: yes, Stop: yes, Restart: yes, Restore: yes, Resize: yes, Delete: yes},
+	Failed:       {Start: yes, Stop: yes, Restart: yes, Restore: yes, Resize: yes, AddDisk: yes, GrowDisk: yes, RemoveDisk: yes, Delete: yes},
 	// the job waits until the node returns or is removed for good
 	Unknown: {Stop: yes, Delete: yes},
 }
@@ -85,19 +85,19 @@ func busy(v View, r Request) error {
 	if v.Job.Attention {
 		hint = "it stopped half-way: retry it"
 	}
-	return errs.New(errs.VMBusy, "cannot %s VM %q: %s holds it; %s", r, v.Intent.Name, what, hint).
+	return errs.New(errs.VMBusy, "cannot %s %q: %s holds it; %s", r.does(), v.Intent.Name, what, hint).
 		HeldBy(v.Job.ID.String())
 }
 
 func refuse(v View, s State, r Request) error {
 	if s == Unknown {
 		return errs.New(errs.NodeUnreachable,
-			"cannot %s VM %q: its node %s does not report, so nobody can tell what runs there; bring the node back, or remove it by force if its host is off for good",
-			r, v.Intent.Name, v.Node.Name)
+			"cannot %s %q: its node %s does not report, so nobody can tell what runs there; bring the node back, or remove it by force if its host is off for good",
+			r.does(), v.Intent.Name, v.Node.Name)
 	}
 	hint := ""
 	if mustRest[r] && verdicts[s][Stop] == yes {
 		hint = "; stop it first"
 	}
-	return errs.New(errs.InvalidState, "cannot %s VM %q: it is %s%s", r, v.Intent.Name, s, hint)
+	return errs.New(errs.InvalidState, "cannot %s %q: it is %s%s", r.does(), v.Intent.Name, s, hint)
 }

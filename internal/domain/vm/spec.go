@@ -39,7 +39,10 @@ type Spec struct {
 
 // DiskSpec is a disk wanted. Disk 0 of a VM from a disk image is made from it.
 type DiskSpec struct {
+	// SizeBytes may be 0 with an Image: then it is the image's.
 	SizeBytes int64
+	// Image is the name or id of what it is made from; empty for an empty disk.
+	Image string
 }
 
 // NICSpec is a network interface wanted. Its network is the node's user-mode
@@ -69,9 +72,7 @@ func (s Spec) Validate() error {
 	v.between("/disks", int64(len(s.Disks)), 0, MaxDisks, plain)
 	v.between("/nics", int64(len(s.NICs)), 0, MaxNICs, plain)
 	for i, d := range s.Disks {
-		at := "/disks/" + strconv.Itoa(i) + "/size_bytes"
-		v.between(at, d.SizeBytes, MinDisk, MaxDisk, unit.FormatBytes)
-		v.multiple(at, d.SizeBytes, DiskGrain)
+		v.disk("/disks/"+strconv.Itoa(i), d)
 	}
 	for i, n := range s.NICs {
 		v.forwards("/nics/"+strconv.Itoa(i)+"/forwards", n.Forwards)

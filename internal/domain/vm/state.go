@@ -100,10 +100,14 @@ const (
 	Snapshot Request = "snapshot"
 	Restore  Request = "restore"
 	Resize   Request = "resize"
-	Delete   Request = "delete"
+	// of its disks
+	AddDisk    Request = "add_disk"
+	GrowDisk   Request = "grow_disk"
+	RemoveDisk Request = "remove_disk"
+	Delete     Request = "delete"
 )
 
 // Requests lists all requests.
 func Requests() []Request {
-	return []Request{Start, Stop, Restart, Pause, Resume, Suspend, Migrate, Snapshot, Restore, Resize, Delete}
+	return []Request{Start, Stop, Restart, Pause, Resume, Suspend, Migrate, Snapshot, Restore, Resize, AddDisk, GrowDisk, RemoveDisk, Delete}
 }

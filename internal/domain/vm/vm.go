@@ -131,7 +131,9 @@ type Volume struct {
 	ID        id.ID
 	Slot      int
 	SizeBytes int64
+	// ImageID is what it was made from; nil for an empty disk.
 	ImageID   *id.ID
+	ImageName string
 }
 
 // NIC is a network interface of a VM.
@@ -151,11 +153,15 @@ const (
 	JobPause   = "vm.pause"
 	JobResume  = "vm.resume"
 	JobDelete  = "vm.delete"
+
+	JobDiskAdd    = "vm.disk_add"
+	JobDiskGrow   = "vm.disk_grow"
+	JobDiskRemove = "vm.disk_remove"
 )
 
 // JobKinds lists all kinds of jobs that hold a VM.
 func JobKinds() []string {
-	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobDelete}
+	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobDelete, JobDiskAdd, JobDiskGrow, JobDiskRemove}
 }
 
 // DiskBytes is the size of all its disks: what it can come to occupy.

@@ -121,18 +121,18 @@ func TestAppearIsTotal(t *testing.T) {
 
 // The whole matrix, written out: the letter is j(ob), d(one), or x (refused).
 func TestDecideEveryPair(t *testing.T) {
-	order := Requests() // start stop restart pause resume suspend migrate snapshot restore resize delete
+	order := Requests() // start stop restart pause resume suspend migrate snapshot restore resize add_disk grow_disk remove_disk delete
 	want := map[State]string{
-		Pending:   "xxxxxxxxxxj",
-		Starting:  "djxxxxxxxxj",
-		Running:   "djjjdjjjxxj",
-		Paused:    "xjjdjjjjxxj",
-		Suspended: "jxxxjdjxxxj",
-		Stopping:  "xjxxxxxxxxj",
-		Stopped:   "jdjxxxjjjjj",
-		Deleting:  "xxxxxxxxxxj",
-		Failed:    "jjjxxxxxjjj",
-		Unknown:   "xjxxxxxxxxj",
+		Pending:   "xxxxxxxxxxxxxj",
+		Starting:  "djxxxxxxxxxxxj",
+		Running:   "djjjdjjjxxxjxj",
+		Paused:    "xjjdjjjjxxxjxj",
+		Suspended: "jxxxjdjxxxxxxj",
+		Stopping:  "xjxxxxxxxxxxxj",
+		Stopped:   "jdjxxxjjjjjjjj",
+		Deleting:  "xxxxxxxxxxxxxj",
+		Failed:    "jjjxxxxxjjjjjj",
+		Unknown:   "xjxxxxxxxxxxxj",
 	}
 	for s, row := range want {
 		for i, r := range order {

@@ -15,7 +15,9 @@ UPDATE images SET state = @state, job_id = sqlc.narg(job_id) WHERE id = @id;
 DELETE FROM images WHERE id = $1;
 
 -- name: ImageUsers :many
-SELECT name FROM vms WHERE image_id = $1 ORDER BY name LIMIT 20;
+SELECT v.name FROM vms v WHERE v.image_id = @image_id
+  OR EXISTS (SELECT FROM storage_volumes s WHERE s.vm_id = v.id AND s.image_id = @image_id)
+ORDER BY v.name LIMIT 20;
 
 -- name: ImageShare :one
 -- Locks the image against deletion while a VM is made from it.

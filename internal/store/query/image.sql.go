@@ -169,7 +169,9 @@ func (q *Queries) ImageSums(ctx context.Context) ([]string, error) {
 }
 
 const imageUsers = `-- name: ImageUsers :many
-SELECT name FROM vms WHERE image_id = $1 ORDER BY name LIMIT 20
+SELECT v.name FROM vms v WHERE v.image_id = $1
+  OR EXISTS (SELECT FROM storage_volumes s WHERE s.vm_id = v.id AND s.image_id = $1)
+ORDER BY v.name LIMIT 20
 `
 
 func (q *Queries) ImageUsers(ctx context.Context, imageID *uuid.UUID) ([]string, error) {

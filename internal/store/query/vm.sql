@@ -6,6 +6,15 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9);
 INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id)
 VALUES ($1, $2, $3, $4, $5, $6);
 
+-- name: VolumeResize :one
+-- Gives the size it had.
+WITH old AS (SELECT o.id, o.size_bytes FROM storage_volumes o WHERE o.id = @id AND o.vm_id = @vm_id FOR UPDATE)
+UPDATE storage_volumes s SET size_bytes = @size_bytes FROM old WHERE s.id = old.id
+RETURNING old.size_bytes;
+
+-- name: VolumeDelete :one
+DELETE FROM storage_volumes WHERE id = @id AND vm_id = @vm_id RETURNING size_bytes;
+
 -- name: NICInsert :exec
 INSERT INTO network_interfaces (id, vm_id, slot, mac, forwards)
 VALUES (@id, @vm_id, @slot, (@mac::text)::macaddr, @forwards);
@@ -22,6 +31,10 @@ RETURNING op_seq;
 UPDATE vms SET job_id = NULL, failure_code = sqlc.narg(code), failure_message = sqlc.narg(message),
   failed_at = CASE WHEN sqlc.narg(code)::text IS NULL THEN NULL ELSE now() END
 WHERE id = @id AND job_id = @job_id;
+
+-- name: VMLetGo :exec
+-- Ends a job's hold and leaves all else as it is.
+UPDATE vms SET job_id = NULL WHERE id = @id AND job_id = @job_id;
 
 -- name: VMPlace :execrows
 UPDATE vms SET node_id = @node_id, reserved = true, placement = NULL

@@ -227,6 +227,21 @@ func (q *Queries) VMInsert(ctx context.Context, arg VMInsertParams) error {
 	return err
 }
 
+const vMLetGo = `-- name: VMLetGo :exec
+UPDATE vms SET job_id = NULL WHERE id = $1 AND job_id = $2
+`
+
+type VMLetGoParams struct {
+	ID    uuid.UUID
+	JobID *uuid.UUID
+}
+
+// Ends a job's hold and leaves all else as it is.
+func (q *Queries) VMLetGo(ctx context.Context, arg VMLetGoParams) error {
+	_, err := q.db.Exec(ctx, vMLetGo, arg.ID, arg.JobID)
+	return err
+}
+
 const vMLock = `-- name: VMLock :exec
 SELECT id FROM vms WHERE id = $1 FOR UPDATE
 `
@@ -456,6 +471,22 @@ func (q *Queries) VMsLose(ctx context.Context, nodeID uuid.UUID) ([]VMsLoseRow, 
 	return items, nil
 }
 
+const volumeDelete = `-- name: VolumeDelete :one
+DELETE FROM storage_volumes WHERE id = $1 AND vm_id = $2 RETURNING size_bytes
+`
+
+type VolumeDeleteParams struct {
+	ID   uuid.UUID
+	VmID uuid.UUID
+}
+
+func (q *Queries) VolumeDelete(ctx context.Context, arg VolumeDeleteParams) (int64, error) {
+	row := q.db.QueryRow(ctx, volumeDelete, arg.ID, arg.VmID)
+	var size_bytes int64
+	err := row.Scan(&size_bytes)
+	return size_bytes, err
+}
+
 const volumeInsert = `-- name: VolumeInsert :exec
 INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id)
 VALUES ($1, $2, $3, $4, $5, $6)
@@ -480,4 +511,24 @@ func (q *Queries) VolumeInsert(ctx context.Context, arg VolumeInsertParams) erro
 		arg.ImageID,
 	)
 	return err
+}
+
+const volumeResize = `-- name: VolumeResize :one
+WITH old AS (SELECT o.id, o.size_bytes FROM storage_volumes o WHERE o.id = $2 AND o.vm_id = $3 FOR UPDATE)
+UPDATE storage_volumes s SET size_bytes = $1 FROM old WHERE s.id = old.id
+RETURNING old.size_bytes
+`
+
+type VolumeResizeParams struct {
+	SizeBytes int64
+	ID        uuid.UUID
+	VmID      uuid.UUID
+}
+
+// Gives the size it had.
+func (q *Queries) VolumeResize(ctx context.Context, arg VolumeResizeParams) (int64, error) {
+	row := q.db.QueryRow(ctx, volumeResize, arg.SizeBytes, arg.ID, arg.VmID)
+	var size_bytes int64
+	err := row.Scan(&size_bytes)
+	return size_bytes, err
 }

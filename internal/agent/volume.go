@@ -1,0 +1,97 @@
+package agent
+
+import (
+	"context"
+	"maps"
+
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	volume "github.com/novacron/novacron/internal/driver/volume/contract"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+func (a *Agent) createVolumes(ctx context.Context, _ Peer, g *guest, c *nodelink.CreateVolumes) (any, error) {
+	for _, v := range c.Volumes {
+		spec := volume.Spec{ID: v.ID, SizeBytes: v.SizeBytes}
+		if v.Base != nil {
+			var err error
+			if spec.Base, err = a.base(g, v.ID, *v.Base); err != nil {
+				return nil, err
+			}
+		}
+		if _, err := a.cfg.Volumes.Create(ctx, spec); err != nil {
+			return nil, err
+		}
+	}
+	return nodelink.Done{}, nil
+}
+
+// base takes up an image file that a volume is to stand on.
+func (a *Agent) base(g *guest, vol id.ID, f nodelink.ImageFile) (*volume.Base, error) {
+	a.images.RLock()
+	defer a.images.RUnlock()
+	path, err := a.cfg.Images.Path(f)
+	if err == nil {
+		err = g.change(a.records, func(r *record) { r.Bases = with(r.Bases, vol, f) })
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &volume.Base{File: hypervisor.File{Path: path, Format: f.Format}, VirtualSize: f.VirtualBytes}, nil
+}
+
+func with(m map[id.ID]nodelink.ImageFile, k id.ID, f nodelink.ImageFile) map[id.ID]nodelink.ImageFile {
+	out := map[id.ID]nodelink.ImageFile{k: f}
+	maps.Copy(out, m)
+	return out
+}
+
+// growVolume has whoever has the volume open make it larger: the guest's
+// hypervisor while there is a process, the volume driver otherwise. The VM's turn
+// keeps one from coming or going by command meanwhile; one that ends by itself
+// fails the step, and the next attempt finds it gone.
+func (a *Agent) growVolume(ctx context.Context, _ Peer, _ *guest, c *nodelink.GrowVolume) (any, error) {
+	s, alive, err := a.live(ctx, c.VM)
+	if err != nil {
+		return nil, err
+	}
+	var resize func(context.Context) error
+	if alive {
+		grower, ok := a.driver.(hypervisor.DiskGrower)
+		if !ok || !a.driver.Capabilities().GrowDisk {
+			return nil, errs.New(errs.Unsupported, "this node's hypervisor cannot grow a disk while the guest runs: stop the VM first")
+		}
+		resize = func(ctx context.Context) error { return grower.GrowDisk(ctx, s.Ref, c.Volume, c.SizeBytes) }
+	}
+	_, err = a.cfg.Volumes.Grow(ctx, c.Volume, c.SizeBytes, resize)
+	return nodelink.Done{}, err
+}
+
+func (a *Agent) deleteVolumes(ctx context.Context, _ Peer, g *guest, c *nodelink.DeleteVolumes) (any, error) {
+	s, alive, err := a.live(ctx, c.VM)
+	if err != nil {
+		return nil, err
+	}
+	if alive {
+		return nil, errs.New(errs.InvalidState, "VM %s is %s on this node: its disks stay while it has a process", c.VM, s.Phase)
+	}
+	for _, v := range c.Volumes {
+		if err := a.cfg.Volumes.Delete(ctx, v); err != nil {
+			return nil, err
+		}
+	}
+	// last: what a volume stands on must not go before it
+	return nodelink.Done{}, g.change(a.records, func(r *record) { r.Bases = without(r.Bases, c.Volumes) })
+}
+
+func without(m map[id.ID]nodelink.ImageFile, keys []id.ID) map[id.ID]nodelink.ImageFile {
+	out := maps.Clone(m)
+	for _, k := range keys {
+		delete(out, k)
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}

@@ -1,0 +1,172 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/novacron/novacron/internal/control/flows"
+	"github.com/novacron/novacron/internal/domain/image"
+	"github.com/novacron/novacron/internal/domain/scheduler"
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/engine/workflow"
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/unit"
+)
+
+// newVolume makes a disk with an id of its own, from an image if it names one;
+// the image is kept from being deleted until the transaction ends.
+func (s *Service) newVolume(ctx context.Context, tx *store.Tx, d vm.DiskSpec, at string) (vm.Volume, error) {
+	if d.Image == "" {
+		return vm.Volume{ID: id.New(), SizeBytes: d.SizeBytes}, nil
+	}
+	img, err := tx.ImageGet(ctx, s.cfg.Project, d.Image)
+	if err == nil {
+		err = tx.ImageShare(ctx, img)
+	}
+	if err != nil {
+		return vm.Volume{}, err
+	}
+	return volumeFrom(img, d.SizeBytes, at)
+}
+
+// volumeFrom makes a disk from an image; without a size it has the image's.
+func volumeFrom(img image.Image, size int64, at string) (vm.Volume, error) {
+	base, ok := img.File(image.RoleDisk)
+	if !ok {
+		return vm.Volume{}, errs.New(errs.InvalidField, "image %q is a %s: only disk images make disks", img.Name, img.Kind).
+			At(errs.Field{Pointer: at + "/image", Message: "is no disk image", Got: img.Name})
+	}
+	if size == 0 {
+		size = base.VirtualBytes
+	}
+	if size < base.VirtualBytes {
+		limit := "at least " + unit.FormatBytes(base.VirtualBytes)
+		return vm.Volume{}, errs.New(errs.InvalidSize, "a disk that is made from image %q must be %s", img.Name, limit).
+			At(errs.Field{Pointer: at + "/size_bytes", Message: "is smaller than the image", Limit: limit, Got: fmt.Sprint(size)})
+	}
+	return vm.Volume{ID: id.New(), SizeBytes: size, ImageID: &img.ID, ImageName: img.Name}, nil
+}
+
+// AddDisk gives a VM at rest a further disk.
+func (s *Service) AddDisk(ctx context.Context, c Caller, ref string, d vm.DiskSpec) (Accepted, error) {
+	if err := d.Validate(); err != nil {
+		return Accepted{}, err
+	}
+	return s.once(ctx, c, func(tx *store.Tx) (Accepted, error) {
+		v, err := s.decided(ctx, tx, c, ref, vm.AddDisk)
+		if err != nil {
+			return Accepted{}, err
+		}
+		vol, err := s.newVolume(ctx, tx, d, "")
+		if err == nil {
+			vol.Slot, err = v.FreeSlot()
+		}
+		if err == nil {
+			err = roomForDisk(ctx, tx, v, vol.SizeBytes)
+		}
+		if err == nil {
+			err = tx.VolumeAdd(ctx, v, vol)
+		}
+		if err != nil {
+			return Accepted{}, err
+		}
+		return s.diskJob(ctx, tx, c, v, vm.JobDiskAdd, flows.DiskParams{Disk: vol.ID}, map[string]any{"disk": vol.ID, "size_bytes": vol.SizeBytes})
+	})
+}
+
+// GrowDisk makes a disk larger, while its guest runs too. Without a job it has
+// that size already.
+func (s *Service) GrowDisk(ctx context.Context, c Caller, ref, disk string, sizeBytes int64) (Accepted, error) {
+	var out Accepted
+	if err := (vm.DiskSpec{SizeBytes: sizeBytes}).Validate(); err != nil {
+		return out, err
+	}
+	err := s.change(ctx, func(tx *store.Tx) error {
+		v, err := s.decided(ctx, tx, c, ref, vm.GrowDisk)
+		if err != nil {
+			return err
+		}
+		d, err := v.Disk(disk)
+		if err != nil {
+			return err
+		}
+		out.Object = d.ID
+		if grows, err := v.Grows(d, sizeBytes); err != nil || !grows {
+			return err
+		}
+		if err := roomForDisk(ctx, tx, v, sizeBytes-d.SizeBytes); err != nil {
+			return err
+		}
+		if err := tx.VolumeResize(ctx, v, d.ID, sizeBytes); err != nil {
+			return err
+		}
+		out, err = s.diskJob(ctx, tx, c, v, vm.JobDiskGrow, flows.DiskParams{Disk: d.ID, WasBytes: d.SizeBytes},
+			map[string]any{"disk": d.ID, "size_bytes": map[string]any{"from": d.SizeBytes, "to": sizeBytes}})
+		return err
+	})
+	return out, err
+}
+
+// RemoveDisk removes a disk of a VM at rest, with all that is on it.
+func (s *Service) RemoveDisk(ctx context.Context, c Caller, ref, disk string) (Accepted, error) {
+	var out Accepted
+	err := s.change(ctx, func(tx *store.Tx) error {
+		v, err := s.decided(ctx, tx, c, ref, vm.RemoveDisk)
+		if err != nil {
+			return err
+		}
+		d, err := v.Disk(disk)
+		if err != nil {
+			return err
+		}
+		if v.Boots(d) {
+			return errs.New(errs.InvalidState, "disk %d of VM %q is what the VM was made from and starts from: delete the VM instead", d.Slot, v.Intent.Name)
+		}
+		out, err = s.diskJob(ctx, tx, c, v, vm.JobDiskRemove, flows.DiskParams{Disk: d.ID}, map[string]any{"disk": d.ID, "size_bytes": d.SizeBytes})
+		return err
+	})
+	return out, err
+}
+
+// decided reads and locks a VM that a request may be carried out on.
+func (s *Service) decided(ctx context.Context, tx *store.Tx, c Caller, ref string, r vm.Request) (vm.View, error) {
+	v, err := tx.VMGet(ctx, s.cfg.Project, ref)
+	if err != nil {
+		return v, err
+	}
+	if err := c.believes(v); err != nil {
+		return v, err
+	}
+	s.judge(&v)
+	_, err = vm.Decide(v, r)
+	return v, err
+}
+
+// diskJob takes the VM for a job about one of its disks.
+func (s *Service) diskJob(ctx context.Context, tx *store.Tx, c Caller, v vm.View, kind string, p flows.DiskParams, detail map[string]any) (Accepted, error) {
+	j := workflow.NewJob{ID: id.New(), Kind: kind, Params: p, Cancellable: true}
+	var err error
+	if j.OpSeq, err = tx.VMHold(ctx, v.Intent, j.ID); err != nil {
+		return Accepted{}, err
+	}
+	return Accepted{&j.ID, p.Disk}, s.beginWith(ctx, tx, c, v, j, detail)
+}
+
+// roomForDisk refuses, with the numbers, what the VM's node has no space for. It
+// locks the node, so that the answer holds for the rest of the transaction.
+func roomForDisk(ctx context.Context, tx *store.Tx, v vm.View, bytes int64) error {
+	if v.Intent.NodeID == nil {
+		return errs.New(errs.InvalidState, "VM %q is on no node yet", v.Intent.Name)
+	}
+	n, err := tx.NodeGet(ctx, v.Intent.NodeID.String())
+	if err != nil {
+		return err
+	}
+	if why := scheduler.Room(n, scheduler.Request{DiskBytes: bytes}); len(why) > 0 {
+		return errs.New(errs.NoNodeFits, "node %s, which has the disks of VM %q, %s", n.Name, v.Intent.Name, strings.Join(why, " and "))
+	}
+	return nil
+}

@@ -1,0 +1,75 @@
+package store
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/engine/pgtx"
+	"github.com/novacron/novacron/internal/store/query"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// The VM's row must be locked (VMGet) by who changes its disks: what they take is
+// counted on the node the VM is on at that moment.
+
+// VolumeAdd records a disk of a VM and counts it on the VM's node. errs.NoNodeFits
+// when that has no room.
+func (t *Tx) VolumeAdd(ctx context.Context, v vm.View, d vm.Volume) error {
+	err := t.q.VolumeInsert(ctx, query.VolumeInsertParams{
+		ID: d.ID, ProjectID: v.Intent.ProjectID, VmID: v.Intent.ID, Slot: int32(d.Slot), SizeBytes: d.SizeBytes, ImageID: d.ImageID,
+	})
+	if err != nil {
+		return pgtx.Map(err)
+	}
+	return t.takeDisk(ctx, v, d.SizeBytes)
+}
+
+// VolumeResize records a disk's size and counts the difference on the VM's node.
+// errs.NoNodeFits when that has no room.
+func (t *Tx) VolumeResize(ctx context.Context, v vm.View, disk id.ID, sizeBytes int64) error {
+	was, err := t.q.VolumeResize(ctx, query.VolumeResizeParams{ID: disk, VmID: v.Intent.ID, SizeBytes: sizeBytes})
+	if err != nil {
+		return one(err, "disk", disk.String())
+	}
+	return t.takeDisk(ctx, v, sizeBytes-was)
+}
+
+// VolumeDelete forgets a disk and gives back what it took. Twice is no error.
+func (t *Tx) VolumeDelete(ctx context.Context, v vm.View, disk id.ID) error {
+	was, err := t.q.VolumeDelete(ctx, query.VolumeDeleteParams{ID: disk, VmID: v.Intent.ID})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return pgtx.Map(err)
+	}
+	return t.takeDisk(ctx, v, -was)
+}
+
+// takeDisk counts more or less disk space on the VM's node.
+func (t *Tx) takeDisk(ctx context.Context, v vm.View, bytes int64) error {
+	if v.Intent.NodeID == nil {
+		return nil
+	}
+	if bytes <= 0 {
+		return pgtx.Map(t.q.NodeRelease(ctx, query.NodeReleaseParams{ID: *v.Intent.NodeID, DiskBytes: -bytes}))
+	}
+	fits, err := t.q.NodeReserve(ctx, query.NodeReserveParams{ID: *v.Intent.NodeID, DiskBytes: bytes})
+	if err == nil && fits == 0 {
+		err = errs.New(errs.NoNodeFits, "the node that has the disks of VM %q has no disk space left for that", v.Intent.Name)
+	}
+	return pgtx.Map(err)
+}
+
+// VMLetGo ends a job's hold on a VM and leaves all else as it is, a failure of
+// before included.
+func (t *Tx) VMLetGo(ctx context.Context, in vm.Intent, job id.ID) error {
+	if err := t.q.VMLetGo(ctx, query.VMLetGoParams{ID: in.ID, JobID: &job}); err != nil {
+		return pgtx.Map(err)
+	}
+	return t.vmEvent(ctx, in.ID, "vm.updated", in, &job)
+}
