@@ -21,7 +21,9 @@ type VMSpec struct {
 
 // VMDisk is one disk of a VM.
 type VMDisk struct {
-	ID        string `json:"id"`
+	ID string `json:"id"`
+	// Slot is its place among the VM's disks; a place that became free stays free.
+	Slot      int    `json:"slot"`
 	SizeBytes Bytes  `json:"size_bytes"`
 	Image     string `json:"image,omitempty"`
 }
@@ -85,6 +87,15 @@ type VMCreate struct {
 
 // VMDiskCreate is a disk wanted.
 type VMDiskCreate struct {
+	// SizeBytes may be left out with an image: then it is the image's.
+	SizeBytes Bytes `json:"size_bytes,omitempty"`
+	// Image is the name or id of the disk image it is made from.
+	Image string `json:"image,omitempty"`
+}
+
+// VMDiskPatch changes a disk.
+type VMDiskPatch struct {
+	// SizeBytes is its new size; a disk never gets smaller.
 	SizeBytes Bytes `json:"size_bytes"`
 }
 

@@ -69,16 +69,41 @@ func (s VMs) Create(ctx context.Context, req api.VMCreate) (Change, error) {
 
 // Patch changes a VM that is still at the revision.
 func (s VMs) Patch(ctx context.Context, vm string, revision int64, patch api.VMPatch) (api.VM, error) {
-	var out api.VM
-	body, err := json.Marshal(patch)
+	return amend[api.VM](ctx, s.c, vmPath(vm), &revision, patch)
+}
+
+// amend sends a PATCH; revision, unless nil, is what the object must still be at.
+func amend[T any](ctx context.Context, c *Client, path string, revision *int64, change any) (T, error) {
+	var out T
+	body, err := json.Marshal(change)
 	if err != nil {
 		return out, fail(CodeInvalidConfig, "the change cannot be written as JSON", err)
 	}
-	r := request{method: http.MethodPatch, path: vmPath(vm), body: body, header: http.Header{}}
-	r.header.Set("If-Match", strconv.Quote(strconv.FormatInt(revision, 10)))
-	err = s.c.do(ctx, r, &out)
+	r := request{method: http.MethodPatch, path: path, body: body, header: http.Header{}}
+	if revision != nil {
+		r.header.Set("If-Match", strconv.Quote(strconv.FormatInt(*revision, 10)))
+	}
+	err = c.do(ctx, r, &out)
 	return out, err
 }
+
+// AddDisk gives a stopped VM a further disk.
+func (s VMs) AddDisk(ctx context.Context, vm string, disk api.VMDiskCreate) (Change, error) {
+	return create[Change](ctx, s.c, vmPath(vm)+"/disks", disk)
+}
+
+// GrowDisk makes a disk larger, while the VM runs too. A disk is named by its id
+// or its slot.
+func (s VMs) GrowDisk(ctx context.Context, vm, disk string, size api.Bytes) (Change, error) {
+	return amend[Change](ctx, s.c, diskPath(vm, disk), nil, api.VMDiskPatch{SizeBytes: size})
+}
+
+// RemoveDisk removes a disk of a stopped VM, and what is on it.
+func (s VMs) RemoveDisk(ctx context.Context, vm, disk string) (Change, error) {
+	return remove[Change](ctx, s.c, diskPath(vm, disk))
+}
+
+func diskPath(vm, disk string) string { return vmPath(vm) + "/disks/" + url.PathEscape(disk) }
 
 // Delete removes a VM and its disks.
 func (s VMs) Delete(ctx context.Context, vm string) (Change, error) {

@@ -157,3 +157,39 @@ func (i *instance) nothingLeft() {
 		i.t.Errorf("left over:\n%s", strings.Join(left, "\n"))
 	}
 }
+
+// What changes a machine between two lives of its guest, and a disk that grows
+// under it: renamed while it runs, resized at rest, with a disk more and one less,
+// the guest finds its data, its new CPUs and its disks.
+func TestRealGuestChanges(t *testing.T) {
+	i := up(t, "--accel", "tcg")
+	i.importTiny()
+	i.must("vm", "create", "web-1", "--image", "tiny", "--cpus", "1", "--memory", "128MiB", "--disk", "64MiB", "--start", "--wait")
+	i.logged("web-1", ready)
+	i.console("web-1", "WROTE-42", "echo nova-data-7 > /dev/vda; sync; echo WROTE-$((6*7))")
+	i.must("vm", "disk", "grow", "web-1", "0", "--size", "5GiB", "--wait")
+	i.console("web-1", "SEES-10485760", "while [ $(cat /sys/block/vda/size) = 131072 ]; do sleep 1; done; echo SEES-$(cat /sys/block/vda/size)")
+	i.must("vm", "set", "web-1", "--name", "db-1", "--label", "tier=data")
+	i.console("db-1", "STILL-42", "echo STILL-$((6*7))")
+	i.fails(4, "invalid_state", "vm", "set", "db-1", "--cpus", "2")
+	i.fails(4, "invalid_state", "vm", "disk", "add", "db-1", "--size", "32MiB")
+	i.fails(4, "shrink_not_allowed", "vm", "disk", "grow", "db-1", "0", "--size", "1GiB")
+
+	i.must("vm", "stop", "db-1", "--force", "--wait")
+	if out := i.must("vm", "list", "--state", "stopped", "--label", "tier=data", "--name", "db-*"); !strings.Contains(out, "db-1") {
+		t.Errorf("the list of what is stopped: %s", out)
+	}
+	i.must("vm", "set", "db-1", "--cpus", "2", "--memory", "160MiB")
+	i.must("vm", "disk", "add", "db-1", "--size", "32MiB", "--wait")
+	i.must("vm", "disk", "add", "db-1", "--size", "48MiB", "--wait")
+	i.must("vm", "disk", "remove", "db-1", "1", "--wait", "--yes")
+	i.must("vm", "start", "db-1", "--wait")
+	i.logged("db-1", ready)
+	i.console("db-1", "GOT-2-nova-data-7-10485760-98304", "echo GOT-$(nproc)-$(head -c 11 /dev/vda)-$(cat /sys/block/vda/size)-$(cat /sys/block/vdb/size)")
+	i.must("vm", "delete", "db-1", "--wait", "--yes")
+	i.must("image", "delete", "tiny", "--wait")
+	i.nothingLeft()
+	if out := i.must("audit", "list", "--action", "vm.disk_add,vm.update", "--all"); strings.Count(out, "vm.disk_add") != 2 || strings.Count(out, "vm.update") != 2 {
+		t.Errorf("audit: %s", out)
+	}
+}

@@ -22,7 +22,7 @@ func newVM(a *app) *cobra.Command {
 		newVMStop(a, "restart", "Shut virtual machines down and start them again", client.VMs.Restart),
 		newVMAction(a, "pause", "Halt the CPUs of virtual machines; their memory stays", client.VMs.Pause),
 		newVMAction(a, "resume", "Let paused virtual machines go on", client.VMs.Resume),
-		newVMSet(a), newVMLabel(a), newVMDelete(a), newVMConsole(a), newVMLogs(a))
+		newVMSet(a), newVMLabel(a), newVMDisk(a), newVMDelete(a), newVMConsole(a), newVMLogs(a))
 	cmd.Aliases = []string{"vms"}
 	return cmd
 }
@@ -121,12 +121,12 @@ func (a *app) vmPairs(v api.VM) []output.Pair {
 		{Key: "created", Value: ago(now, v.CreatedAt)},
 		{Key: "revision", Value: strconv.FormatInt(v.Revision, 10)},
 	}
-	for i, d := range v.Spec.Disks {
+	for _, d := range v.Spec.Disks {
 		value := size(d.SizeBytes)
 		if d.Image != "" {
 			value += " from " + d.Image
 		}
-		pairs = append(pairs, output.Pair{Key: "disk " + strconv.Itoa(i), Value: value})
+		pairs = append(pairs, output.Pair{Key: "disk " + strconv.Itoa(d.Slot), Value: value})
 	}
 	for i, n := range v.Spec.NICs {
 		pairs = append(pairs, output.Pair{Key: "nic " + strconv.Itoa(i), Value: n.MAC + forwards(n.Forwards)})

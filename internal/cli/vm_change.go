@@ -47,7 +47,7 @@ func newVMCreate(a *app) *cobra.Command {
 	fl.StringVar(&f.image, "image", "", "`image` it is made from")
 	fl.IntVar(&f.cpus, "cpus", 1, "number of virtual CPUs")
 	fl.StringVar(&f.memory, "memory", "512MiB", "`size` of its memory, such as 512MiB")
-	fl.StringArrayVar(&f.disks, "disk", nil, "`size` of a disk, such as 10GiB; repeat it for more")
+	fl.StringArrayVar(&f.disks, "disk", nil, "`size` of a disk, such as 10GiB, or SIZE:IMAGE to make it from an image; repeat it for more")
 	fl.StringArrayVar(&f.forwards, "forward", nil, "lead a port of the node to the guest: `tcp:[HOSTIP:]HOSTPORT:GUESTPORT`")
 	fl.StringArrayVar(&f.labels, "label", nil, "a label, `key=value`")
 	fl.StringVar(&f.node, "node", "", "place it on this `node` only")
@@ -65,11 +65,11 @@ func (f createFlags) request(cmd *cobra.Command, name string) (api.VMCreate, err
 		return req, usage(cmd, "--memory: %s", err)
 	}
 	for _, d := range f.disks {
-		b, err := api.ParseBytes(d)
+		disk, err := parseDisk(d)
 		if err != nil {
 			return req, usage(cmd, "--disk: %s", err)
 		}
-		req.Disks = append(req.Disks, api.VMDiskCreate{SizeBytes: b})
+		req.Disks = append(req.Disks, disk)
 	}
 	if len(f.forwards) > 0 {
 		nic := api.VMNICCreate{}
@@ -90,6 +90,21 @@ func (f createFlags) request(cmd *cobra.Command, name string) (api.VMCreate, err
 		req.Labels = set
 	}
 	return req, nil
+}
+
+// parseDisk reads 10GiB, and 10GiB:dataset or :dataset for a disk from an image.
+func parseDisk(s string) (api.VMDiskCreate, error) {
+	n, image, named := strings.Cut(s, ":")
+	d := api.VMDiskCreate{Image: image}
+	if named && image == "" {
+		return d, fmt.Errorf("%.60q names no image after the ':'", s)
+	}
+	if named && n == "" {
+		return d, nil
+	}
+	var err error
+	d.SizeBytes, err = api.ParseBytes(n)
+	return d, err
 }
 
 // parseForward reads tcp:8080:80 and udp:127.0.0.1:5353:53. An IPv6 address

@@ -35,11 +35,7 @@ func toVM(v vm.View) api.VM {
 		},
 	}
 	for _, d := range v.Volumes {
-		disk := api.VMDisk{ID: d.ID.String(), SizeBytes: api.Bytes(d.SizeBytes)}
-		if d.ImageID != nil {
-			disk.Image = in.ImageName
-		}
-		out.Spec.Disks = append(out.Spec.Disks, disk)
+		out.Spec.Disks = append(out.Spec.Disks, api.VMDisk{ID: d.ID.String(), Slot: d.Slot, SizeBytes: api.Bytes(d.SizeBytes), Image: d.ImageName})
 	}
 	for _, n := range v.NICs {
 		c := api.VMNIC{ID: n.ID.String(), MAC: n.MAC}

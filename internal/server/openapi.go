@@ -85,6 +85,8 @@ func headers(rt Route) []string {
 	switch {
 	case rt.ID == "createVM", rt.ID == "createImage":
 		return []string{"Idempotency-Key"}
+	case rt.ID == "addVMDisk":
+		return []string{"Idempotency-Key", "If-Match"}
 	case rt.Method == http.MethodPut:
 		return []string{"Digest"}
 	case onVM && rt.Method != http.MethodGet, strings.HasSuffix(rt.ID, "cordonNode"), rt.ID == "removeNode":

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/novacron/novacron/api"
@@ -56,17 +57,19 @@ func (s *Server) getVM(ctx context.Context, r *Request, _ none) (reply[api.VM], 
 }
 
 func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (reply[api.Accepted], error) {
-	for field, name := range map[string]string{"/image": b.Image, "/node": b.Node} {
-		if !storable(name) {
-			return reply[api.Accepted]{}, errs.New(errs.InvalidField, "%s is not a name", field).At(errs.Field{Pointer: field, Message: "is not a name", Got: name})
-		}
+	names := map[string]string{"/image": b.Image, "/node": b.Node}
+	for i, d := range b.Disks {
+		names["/disks/"+strconv.Itoa(i)+"/image"] = d.Image
+	}
+	if err := storables(names); err != nil {
+		return reply[api.Accepted]{}, err
 	}
 	n := control.NewVM{
 		Spec:  vm.Spec{Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: int64(b.MemoryBytes)},
 		Image: b.Image, Start: b.Start, Node: b.Node,
 	}
 	for _, d := range b.Disks {
-		n.Disks = append(n.Disks, vm.DiskSpec{SizeBytes: int64(d.SizeBytes)})
+		n.Disks = append(n.Disks, vm.DiskSpec{SizeBytes: int64(d.SizeBytes), Image: d.Image})
 	}
 	for _, c := range b.NICs {
 		var nic vm.NICSpec
@@ -76,6 +79,16 @@ func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (repl
 		n.NICs = append(n.NICs, nic)
 	}
 	return s.begin(ctx, r, func() (control.Accepted, error) { return s.control.CreateVM(ctx, r.Caller, n) })
+}
+
+// storables refuses names that nothing can have, by the field each stands in.
+func storables(names map[string]string) error {
+	for field, name := range names {
+		if !storable(name) {
+			return errs.New(errs.InvalidField, "%s is not a name", field).At(errs.Field{Pointer: field, Message: "is not a name", Got: name})
+		}
+	}
+	return nil
 }
 
 func (s *Server) updateVM(ctx context.Context, r *Request, b api.VMPatch) (reply[api.VM], error) {
