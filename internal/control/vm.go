@@ -126,18 +126,11 @@ func (s *Service) newView(ctx context.Context, tx *store.Tx, n NewVM, img image.
 		disks = []vm.DiskSpec{{SizeBytes: base.VirtualBytes}}
 	}
 	for i, d := range disks {
-		at := "/disks/" + strconv.Itoa(i)
-		var vol vm.Volume
-		var err error
-		switch {
-		case fromImage && i == 0 && d.Image != "":
-			err = errs.New(errs.InvalidField, "the first disk is made from the VM's own image %q", img.Name).
-				At(errs.Field{Pointer: at + "/image", Message: "is the VM's own image already", Got: d.Image})
-		case fromImage && i == 0:
-			vol, err = volumeFrom(img, d.SizeBytes, at)
-		default:
-			vol, err = s.newVolume(ctx, tx, d, at)
+		made := s.newVolume
+		if fromImage && i == 0 {
+			made = bootVolume(img)
 		}
+		vol, err := made(ctx, tx, d, "/disks/"+strconv.Itoa(i))
 		if err != nil {
 			return v, err
 		}

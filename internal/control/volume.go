@@ -50,6 +50,17 @@ func volumeFrom(img image.Image, size int64, at string) (vm.Volume, error) {
 	return vm.Volume{ID: id.New(), SizeBytes: size, ImageID: &img.ID, ImageName: img.Name}, nil
 }
 
+// bootVolume makes the first disk of a VM that is made from a disk image.
+func bootVolume(img image.Image) func(context.Context, *store.Tx, vm.DiskSpec, string) (vm.Volume, error) {
+	return func(_ context.Context, _ *store.Tx, d vm.DiskSpec, at string) (vm.Volume, error) {
+		if d.Image != "" {
+			return vm.Volume{}, errs.New(errs.InvalidField, "the first disk is made from the VM's own image %q", img.Name).
+				At(errs.Field{Pointer: at + "/image", Message: "is the VM's own image already", Got: d.Image})
+		}
+		return volumeFrom(img, d.SizeBytes, at)
+	}
+}
+
 // AddDisk gives a VM at rest a further disk.
 func (s *Service) AddDisk(ctx context.Context, c Caller, ref string, d vm.DiskSpec) (Accepted, error) {
 	if err := d.Validate(); err != nil {

@@ -100,7 +100,7 @@ const (
 	Snapshot Request = "snapshot"
 	Restore  Request = "restore"
 	Resize   Request = "resize"
-	// of its disks
+	// Of its disks.
 	AddDisk    Request = "add_disk"
 	GrowDisk   Request = "grow_disk"
 	RemoveDisk Request = "remove_disk"

@@ -158,6 +158,47 @@ func TestImagesTakeData(t *testing.T) {
 	}
 }
 
+// An image whose table of clusters ends at its size grows as far as the table's
+// last cluster goes, and says so beyond.
+func TestImagesOfEarlierVersionsGrow(t *testing.T) {
+	h := newHarness(t)
+	v, err := h.driver.Create(t.Context(), contract.Spec{ID: id.New(), SizeBytes: unit.GiB})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(v.File.Path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const cluster = 64 << 10
+	for at, b := range map[int64][]byte{
+		36:                   {0, 0, 0, 2},       // two entries of 512 MiB each
+		2*cluster + 4*2:      make([]byte, 2*15), // and one cluster for them
+		int64(4*cluster) - 1: {0},
+	} {
+		if _, err := f.WriteAt(b, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Truncate(4 * cluster); err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	h.Intact(t, v)
+	for _, size := range []int64{unit.GiB + 512, 4 * unit.TiB} {
+		if v, err = h.driver.Grow(t.Context(), v.ID, size, nil); err != nil {
+			t.Fatal(err)
+		}
+		h.Intact(t, v)
+	}
+	if _, err := h.driver.Grow(t.Context(), v.ID, 4*unit.TiB+512, nil); !errs.Is(err, errs.Unsupported) {
+		t.Errorf("%v", err)
+	}
+	if got, err := h.driver.Inspect(t.Context(), v.ID); err != nil || got.SizeBytes != 4*unit.TiB {
+		t.Errorf("%+v %v", got, err)
+	}
+}
+
 // A guest's process may rewrite its image's header; the driver does not read it.
 func TestImageIsNotBelieved(t *testing.T) {
 	h := newHarness(t)

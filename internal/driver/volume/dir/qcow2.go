@@ -23,7 +23,7 @@ const (
 	// maxL1 is the entries of the L1 table, in every image those of the largest, so
 	// that growing one is a matter of its header alone. It stays a hole in the file
 	// where nothing is written.
-	maxL1 = int64(maxSize / (clusterSize * perL2))
+	maxL1 = maxSize / (clusterSize * perL2)
 	// maxBackingName is the format's.
 	maxBackingName = 1023
 
@@ -116,14 +116,12 @@ func appendExtension(b []byte, kind uint32, data string) []byte {
 	return b
 }
 
-// Where the header has what growing is about.
-const (
-	sizeAt   = 24
-	l1SizeAt = 36
-)
+// sizeAt is where the header has what growing is about: the size, the encryption,
+// the entries of the L1 table, and where that is.
+const sizeAt = 24
 
 // errL1 says that the L1 table has no room for a size.
-var errL1 = errors.New("the image was made by an earlier version, and its table of clusters ends before that size")
+var errL1 = errors.New("its table of clusters, made by an earlier version, has no room for that")
 
 // writeSize makes an image of ours larger. Nothing else in it changes, and the
 // one write is within a sector.
@@ -132,14 +130,21 @@ func writeSize(f interface {
 	io.WriterAt
 }, size int64,
 ) error {
-	var b [8]byte
-	if _, err := f.ReadAt(b[:4], l1SizeAt); err != nil {
+	var b [24]byte
+	if _, err := f.ReadAt(b[:], sizeAt); err != nil {
 		return err
 	}
-	if (size+clusterSize*perL2-1)/(clusterSize*perL2) > int64(binary.BigEndian.Uint32(b[:4])) {
+	entries, at := int64(binary.BigEndian.Uint32(b[12:])), binary.BigEndian.Uint64(b[16:])
+	need := (size + clusterSize*perL2 - 1) / (clusterSize * perL2)
+	room := entries
+	if at == l1At { // where we put it: the rest of its last cluster is ours and empty
+		room = (entries + perL2 - 1) / perL2 * perL2
+	}
+	if need > room {
 		return errL1
 	}
 	binary.BigEndian.PutUint64(b[:], uint64(size))
-	_, err := f.WriteAt(b[:], sizeAt)
+	binary.BigEndian.PutUint32(b[12:], uint32(max(need, entries)))
+	_, err := f.WriteAt(b[:16], sizeAt)
 	return err
 }
