@@ -100,7 +100,7 @@ func (a *app) fromContext(name string) (client.Config, error) {
 // fromMachine finds the instance that "novacron up" runs here.
 func (a *app) fromMachine() (client.Config, error) {
 	var closed string
-	for _, socket := range local.Sockets(os.Getuid(), a.env) {
+	for _, socket := range local.Sockets(os.Getuid(), a.instanceEnv) {
 		info, err := os.Stat(socket)
 		switch {
 		case err == nil && info.Mode()&fs.ModeSocket != 0:

@@ -61,7 +61,7 @@ func newAgent(a *app) *cobra.Command {
 	fl.IntVar(&f.sim, "sim", 0, "be `N` simulated nodes")
 	cmd.MarkFlagsMutuallyExclusive("join", "join-file")
 	level.add(cmd)
-	return cmd
+	return a.configured(cmd)
 }
 
 // joinTokens reads the tokens from where no list of processes shows them.

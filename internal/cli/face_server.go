@@ -59,7 +59,7 @@ func newServer(a *app) *cobra.Command {
 	f.Var(&uidList{&o.SocketUIDs}, "socket-uid", "`uid` that may use the socket, besides root; repeat it for more")
 	f.BoolVar(&o.SetupToken, "setup-token", false, "make a fresh setup token, unless an administrator was made already")
 	level.add(cmd)
-	return cmd
+	return a.configured(cmd)
 }
 
 func (a *app) showServer(i server.Info) {

@@ -64,14 +64,14 @@ func newUp(a *app) *cobra.Command {
 	fl.StringVar(&o.DatabaseOwner, "database-owner", "", "`URL` of it for the role that migrates ("+local.DatabaseOwnerEnv+")")
 	fl.StringVar(&o.Acceleration, "accel", "", "use `kvm|tcg` without proving it")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "return once everything runs")
-	return cmd
+	return a.configured(cmd)
 }
 
 // paths are the places of the instance that a flag, the environment or the user
 // means.
 func (a *app) paths(dataDir string) (local.Paths, error) {
 	if dataDir == "" {
-		dataDir = local.DefaultData(os.Getuid(), a.env)
+		dataDir = local.DefaultData(os.Getuid(), a.instanceEnv)
 	}
 	abs, err := filepath.Abs(dataDir)
 	if err != nil {
@@ -140,7 +140,7 @@ func (a *app) showInstance(s local.Summary, already bool) {
 	}
 	fmt.Fprint(a.out, s.String())
 	fmt.Fprintln(a.out, "\nTry next:")
-	if all, err := a.loadContexts(); s.Socket != local.Sockets(os.Getuid(), a.env)[0] || err != nil || all.Current != "" {
+	if all, err := a.loadContexts(); s.Socket != local.Sockets(os.Getuid(), a.instanceEnv)[0] || err != nil || all.Current != "" {
 		// commands would look elsewhere
 		fmt.Fprintf(a.out, "  export NOVACRON_SOCKET=%s\n", s.Socket)
 	}

@@ -105,7 +105,8 @@ func (s *supervisor) self(name string, args ...string) (cmd *exec.Cmd, done func
 // environment hands on what concerns the system and nothing that concerns a
 // person's session.
 func environment() []string {
-	var env []string
+	// what the supervisor was set to, it tells them by flags
+	env := []string{"NOVACRON_CONFIG=/dev/null"}
 	for _, kv := range os.Environ() {
 		k, _, _ := strings.Cut(kv, "=")
 		switch k {
