@@ -113,6 +113,14 @@ type VMPatch struct {
 	MemoryBytes *Bytes `json:"memory_bytes,omitempty"`
 }
 
+// VMClone asks for a VM made from another one.
+type VMClone struct {
+	// Name of the new VM.
+	Name string `json:"name"`
+	// Labels of the new VM; those of the original when absent.
+	Labels *map[string]string `json:"labels,omitempty"`
+}
+
 // VMStop says how to stop a VM.
 type VMStop struct {
 	// GraceSeconds is how long the guest may take to shut down before it is

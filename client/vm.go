@@ -87,6 +87,11 @@ func amend[T any](ctx context.Context, c *Client, path string, revision *int64, 
 	return out, err
 }
 
+// Clone makes a VM from a stopped one, on the same node.
+func (s VMs) Clone(ctx context.Context, vm string, req api.VMClone) (Change, error) {
+	return create[Change](ctx, s.c, vmPath(vm)+"/clone", req)
+}
+
 // AddDisk gives a stopped VM a further disk.
 func (s VMs) AddDisk(ctx context.Context, vm string, disk api.VMDiskCreate) (Change, error) {
 	return create[Change](ctx, s.c, vmPath(vm)+"/disks", disk)

@@ -214,6 +214,7 @@ type handler func(ctx context.Context, a *Agent, p Peer, body []byte) (any, erro
 var handlers = map[string]handler{
 	(*nodelink.EnsureImages)(nil).Method():  fenced((*Agent).ensureImages),
 	(*nodelink.CreateVolumes)(nil).Method(): fenced((*Agent).createVolumes),
+	(*nodelink.CopyVolumes)(nil).Method():   fenced((*Agent).copyVolumes),
 	(*nodelink.GrowVolume)(nil).Method():    fenced((*Agent).growVolume),
 	(*nodelink.DeleteVolumes)(nil).Method(): fenced((*Agent).deleteVolumes),
 	(*nodelink.Launch)(nil).Method():        fenced((*Agent).launchCommand),

@@ -47,6 +47,31 @@ func with(m map[id.ID]nodelink.ImageFile, k id.ID, f nodelink.ImageFile) map[id.
 	return out
 }
 
+// copyVolumes makes disks from those of a VM that rests: the control plane holds
+// it for as long, and this node would not start it by itself. What the originals
+// stand on, the copies stand on too, and that is on record before they exist.
+func (a *Agent) copyVolumes(ctx context.Context, _ Peer, g *guest, c *nodelink.CopyVolumes) (any, error) {
+	s, alive, err := a.live(ctx, c.Source)
+	if err != nil {
+		return nil, err
+	}
+	if alive {
+		return nil, errs.New(errs.InvalidState, "VM %s is %s on this node: its disks are copied while it has no process", c.Source, s.Phase)
+	}
+	bases := a.guest(c.Source).snapshot().Bases
+	for _, v := range c.Volumes {
+		if base, ok := bases[v.From]; ok {
+			if _, err := a.base(g, v.ID, base); err != nil {
+				return nil, err
+			}
+		}
+		if _, err := a.cfg.Volumes.Copy(ctx, v.ID, v.From); err != nil {
+			return nil, err
+		}
+	}
+	return nodelink.Done{}, nil
+}
+
 // growVolume has whoever has the volume open make it larger: the guest's
 // hypervisor while there is a process, the volume driver otherwise. The VM's turn
 // keeps one from coming or going by command meanwhile; one that ends by itself

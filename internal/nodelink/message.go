@@ -72,6 +72,23 @@ type CreateVolumes struct {
 // Method implements Command.
 func (*CreateVolumes) Method() string { return "create_volumes" }
 
+// VolumeCopy is a volume that is to have another's content.
+type VolumeCopy struct {
+	ID   id.ID `json:"id"`
+	From id.ID `json:"from"`
+}
+
+// CopyVolumes makes a VM's disks from those of another VM on the same node.
+// Refused while that one has a process.
+type CopyVolumes struct {
+	Header
+	Source  id.ID        `json:"source"`
+	Volumes []VolumeCopy `json:"volumes"`
+}
+
+// Method implements Command.
+func (*CopyVolumes) Method() string { return "copy_volumes" }
+
 // GrowVolume makes a disk larger, while the guest runs too. The size it has
 // already is no error.
 type GrowVolume struct {

@@ -26,6 +26,7 @@ var update = flag.Bool("update", false, "write the golden file of the messages' 
 var messages = []any{
 	EnsureImages{},
 	CreateVolumes{},
+	CopyVolumes{},
 	GrowVolume{},
 	DeleteVolumes{},
 	Launch{},

@@ -85,7 +85,7 @@ func headers(rt Route) []string {
 	switch {
 	case rt.ID == "createVM", rt.ID == "createImage":
 		return []string{"Idempotency-Key"}
-	case rt.ID == "addVMDisk":
+	case rt.ID == "addVMDisk", rt.ID == "cloneVM":
 		return []string{"Idempotency-Key", "If-Match"}
 	case rt.Method == http.MethodPut:
 		return []string{"Digest"}

@@ -32,6 +32,10 @@ func (s *Server) vmRoutes() []Route {
 		handle(Route{Method: "POST", Path: "/api/v1/vms/{vm}/stop", ID: "stopVM", Summary: "Stop a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, Status: http.StatusAccepted, Query: []Param{waitParam}}, askVM[api.VMStop](s, vm.Stop)),
 		handle(Route{Method: "POST", Path: "/api/v1/vms/{vm}/restart", ID: "restartVM", Summary: "Restart a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, Status: http.StatusAccepted, Query: []Param{waitParam}}, askVM[api.VMStop](s, vm.Restart)),
 	}
+	rs = append(rs, handle(Route{
+		Method: "POST", Path: "/api/v1/vms/{vm}/clone", ID: "cloneVM", Summary: "Make a VM from a stopped one, on the same node",
+		Need: auth.Need{Resource: auth.VM, Action: auth.Create}, Status: http.StatusAccepted, Query: []Param{waitParam},
+	}, s.cloneVM))
 	for _, r := range []vm.Request{vm.Start, vm.Pause, vm.Resume} {
 		verb := map[vm.Request]string{vm.Start: "Start", vm.Pause: "Pause", vm.Resume: "Resume"}[r]
 		rs = append(rs, handle(Route{
@@ -89,6 +93,21 @@ func storables(names map[string]string) error {
 		}
 	}
 	return nil
+}
+
+func (s *Server) cloneVM(ctx context.Context, r *Request, b api.VMClone) (reply[api.Accepted], error) {
+	revision, err := etag(r)
+	if err != nil {
+		return reply[api.Accepted]{}, err
+	}
+	r.Caller.Revision = revision
+	var labels map[string]string
+	if b.Labels != nil {
+		labels = *b.Labels
+	}
+	return s.begin(ctx, r, func() (control.Accepted, error) {
+		return s.control.CloneVM(ctx, r.Caller, r.Arg("vm"), b.Name, labels)
+	})
 }
 
 func (s *Server) updateVM(ctx context.Context, r *Request, b api.VMPatch) (reply[api.VM], error) {

@@ -123,6 +123,20 @@ func (t *Tx) VMPlace(ctx context.Context, v vm.View, node id.ID) (bool, error) {
 	return true, t.VMChanged(ctx, v.Intent, nil)
 }
 
+// VMSettle puts a VM that does not run on a node and counts its disks there. False
+// when the node has no room, or takes no new VMs.
+func (t *Tx) VMSettle(ctx context.Context, v vm.View, node id.ID) (bool, error) {
+	fits, err := t.q.NodeReserve(ctx, query.NodeReserveParams{ID: node, DiskBytes: v.DiskBytes(), NewVm: true})
+	if err != nil || fits == 0 {
+		return false, pgtx.Map(err)
+	}
+	n, err := t.q.VMSettle(ctx, query.VMSettleParams{ID: v.Intent.ID, NodeID: &node})
+	if err == nil && n == 0 {
+		err = errs.New(errs.Conflict, "VM %q has a node already", v.Intent.Name)
+	}
+	return err == nil, pgtx.Map(err)
+}
+
 func reserve(v vm.View, node id.ID, disk int64, fresh bool) query.NodeReserveParams {
 	return query.NodeReserveParams{
 		ID: node, Cpus: int32(v.Intent.CPUs), MemoryBytes: v.Intent.MemoryBytes, DiskBytes: disk, NewVm: fresh,

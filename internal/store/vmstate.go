@@ -56,6 +56,7 @@ func stateSQL(reporting string) string {
 	fmt.Fprintf(&b, "(CASE WHEN v.node_id IS NOT NULL AND v.node_id <> ALL(%s::uuid[]) AND %s THEN 'unknown'\n", reporting, mayRunSQL)
 	fmt.Fprintf(&b, "  WHEN v.lost_node_id IS NOT NULL AND j.kind IS DISTINCT FROM '%s' THEN 'failed'\n", vm.JobDelete)
 	b.WriteString("  WHEN j.state = 'needs_attention' THEN 'failed'\n")
+	fmt.Fprintf(&b, "  WHEN j.kind = '%s' AND j.target_id = v.id THEN %s\n", vm.JobClone, createSQL)
 	for _, k := range duringJobSQL {
 		fmt.Fprintf(&b, "  WHEN j.kind = '%s' THEN %s\n", k.kind, k.expr)
 	}

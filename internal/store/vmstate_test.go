@@ -45,7 +45,7 @@ func (b *bench) anyRows(r *rand.Rand, n int, nodes []id.ID) {
 				VALUES ($1, $2, $3, 'vm', $4, 'x', $5::text::job_state, '{}', 'test',
 				CASE WHEN $5::text = 'needs_attention' THEN 'x' END, CASE WHEN $5::text = 'needs_attention' THEN 'why' END,
 				CASE WHEN $5::text = 'unwinding' THEN 'x' END, CASE WHEN $5::text = 'unwinding' THEN 'why' END)`,
-				j, b.project, pick(r, append(vm.JobKinds(), "vm.other")...), v, state)
+				j, b.project, pick(r, append(vm.JobKinds(), "vm.other")...), pick(r, v, v, id.New()), state)
 		}
 		batch.Queue(`INSERT INTO vms (id, project_id, name, cpus, memory_bytes, power, node_id, owner_epoch, deleting, job_id,
 			failure_code, failure_message, failed_at, lost_node_id, lost_at)

@@ -24,7 +24,7 @@ var vmList = lister{
   v.failure_code, v.failure_message, v.failed_at, v.revision, v.created_at, v.updated_at,
   o.owner_epoch, o.node_id, o.node_epoch, o.report_seq, o.phase::text, o.reason, o.since,
   n.name, coalesce(n.seen_at, n.created_at),
-  j.id, j.kind, j.cancellable AND NOT j.cancel_requested, j.state = 'needs_attention',
+  j.id, j.kind, j.target_id, j.cancellable AND NOT j.cancel_requested, j.state = 'needs_attention',
   coalesce(nullif(j.wait_reason, ''), j.error_message, ''), j.created_at,
   coalesce((SELECT jsonb_agg(jsonb_build_object('id', s.id, 'slot', s.slot, 'size', s.size_bytes,
       'image', s.image_id, 'image_name', (SELECT m.name FROM images m WHERE m.id = s.image_id)) ORDER BY s.slot)
@@ -78,7 +78,7 @@ type vmRow struct {
 		seen *time.Time
 	}
 	job struct {
-		id              *id.ID
+		id, target      *id.ID
 		kind, why       *string
 		cancel, attends *bool
 		created         *time.Time
@@ -94,7 +94,7 @@ func (r *vmRow) targets() []any {
 		&r.fail.code, &r.fail.message, &r.fail.at, &in.Revision, &in.CreatedAt, &in.UpdatedAt,
 		&s.epoch, &s.node, &s.nodeEpoch, &s.seq, &s.phase, &s.reason, &s.since,
 		&r.node.name, &r.node.seen,
-		&j.id, &j.kind, &j.cancel, &j.attends, &j.why, &j.created,
+		&j.id, &j.kind, &j.target, &j.cancel, &j.attends, &j.why, &j.created,
 		&r.volumes, &r.nics,
 	}
 }
@@ -120,7 +120,7 @@ func (r *vmRow) view() (vm.View, error) {
 	}
 	if j := r.job; j.id != nil {
 		v.Job = &vm.JobView{
-			ID: *j.id, Kind: *j.kind, Cancellable: *j.cancel, Attention: *j.attends, WaitReason: *j.why, CreatedAt: *j.created,
+			ID: *j.id, Kind: *j.kind, Target: *j.target, Cancellable: *j.cancel, Attention: *j.attends, WaitReason: *j.why, CreatedAt: *j.created,
 		}
 	}
 	return v, r.documents(&v)

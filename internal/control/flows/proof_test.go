@@ -96,6 +96,21 @@ var proofs = map[string]proof{
 			return gone(ctx, w, name)
 		},
 	},
+	vm.JobClone: {
+		before: created,
+		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
+			return w.Service.CloneVM(ctx, controltest.Admin(), name, name+"-copy", nil)
+		},
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			if err := hasDisks(ctx, w, name, vm.Stopped, unit.GiB, 64*unit.MiB); err != nil {
+				return err
+			}
+			if end == job.Succeeded {
+				return hasDisks(ctx, w, name+"-copy", vm.Stopped, unit.GiB, 64*unit.MiB)
+			}
+			return gone(ctx, w, name+"-copy")
+		},
+	},
 	vm.JobDiskAdd: {
 		before: created,
 		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {

@@ -61,9 +61,10 @@ func duringJob(v View, j JobView) Appearance {
 	if j.Attention {
 		return Appearance{State: Failed, Reason: reason, Since: since}
 	}
-	switch j.Kind {
-	case JobCreate:
+	if j.makes(v.Intent.ID) {
 		return duringCreate(v, j)
+	}
+	switch j.Kind {
 	case JobStart:
 		return launching(v, since, reason)
 	case JobStop:

@@ -63,7 +63,7 @@ func (r Request) does() string {
 
 // mustRest are requests that change what a guest is made of: nothing may run,
 // and nothing may start it again meanwhile.
-var mustRest = map[Request]bool{Resize: true, AddDisk: true, RemoveDisk: true}
+var mustRest = map[Request]bool{Clone: true, Resize: true, AddDisk: true, RemoveDisk: true}
 
 // unsettled: no process is left, and it is still wished for or counted.
 func unsettled(in Intent) bool { return in.PowerOn || in.Reserved }

@@ -100,6 +100,7 @@ const (
 	Snapshot Request = "snapshot"
 	Restore  Request = "restore"
 	Resize   Request = "resize"
+	Clone    Request = "clone"
 	// Of its disks.
 	AddDisk    Request = "add_disk"
 	GrowDisk   Request = "grow_disk"
@@ -109,5 +110,5 @@ const (
 
 // Requests lists all requests.
 func Requests() []Request {
-	return []Request{Start, Stop, Restart, Pause, Resume, Suspend, Migrate, Snapshot, Restore, Resize, AddDisk, GrowDisk, RemoveDisk, Delete}
+	return []Request{Start, Stop, Restart, Pause, Resume, Suspend, Migrate, Snapshot, Restore, Clone, Resize, AddDisk, GrowDisk, RemoveDisk, Delete}
 }

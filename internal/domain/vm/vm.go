@@ -118,12 +118,19 @@ type NodeView struct {
 type JobView struct {
 	ID   id.ID
 	Kind string // "vm.start"
+	// Target is the VM the job is about: this one, but for the original of a clone.
+	Target id.ID
 	// Cancellable: may it be cancelled now?
 	Cancellable bool
 	// Attention: it stopped half-way and waits for an operator.
 	Attention  bool
 	WaitReason string
 	CreatedAt  time.Time
+}
+
+// makes tells whether the job is the one that brings the VM about.
+func (j JobView) makes(v id.ID) bool {
+	return j.Kind == JobCreate || (j.Kind == JobClone && j.Target == v)
 }
 
 // Volume is a disk of a VM.
@@ -153,6 +160,8 @@ const (
 	JobPause   = "vm.pause"
 	JobResume  = "vm.resume"
 	JobDelete  = "vm.delete"
+	// JobClone makes the VM it is about, and holds the one it is made from as well.
+	JobClone = "vm.clone"
 
 	JobDiskAdd    = "vm.disk_add"
 	JobDiskGrow   = "vm.disk_grow"
@@ -161,7 +170,7 @@ const (
 
 // JobKinds lists all kinds of jobs that hold a VM.
 func JobKinds() []string {
-	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobDelete, JobDiskAdd, JobDiskGrow, JobDiskRemove}
+	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobDelete, JobClone, JobDiskAdd, JobDiskGrow, JobDiskRemove}
 }
 
 // DiskBytes is the size of all its disks: what it can come to occupy.

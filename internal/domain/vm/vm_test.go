@@ -109,7 +109,7 @@ func TestAppearIsTotal(t *testing.T) {
 					v.Observed = &Observation{Phase: phase, Epoch: 2}
 				}
 				if job != "" {
-					v.Job = &JobView{Kind: job}
+					v.Job = &JobView{Kind: job, Target: v.Intent.ID}
 				}
 				if got := Appear(v); !valid[got.State] {
 					t.Fatalf("phase %q job %q bits %b appear as %q", phase, job, bits, got.State)
@@ -121,18 +121,18 @@ func TestAppearIsTotal(t *testing.T) {
 
 // The whole matrix, written out: the letter is j(ob), d(one), or x (refused).
 func TestDecideEveryPair(t *testing.T) {
-	order := Requests() // start stop restart pause resume suspend migrate snapshot restore resize add_disk grow_disk remove_disk delete
+	order := Requests() // start stop restart pause resume suspend migrate snapshot restore clone resize add_disk grow_disk remove_disk delete
 	want := map[State]string{
-		Pending:   "xxxxxxxxxxxxxj",
-		Starting:  "djxxxxxxxxxxxj",
-		Running:   "djjjdjjjxxxjxj",
-		Paused:    "xjjdjjjjxxxjxj",
-		Suspended: "jxxxjdjxxxxxxj",
-		Stopping:  "xjxxxxxxxxxxxj",
-		Stopped:   "jdjxxxjjjjjjjj",
-		Deleting:  "xxxxxxxxxxxxxj",
-		Failed:    "jjjxxxxxjjjjjj",
-		Unknown:   "xjxxxxxxxxxxxj",
+		Pending:   "xxxxxxxxxxxxxxj",
+		Starting:  "djxxxxxxxxxxxxj",
+		Running:   "djjjdjjjxxxxjxj",
+		Paused:    "xjjdjjjjxxxxjxj",
+		Suspended: "jxxxjdjxxxxxxxj",
+		Stopping:  "xjxxxxxxxxxxxxj",
+		Stopped:   "jdjxxxjjjjjjjjj",
+		Deleting:  "xxxxxxxxxxxxxxj",
+		Failed:    "jjjxxxxxjjjjjjj",
+		Unknown:   "xjxxxxxxxxxxxxj",
 	}
 	for s, row := range want {
 		for i, r := range order {

@@ -40,6 +40,10 @@ UPDATE vms SET job_id = NULL WHERE id = @id AND job_id = @job_id;
 UPDATE vms SET node_id = @node_id, reserved = true, placement = NULL
 WHERE id = @id AND node_id IS NULL;
 
+-- name: VMSettle :execrows
+-- Puts a VM on a node that it does not run on yet.
+UPDATE vms SET node_id = @node_id WHERE id = @id AND node_id IS NULL AND NOT reserved;
+
 -- name: VMUnplace :one
 -- Gives what the VM took of its node. The epoch stays: it never falls.
 WITH old AS (SELECT o.id, o.node_id, o.reserved FROM vms o WHERE o.id = @id AND o.node_id IS NOT NULL FOR UPDATE)

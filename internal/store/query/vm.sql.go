@@ -321,6 +321,24 @@ func (q *Queries) VMSetPower(ctx context.Context, arg VMSetPowerParams) error {
 	return err
 }
 
+const vMSettle = `-- name: VMSettle :execrows
+UPDATE vms SET node_id = $1 WHERE id = $2 AND node_id IS NULL AND NOT reserved
+`
+
+type VMSettleParams struct {
+	NodeID *uuid.UUID
+	ID     uuid.UUID
+}
+
+// Puts a VM on a node that it does not run on yet.
+func (q *Queries) VMSettle(ctx context.Context, arg VMSettleParams) (int64, error) {
+	result, err := q.db.Exec(ctx, vMSettle, arg.NodeID, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const vMUnplace = `-- name: VMUnplace :one
 WITH old AS (SELECT o.id, o.node_id, o.reserved FROM vms o WHERE o.id = $1 AND o.node_id IS NOT NULL FOR UPDATE)
 UPDATE vms v SET node_id = NULL, reserved = false FROM old WHERE v.id = old.id

@@ -22,6 +22,12 @@ type Driver interface {
 	// same id with the same size and base is answered with the volume there is;
 	// with others it is refused with errs.AlreadyExists. errs.NoSpace when full.
 	Create(ctx context.Context, s Spec) (Volume, error)
+	// Copy makes a volume of the size, base and content of another that nobody has
+	// open, sharing its blocks where the place can. All or nothing, as Create; the
+	// same id again is answered with the volume there is, if it has the size and base
+	// of from, and refused with errs.AlreadyExists otherwise. Afterwards neither
+	// knows of the other. errs.NotFound when from is not there.
+	Copy(ctx context.Context, volume, from id.ID) (Volume, error)
 	// Grow makes a volume larger: what is there stays, the rest reads as zeros. The
 	// size it has is answered with the volume as it is; a smaller one is refused with
 	// errs.ShrinkNotAllowed. A volume that a hypervisor has open is grown by that one:

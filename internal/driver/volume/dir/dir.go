@@ -222,8 +222,12 @@ func checkBase(b *contract.Base) error {
 	return nil
 }
 
-// make writes the image and then the record that makes it a volume.
-func (d *Driver) make(v id.ID, r record) (err error) {
+func (d *Driver) make(v id.ID, r record) error {
+	return d.makeOf(v, r, func(f *os.File) error { return writeEmpty(f, r.SizeBytes, r.Backing) })
+}
+
+// makeOf writes the image and then the record that makes it a volume.
+func (d *Driver) makeOf(v id.ID, r record, fill func(*os.File) error) (err error) {
 	tmp, name := v.String()+imageSuffix+durable.Suffix, v.String()+imageSuffix
 	f, err := d.root.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -235,7 +239,7 @@ func (d *Driver) make(v id.ID, r record) (err error) {
 			_ = d.root.Remove(name)
 		}
 	}()
-	err = writeEmpty(f, r.SizeBytes, r.Backing)
+	err = fill(f)
 	if err == nil {
 		err = f.Sync()
 	}

@@ -158,6 +158,40 @@ func TestImagesTakeData(t *testing.T) {
 	}
 }
 
+// A copy has the data a guest wrote, and takes no more room than it.
+func TestCopiesHaveTheData(t *testing.T) {
+	h := newHarness(t)
+	base := h.Base(t, "base")
+	v, err := h.driver.Create(t.Context(), contract.Spec{ID: id.New(), SizeBytes: 10 * unit.GiB, Base: &base})
+	if err != nil {
+		t.Fatal(err)
+	}
+	qemuIO := func(v contract.Volume, commands ...string) {
+		t.Helper()
+		args := []string{"-f", "qcow2"}
+		for _, c := range commands {
+			args = append(args, "-c", c)
+		}
+		if out, err := exec.CommandContext(t.Context(), "qemu-io", append(args, v.File.Path)...).CombinedOutput(); err != nil || strings.Contains(string(out), "failed") {
+			t.Fatalf("qemu-io: %v: %s", err, out)
+		}
+	}
+	qemuIO(v, "write -P 7 1M 4M", "write -P 8 9G 4M")
+	c, err := h.driver.Copy(t.Context(), id.New(), v.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Intact(t, c)
+	qemuIO(v, "write -P 9 1M 4M")
+	qemuIO(c, "read -P 7 1M 4M", "read -P 8 9G 4M", "read -P 0 5G 1M")
+	if got := h.Begins(t, c, 4); got != "base" {
+		t.Errorf("begins with %q", got)
+	}
+	if c.AllocatedBytes > 16*unit.MiB {
+		t.Errorf("8 MiB of data take %d bytes in the copy", c.AllocatedBytes)
+	}
+}
+
 // An image whose table of clusters ends at its size grows as far as the table's
 // last cluster goes, and says so beyond.
 func TestImagesOfEarlierVersionsGrow(t *testing.T) {

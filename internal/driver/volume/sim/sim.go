@@ -40,7 +40,7 @@ func Open(dir string, total int64) (*Driver, error) {
 	return &Driver{dir: dir, total: total, fail: map[string]error{}}, nil
 }
 
-// Fail makes the named method ("create", "grow", "delete") return an error until it is
+// Fail makes the named method ("create", "copy", "grow", "delete") return an error until it is
 // set to nil.
 func (d *Driver) Fail(method string, err error) {
 	d.mu.Lock()
@@ -138,6 +138,24 @@ func (d *Driver) read(v id.ID) (contract.Volume, error) {
 		out.Backing = &hypervisor.File{Path: doc.BasePath, Format: doc.BaseFormat}
 	}
 	return out, nil
+}
+
+// Copy implements contract.Driver.
+func (d *Driver) Copy(_ context.Context, v, from id.ID) (contract.Volume, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.fail["copy"]; err != nil {
+		return contract.Volume{}, err
+	}
+	want, err := d.read(from)
+	if err != nil {
+		return contract.Volume{}, err
+	}
+	want.ID, want.File.Path = v, d.path(v)
+	if have, err := d.read(v); err == nil {
+		return have, sameVolume(have, want)
+	}
+	return want, d.write(want)
 }
 
 // Grow implements contract.Driver.
