@@ -24,12 +24,9 @@ func (d *Driver) Copy(ctx context.Context, v, from id.ID) (contract.Volume, erro
 		return contract.Volume{}, err
 	}
 	defer leave()
-	want, err := d.read(from)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return contract.Volume{}, errs.New(errs.NotFound, "volume %s is not on this node", from)
-	case err != nil:
-		return contract.Volume{}, broken(from, err)
+	want, err := d.known(from)
+	if err != nil {
+		return contract.Volume{}, err
 	}
 	have, err := d.read(v)
 	switch {

@@ -268,6 +268,18 @@ func (d *Driver) read(v id.ID) (record, error) {
 	return r, err
 }
 
+// known reads the record of a volume that must be there.
+func (d *Driver) known(v id.ID) (record, error) {
+	r, err := d.read(v)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return r, errs.New(errs.NotFound, "volume %s is not on this node", v)
+	case err != nil:
+		return r, broken(v, err)
+	}
+	return r, nil
+}
+
 func broken(v id.ID, err error) error {
 	return errs.New(errs.HostFailure, "volume %s cannot be read on this node", v).Because(err)
 }
@@ -296,12 +308,9 @@ func (d *Driver) Grow(ctx context.Context, v id.ID, size int64, resize func(cont
 		return contract.Volume{}, err
 	}
 	defer leave()
-	r, err := d.read(v)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return contract.Volume{}, errs.New(errs.NotFound, "volume %s is not on this node", v)
-	case err != nil:
-		return contract.Volume{}, broken(v, err)
+	r, err := d.known(v)
+	if err != nil {
+		return contract.Volume{}, err
 	}
 	if err := checkSize(size); err != nil {
 		return contract.Volume{}, err
@@ -367,12 +376,9 @@ func (d *Driver) Delete(ctx context.Context, v id.ID) error {
 
 // Inspect implements contract.Driver.
 func (d *Driver) Inspect(ctx context.Context, v id.ID) (contract.Volume, error) {
-	r, err := d.read(v)
-	if errors.Is(err, fs.ErrNotExist) {
-		return contract.Volume{}, errs.New(errs.NotFound, "volume %s is not on this node", v)
-	}
+	r, err := d.known(v)
 	if err != nil {
-		return contract.Volume{}, broken(v, err)
+		return contract.Volume{}, err
 	}
 	return d.volume(v, r)
 }
