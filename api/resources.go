@@ -123,6 +123,37 @@ type ImageCreate struct {
 	Cmdline string `json:"cmdline,omitempty"`
 }
 
+// ImageUploadCreate announces a file of an image; its bytes are sent next, in as
+// many parts as it takes, to PATCH /images/{image}/uploads/{upload}.
+type ImageUploadCreate struct {
+	// File is disk, kernel or initrd.
+	File      string `json:"file"`
+	SizeBytes Bytes  `json:"size_bytes"`
+	// SHA256 is what the file has to be once it is there, in lower-case hexadecimal
+	// digits; absent to promise nothing.
+	SHA256 string `json:"sha256,omitempty"`
+}
+
+// ImageUpload is a file of an image on its way. Only who began it sees it.
+type ImageUpload struct {
+	Kind string `json:"kind"` // "image_upload"
+	ID   string `json:"id"`
+	// Image is the image's id.
+	Image     string `json:"image"`
+	File      string `json:"file"`
+	SizeBytes Bytes  `json:"size_bytes"`
+	SHA256    string `json:"sha256,omitempty"`
+	// OffsetBytes is how much has arrived for good: the next part begins there.
+	OffsetBytes Bytes `json:"offset_bytes"`
+	// Complete: it was looked into and is the image's.
+	Complete bool `json:"complete"`
+	// Server is the address of the server whose folder of images has what arrived.
+	Server    string    `json:"server,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	// ExpiresAt is when it is removed, unless more of it arrives before.
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
 // Job is a change under way, or its record.
 type Job struct {
 	Kind string `json:"kind"` // "job"

@@ -10,9 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -287,31 +285,5 @@ func TestRemoveByForceSaysWhatItBelieved(t *testing.T) {
 	}))
 	if err := c.Nodes.RemoveByForce(t.Context(), "n1", 7); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestUploadBeginsAgain(t *testing.T) {
-	const content = "a disk, of a kind"
-	var tries atomic.Int64
-	c := local(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if tries.Add(1) == 1 {
-			_, _ = io.CopyN(io.Discard, r.Body, 3)
-			breaks(w)
-			return
-		}
-		body, _ := io.ReadAll(r.Body)
-		if string(body) != content || r.ContentLength != int64(len(content)) || len(r.Header.Get("Digest")) != len("sha-256=")+64 {
-			refuses(422)(w)
-			return
-		}
-		answer(w, 200, api.Image{Status: api.ImageStatus{State: "ready"}})
-	}))
-	var sent int64
-	img, err := c.Images.Upload(t.Context(), "i", "disk", strings.NewReader(content), int64(len(content)), func(n int64) { sent = n })
-	if err != nil || img.Status.State != "ready" || sent != int64(len(content)) {
-		t.Errorf("got %v, %v after %d tries, %d sent", img.Status, err, tries.Load(), sent)
-	}
-	if _, err := c.Images.UploadFile(t.Context(), "i", "disk", t.TempDir(), nil); client.CodeOf(err) != client.CodeInvalidConfig {
-		t.Errorf("a folder as an image: %v", err)
 	}
 }

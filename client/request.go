@@ -175,7 +175,12 @@ func (c *Client) once(ctx context.Context, r request) (*http.Response, error) {
 	if resp.StatusCode == http.StatusServiceUnavailable {
 		c.moveFrom(at)
 	}
-	return nil, problem(resp)
+	err = problem(resp)
+	if t, ok := errors.AsType[*tried](err); ok && resp.StatusCode == http.StatusMisdirectedRequest {
+		c.moveFrom(at)
+		t.again, t.sent = len(c.bases) > 1, false
+	}
+	return nil, err
 }
 
 func (c *Client) newRequest(ctx context.Context, base string, r request) (*http.Request, error) {

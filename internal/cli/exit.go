@@ -68,6 +68,7 @@ var classes = map[string]int{
 	string(errs.InvalidCursor):    exitInput,
 	string(errs.InvalidFilter):    exitInput,
 	string(errs.InvalidImage):     exitInput,
+	string(errs.LengthMismatch):   exitInput,
 	string(errs.OutOfRange):       exitInput,
 	string(errs.Unsupported):      exitInput,
 	string(errs.UnsupportedMedia): exitInput,
@@ -90,6 +91,8 @@ var classes = map[string]int{
 	string(errs.ShrinkNotAllowed): exitConflict,
 	string(errs.NodeRemoved):      exitConflict,
 	string(errs.NeedsAttention):   exitConflict,
+	string(errs.OffsetMismatch):   exitConflict,
+	string(errs.WrongServer):      exitConflict,
 
 	string(errs.Unauthenticated): exitForbidden,
 	string(errs.Forbidden):       exitForbidden,

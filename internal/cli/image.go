@@ -1,19 +1,13 @@
 package cli
 
 import (
-	"context"
-	"fmt"
-	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/client"
 	"github.com/novacron/novacron/internal/cli/output"
-	"github.com/novacron/novacron/internal/vocab/errs"
-	"github.com/novacron/novacron/internal/vocab/unit"
 )
 
 func newImage(a *app) *cobra.Command {
@@ -127,100 +121,4 @@ func newImageDelete(a *app) *cobra.Command {
 	w = a.addWait(cmd)
 	cmd.ValidArgsFunction = a.completeImages
 	return cmd
-}
-
-// importFlags name the files of a new image.
-type importFlags struct{ disk, kernel, initrd, cmdline string }
-
-// part is one file to upload.
-type part struct{ role, path string }
-
-func (f importFlags) plan(cmd *cobra.Command) (kind string, parts []part, err error) {
-	switch {
-	case f.disk != "" && f.kernel == "" && f.initrd == "" && f.cmdline == "":
-		return "disk", []part{{"disk", f.disk}}, nil
-	case f.disk == "" && f.kernel != "" && f.initrd != "":
-		return "kernel", []part{{"kernel", f.kernel}, {"initrd", f.initrd}}, nil
-	default:
-		return "", nil, usage(cmd, "an image is --disk FILE, or --kernel FILE --initrd FILE with an optional --cmdline TEXT")
-	}
-}
-
-func newImageImport(a *app) *cobra.Command {
-	var f importFlags
-	cmd := leaf("import NAME", "Make an image of files of this machine", names("NAME"), func(cmd *cobra.Command, args []string) error {
-		kind, parts, err := f.plan(cmd)
-		if err != nil {
-			return err
-		}
-		for _, p := range parts {
-			// before anything is made on the server
-			if _, err := os.Stat(p.path); err != nil {
-				return usage(cmd, "--%s: %s", p.role, err)
-			}
-		}
-		c, err := a.connect(cmd)
-		if err != nil {
-			return err
-		}
-		made, err := c.Images.Create(cmd.Context(), api.ImageCreate{Name: args[0], Type: kind, Cmdline: f.cmdline})
-		if err != nil {
-			return err
-		}
-		img, err := a.upload(cmd.Context(), c, made, parts)
-		if err != nil {
-			a.removeHalf(cmd.Context(), c, made)
-			return err
-		}
-		if p := a.printer(); p.Format.ForPrograms() {
-			return p.Document(img)
-		}
-		fmt.Fprintf(a.out, "image %s: %s, %s\n", img.Name, img.Status.State, imageSize(img))
-		return nil
-	})
-	cmd.Example = `  novacron image import debian --disk debian-12-generic-amd64.qcow2
-  novacron image import tiny --kernel vmlinuz --initrd initrd.gz --cmdline 'console=ttyS0'`
-	cmd.Flags().StringVar(&f.disk, "disk", "", "disk image `file` (qcow2 or raw)")
-	cmd.Flags().StringVar(&f.kernel, "kernel", "", "kernel `file`")
-	cmd.Flags().StringVar(&f.initrd, "initrd", "", "initial file system `file` for the kernel")
-	cmd.Flags().StringVar(&f.cmdline, "cmdline", "", "the kernel's command line")
-	return cmd
-}
-
-func (a *app) upload(ctx context.Context, c *client.Client, img api.Image, parts []part) (api.Image, error) {
-	show := newProgress(a.err, isTerminal(a.err))
-	defer show.done()
-	for _, p := range parts {
-		var total int64
-		if info, err := os.Stat(p.path); err == nil {
-			total = info.Size()
-		}
-		shown := -1
-		var err error
-		img, err = c.Images.UploadFile(ctx, img.ID, p.role, p.path, func(sent int64) {
-			percent := int(sent * 100 / max(total, 1))
-			if percent != shown {
-				shown = percent
-				show.note(percent, fmt.Sprintf("%s %s of %s", p.role, unit.FormatBytes(sent), unit.FormatBytes(total)))
-			}
-		})
-		if err != nil {
-			return img, err
-		}
-	}
-	return img, nil
-}
-
-// cleanupTimeout bounds what is tidied up after an interrupt.
-const cleanupTimeout = 10 * time.Second
-
-// removeHalf deletes an image whose upload failed, so that its name is free
-// again. That it cannot is said, and the upload's error stays the command's.
-func (a *app) removeHalf(ctx context.Context, c *client.Client, img api.Image) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
-	defer cancel()
-	_, err := c.Images.Delete(ctx, img.ID)
-	if err != nil && client.CodeOf(err) != string(errs.NotFound) {
-		fmt.Fprintf(a.err, "the unfinished image is still there; remove it with: novacron image delete %s\n", img.ID)
-	}
 }

@@ -27,6 +27,8 @@ type Config struct {
 	Cluster store.Cluster
 	Project id.ID
 	Images  *blob.Dir
+	// Address is where this server is reached, as others know it.
+	Address string
 	Live    Leases
 	Clock   clock.Clock
 	Log     *slog.Logger
@@ -53,10 +55,15 @@ type Leases interface {
 }
 
 // Service carries out requests.
-type Service struct{ cfg Config }
+type Service struct {
+	cfg     Config
+	uploads uploads
+}
 
 // New makes a service.
-func New(cfg Config) *Service { return &Service{cfg: cfg} }
+func New(cfg Config) *Service {
+	return &Service{cfg: cfg, uploads: uploads{open: map[id.ID]*sender{}}}
+}
 
 // Caller is who asks, and for which request.
 type Caller struct {

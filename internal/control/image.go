@@ -7,16 +7,11 @@ import (
 	"github.com/novacron/novacron/internal/control/flows"
 	"github.com/novacron/novacron/internal/domain/image"
 	"github.com/novacron/novacron/internal/domain/image/inspect"
-	"github.com/novacron/novacron/internal/engine/blob"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/store"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
-	"github.com/novacron/novacron/internal/vocab/unit"
 )
-
-// maxUpload bounds one image file.
-const maxUpload = 2 * unit.TiB
 
 // Images gives a page of images.
 func (s *Service) Images(ctx context.Context, p store.Page) ([]image.Image, *store.Next, error) {
@@ -59,7 +54,7 @@ func (s *Service) PutImageFile(ctx context.Context, c Caller, ref string, role i
 	if err := takes(i, role); err != nil {
 		return i, err
 	}
-	up, err := s.cfg.Images.Receive(ctx, body, maxUpload)
+	up, err := s.cfg.Images.Receive(ctx, body, image.MaxFile)
 	if err != nil {
 		return i, err
 	}
@@ -94,7 +89,7 @@ func takes(i image.Image, role image.Role) error {
 // keepFile makes the content visible and records it under the lock of that
 // content, so that the deletion of an image with the same bytes cannot come
 // between.
-func (s *Service) keepFile(ctx context.Context, c Caller, i id.ID, f image.File, up *blob.Upload) error {
+func (s *Service) keepFile(ctx context.Context, c Caller, i id.ID, f image.File, up content) error {
 	return s.change(ctx, func(tx *store.Tx) error {
 		img, err := tx.ImageGet(ctx, s.cfg.Project, i.String())
 		if err != nil {
@@ -112,15 +107,27 @@ func (s *Service) keepFile(ctx context.Context, c Caller, i id.ID, f image.File,
 		if err := tx.ImageFilePut(ctx, img, f); err != nil {
 			return err
 		}
-		if img.Files = append(img.Files, f); img.Complete() {
-			if err := tx.ImageSetState(ctx, img, image.Ready, nil); err != nil {
-				return err
-			}
+		if err := s.fileCame(ctx, tx, img, f); err != nil {
+			return err
 		}
 		r := c.record("image.upload", "image", img.ID, img.Name)
 		r.ProjectID, r.Detail = &s.cfg.Project, map[string]any{"role": string(f.Role), "sha256": f.SHA256, "size_bytes": f.SizeBytes}
 		return tx.AuditInsert(ctx, r)
 	})
+}
+
+// content is a hidden file that can be made visible.
+type content interface{ Keep() error }
+
+// fileCame ends all uploads of a file, and with the last one the image's.
+func (s *Service) fileCame(ctx context.Context, tx *store.Tx, img image.Image, f image.File) error {
+	if err := tx.UploadsEnd(ctx, img.ID, f.Role); err != nil {
+		return err
+	}
+	if img.Files = append(img.Files, f); !img.Complete() {
+		return nil
+	}
+	return tx.ImageSetState(ctx, img, image.Ready, nil)
 }
 
 // DeleteImage starts the deletion of an image that no VM is made from.

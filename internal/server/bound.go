@@ -3,6 +3,7 @@ package server
 import (
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/novacron/novacron/internal/vocab/clock"
@@ -51,15 +52,36 @@ func readBy(w http.ResponseWriter, at time.Time) {
 	_ = http.NewResponseController(w).SetReadDeadline(at) // see Write
 }
 
-// steady is a body that must not stand still.
+// steady is a body that must not stand still, and can be ended from outside.
 type steady struct {
 	r     io.Reader
 	w     http.ResponseWriter
 	clock clock.Clock
+	mu    sync.Mutex
+	ended bool
 }
 
 // Read implements io.Reader.
 func (s *steady) Read(p []byte) (int, error) {
-	readBy(s.w, s.clock.Now().Add(uploadTimeout))
+	if !s.goOn() {
+		return 0, io.ErrUnexpectedEOF
+	}
 	return s.r.Read(p)
+}
+
+func (s *steady) goOn() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		readBy(s.w, s.clock.Now().Add(uploadTimeout))
+	}
+	return !s.ended
+}
+
+// end makes a Read that waits, and every later one, fail.
+func (s *steady) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	readBy(s.w, s.clock.Now().Add(-time.Second))
 }

@@ -73,7 +73,7 @@ func operation(reg huma.Registry, rt Route) *huma.Operation {
 	}
 	if rt.body != nil {
 		op.RequestBody = &huma.RequestBody{Required: !optionalBody(rt), Content: map[string]*huma.MediaType{"application/json": {Schema: reg.Schema(rt.body, true, rt.ID)}}}
-	} else if rt.Method == http.MethodPut {
+	} else if rt.bytes {
 		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/octet-stream": {}}}
 	}
 	return op
@@ -83,11 +83,13 @@ func operation(reg huma.Registry, rt Route) *huma.Operation {
 func headers(rt Route) []string {
 	onVM := strings.HasPrefix(rt.Path, "/api/v1/vms/{vm}")
 	switch {
-	case rt.ID == "createVM", rt.ID == "createImage":
+	case rt.ID == "createVM", rt.ID == "createImage", rt.ID == "createImageUpload":
 		return []string{"Idempotency-Key"}
 	case rt.ID == "addVMDisk", rt.ID == "cloneVM":
 		return []string{"Idempotency-Key", "If-Match"}
-	case rt.Method == http.MethodPut:
+	case rt.ID == "appendImageUpload":
+		return []string{offsetHeader, completeHeader, "Digest"}
+	case rt.bytes:
 		return []string{"Digest"}
 	case onVM && rt.Method != http.MethodGet, strings.HasSuffix(rt.ID, "cordonNode"), rt.ID == "removeNode":
 		return []string{"If-Match"}

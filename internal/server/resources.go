@@ -99,7 +99,7 @@ func (s *Server) nodeToken(ctx context.Context, r *Request, _ none) (reply[api.N
 func (s *Server) imageRoutes() []Route {
 	read, create := auth.Need{Resource: auth.Storage, Action: auth.Read}, auth.Need{Resource: auth.Storage, Action: auth.Create}
 	upload := Route{Method: "PUT", Path: "/api/v1/images/{image}/files/{role}", ID: "putImageFile", Summary: "Upload a file of an image", Need: create, stream: "the file's bytes"}
-	upload.reply = typeOf[api.Image]()
+	upload.reply, upload.bytes = typeOf[api.Image](), true
 	upload.serve = s.putImageFile
 	return []Route{
 		handle(Route{Method: "GET", Path: "/api/v1/images", ID: "listImages", Summary: "List images", Need: read, Query: listParams(Param{"name", "With this name" + nameDoc}, Param{"kind", "disk or kernel."}, Param{"state", "uploading, ready or deleting; several are parted by commas."})}, s.listImages),
@@ -139,7 +139,7 @@ func (s *Server) putImageFile(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	readBy(w, s.opts.Clock.Now().Add(uploadTimeout))
-	i, err := s.control.PutImageFile(r.Context(), r.Caller, r.Arg("image"), image.Role(r.Arg("role")), sum, &steady{r.Body, w, s.opts.Clock})
+	i, err := s.control.PutImageFile(r.Context(), r.Caller, r.Arg("image"), image.Role(r.Arg("role")), sum, &steady{r: r.Body, w: w, clock: s.opts.Clock})
 	if err != nil {
 		return err
 	}

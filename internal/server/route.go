@@ -39,6 +39,8 @@ type Route struct {
 	body, reply reflect.Type
 	// stream says what a route without a reply type sends or takes.
 	stream string
+	// bytes: is its body a file's bytes?
+	bytes bool
 	// patience is how long a client may not read, if not writeTimeout.
 	patience time.Duration
 

@@ -177,7 +177,7 @@ func build(ctx context.Context, o Options, pool *pgxpool.Pool) (*Server, *certif
 	}
 	s.seq = sequence.New(sequence.Options{Pool: pool, Clock: o.Clock, Log: o.Log})
 	s.control = control.New(control.Config{
-		Store: st, CA: sec.ca, Cluster: sec.cluster, Project: project, Images: images, Live: s.live,
+		Store: st, CA: sec.ca, Cluster: sec.cluster, Project: project, Images: images, Address: o.Advertise[0], Live: s.live,
 		Clock: o.Clock, Log: o.Log, Committed: s.committed, RoomMade: func() { s.tasks.Nudge(tasks.PendingVMs) },
 	})
 	s.agents = &agents{control: s.control, tickets: s.tickets, clock: o.Clock, log: o.Log, sessions: map[id.ID]*session{}}
@@ -205,7 +205,7 @@ func (s *Server) committed() {
 // table is every route there is.
 func (s *Server) table() []Route {
 	var all []Route
-	for _, rs := range [][]Route{s.systemRoutes(), s.metricsRoutes(), s.vmRoutes(), s.diskRoutes(), s.nodeRoutes(), s.imageRoutes(), s.jobRoutes(), s.tokenRoutes(), s.streamRoutes()} {
+	for _, rs := range [][]Route{s.systemRoutes(), s.metricsRoutes(), s.vmRoutes(), s.diskRoutes(), s.nodeRoutes(), s.imageRoutes(), s.uploadRoutes(), s.jobRoutes(), s.tokenRoutes(), s.streamRoutes()} {
 		all = append(all, rs...)
 	}
 	return all

@@ -36,6 +36,7 @@ func All(e Env) []reconcile.Task {
 	return []reconcile.Task{
 		{Name: "idempotency-keys", Period: time.Hour, LeaderOnly: true, Activate: e.sweepKeys},
 		{Name: "image-files", Period: 10 * time.Minute, Activate: e.sweepFiles},
+		{Name: "image-uploads", Period: 10 * time.Minute, Activate: e.sweepUploads},
 		{Name: "node-usage", Period: time.Minute, LeaderOnly: true, Activate: e.checkUsage},
 		{Name: PendingVMs, Period: 30 * time.Second, Activate: e.wakePending},
 		{Name: "removed-nodes", Period: 5 * time.Second, Activate: e.dropRemoved},
@@ -80,6 +81,38 @@ func (e Env) sweepFiles(ctx context.Context) (any, error) {
 			return s, err
 		}
 		s.Removed++
+	}
+	return s, nil
+}
+
+// sweepUploads forgets uploads of which nothing arrived for a day, and removes
+// what arrived of uploads that are no more from this server's folder.
+func (e Env) sweepUploads(ctx context.Context) (any, error) {
+	if _, err := e.Store.UploadExpire(ctx); err != nil {
+		return nil, err
+	}
+	// parts first: one that has no record now had one when it was made
+	parts, err := e.Images.Parts()
+	if err != nil {
+		return nil, err
+	}
+	open, err := e.Store.UploadIDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var s swept
+	for _, u := range parts {
+		if open[u] {
+			s.Kept++
+			continue
+		}
+		removed, err := e.Images.RemovePart(u)
+		if err != nil {
+			return s, err
+		}
+		if removed {
+			s.Removed++
+		}
 	}
 	return s, nil
 }

@@ -117,23 +117,25 @@ func (u *Upload) File() io.ReaderAt { return u.file }
 // Keep makes the file visible under its hash, durably. Of content that is there
 // already only the age is new, so that nobody sweeps it before it is recorded.
 // It may be called again.
-func (u *Upload) Keep() error {
-	if err := u.file.Sync(); err != nil {
+func (u *Upload) Keep() error { return u.dir.keep(u.file, u.SHA256) }
+
+func (d *Dir) keep(f *os.File, sum string) error {
+	if err := f.Sync(); err != nil {
 		return writeError(err)
 	}
-	name := u.dir.name(u.SHA256)
-	err := os.Link(u.file.Name(), name)
+	name := d.name(sum)
+	err := os.Link(f.Name(), name)
 	if errors.Is(err, fs.ErrExist) {
 		err = unix.Utimes(name, nil) // now
 	}
 	if err != nil {
 		return writeError(err)
 	}
-	d, err := os.Open(u.dir.path)
+	folder, err := os.Open(d.path)
 	if err != nil {
 		return writeError(err)
 	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+	if err := errors.Join(folder.Sync(), folder.Close()); err != nil {
 		return writeError(err)
 	}
 	return nil

@@ -543,6 +543,23 @@ type ImageFile struct {
 	VirtualBytes int64
 }
 
+type ImageUpload struct {
+	ID          uuid.UUID
+	ProjectID   uuid.UUID
+	ImageID     uuid.UUID
+	Role        ImageRole
+	Principal   string
+	SizeBytes   int64
+	Sha256      *string
+	OffsetBytes int64
+	HashState   []byte
+	Server      string
+	ExpiresAt   time.Time
+	Revision    int64
+	CreatedAt   time.Time
+	UpdatedAt   time.Time
+}
+
 type Instance struct {
 	VmID       uuid.UUID
 	OwnerEpoch int64

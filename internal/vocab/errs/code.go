@@ -20,6 +20,8 @@ const (
 	OutOfRange       Code = "out_of_range"
 	Unsupported      Code = "unsupported"
 	UnsupportedMedia Code = "unsupported_media_type"
+	// LengthMismatch: a body does not lead to the length that was announced.
+	LengthMismatch Code = "length_mismatch"
 )
 
 // The caller may not.
@@ -46,6 +48,10 @@ const (
 	ShrinkNotAllowed Code = "shrink_not_allowed"
 	// NodeRemoved: the node, or the one that had the VM's disks, is out of the cluster for good.
 	NodeRemoved Code = "node_removed"
+	// OffsetMismatch: a part of an upload does not begin where the upload stands.
+	OffsetMismatch Code = "offset_mismatch"
+	// WrongServer: another server has what this one was asked to go on with.
+	WrongServer Code = "wrong_server"
 )
 
 // Something is broken or away; trying again may help.

@@ -1,0 +1,190 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/novacron/novacron/api"
+	"github.com/novacron/novacron/client"
+	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/unit"
+)
+
+// importFlags name the files of a new image.
+type importFlags struct{ disk, kernel, initrd, cmdline string }
+
+// part is one file to upload.
+type part struct{ role, path string }
+
+func (f importFlags) plan(cmd *cobra.Command) (kind string, parts []part, err error) {
+	switch {
+	case f.disk != "" && f.kernel == "" && f.initrd == "" && f.cmdline == "":
+		return "disk", []part{{"disk", f.disk}}, nil
+	case f.disk == "" && f.kernel != "" && f.initrd != "":
+		return "kernel", []part{{"kernel", f.kernel}, {"initrd", f.initrd}}, nil
+	default:
+		return "", nil, usage(cmd, "an image is --disk FILE, or --kernel FILE --initrd FILE with an optional --cmdline TEXT")
+	}
+}
+
+func newImageImport(a *app) *cobra.Command {
+	var f importFlags
+	cmd := leaf("import NAME", "Make an image of files of this machine", names("NAME"), func(cmd *cobra.Command, args []string) error {
+		kind, parts, err := f.plan(cmd)
+		if err != nil {
+			return err
+		}
+		for _, p := range parts {
+			// before anything is made on the server
+			if _, err := os.Stat(p.path); err != nil {
+				return usage(cmd, "--%s: %s", p.role, err)
+			}
+		}
+		c, err := a.connect(cmd)
+		if err != nil {
+			return err
+		}
+		made, fresh, err := a.openImage(cmd.Context(), c, api.ImageCreate{Name: args[0], Type: kind, Cmdline: f.cmdline})
+		if err != nil {
+			return err
+		}
+		img, err := a.upload(cmd.Context(), c, made, parts)
+		if err != nil {
+			a.leaveHalf(cmd.Context(), c, made, fresh, err)
+			return err
+		}
+		if p := a.printer(); p.Format.ForPrograms() {
+			return p.Document(img)
+		}
+		fmt.Fprintf(a.out, "image %s: %s, %s\n", img.Name, img.Status.State, imageSize(img))
+		return nil
+	})
+	cmd.Long = `Make an image of files of this machine.
+
+An upload that breaks off goes on by itself once a server answers again, where it
+broke off. One that was interrupted is gone on with by the same command with the
+same files: what arrived is kept for 24 hours. The files are hashed before they
+are sent, and are the image's only when they arrive as they are here.`
+	cmd.Example = `  novacron image import debian --disk debian-12-generic-amd64.qcow2
+  novacron image import tiny --kernel vmlinuz --initrd initrd.gz --cmdline 'console=ttyS0'`
+	cmd.Flags().StringVar(&f.disk, "disk", "", "disk image `file` (qcow2 or raw)")
+	cmd.Flags().StringVar(&f.kernel, "kernel", "", "kernel `file`")
+	cmd.Flags().StringVar(&f.initrd, "initrd", "", "initial file system `file` for the kernel")
+	cmd.Flags().StringVar(&f.cmdline, "cmdline", "", "the kernel's command line")
+	return cmd
+}
+
+// openImage makes the image, or finds one of the same name and kind whose files
+// did not all arrive yet: fresh tells which.
+func (a *app) openImage(ctx context.Context, c *client.Client, req api.ImageCreate) (img api.Image, fresh bool, err error) {
+	img, err = c.Images.Create(ctx, req)
+	if client.CodeOf(err) != string(errs.AlreadyExists) {
+		return img, true, err
+	}
+	old, look := c.Images.Get(ctx, req.Name)
+	if look != nil || old.Status.State != "uploading" || old.Spec.Type != req.Type || old.Spec.Cmdline != req.Cmdline {
+		return old, false, err
+	}
+	fmt.Fprintf(a.err, "the import of image %s was begun before: going on with it\n", old.Name)
+	return old, false, nil
+}
+
+func (a *app) upload(ctx context.Context, c *client.Client, img api.Image, parts []part) (api.Image, error) {
+	show := newProgress(a.err, isTerminal(a.err))
+	defer show.done()
+	for _, p := range parts {
+		var total int64
+		if info, err := os.Stat(p.path); err == nil {
+			total = info.Size()
+		}
+		show.note(0, p.role+": hashing "+unit.FormatBytes(total))
+		m := newTransfer(a.clock, total)
+		var err error
+		img, err = c.Images.UploadFile(ctx, img.ID, p.role, p.path, func(sent int64) {
+			if m.at(sent) {
+				show.note(int(sent*100/max(total, 1)), p.role+" "+m.line())
+			}
+		})
+		if err != nil {
+			return img, err
+		}
+	}
+	return img, nil
+}
+
+// cleanupTimeout bounds what is tidied up after an interrupt.
+const cleanupTimeout = 10 * time.Second
+
+// leaveHalf decides about an image whose upload failed. What can be gone on with
+// stays; what was refused is deleted, if this command made it, so that its name is
+// free again. That it cannot is said, and the upload's error stays the command's.
+func (a *app) leaveHalf(ctx context.Context, c *client.Client, img api.Image, fresh bool, failure error) {
+	switch exitCode(failure) {
+	case exitUnavailable, exitInterrupted, exitHost:
+		fmt.Fprintf(a.err, "what arrived is kept for 24 hours: the same command goes on with it\n")
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	var err error
+	if fresh {
+		if _, err = c.Images.Delete(ctx, img.ID); err == nil || client.CodeOf(err) == string(errs.NotFound) {
+			return
+		}
+	}
+	fmt.Fprintf(a.err, "the unfinished image is still there; remove it with: novacron image delete %s\n", img.ID)
+}
+
+// transfer follows how much of a file was sent, and how fast.
+type transfer struct {
+	clock clock.Clock
+	total int64
+	sent  int64
+	// what the newest figure was taken from
+	begun    bool
+	since    time.Duration
+	from     int64
+	perSec   float64
+	lastDraw time.Duration
+}
+
+// The figures of a transfer: redrawn so often, and over spans of such a length.
+const (
+	redrawEvery = 200 * time.Millisecond
+	rateSpan    = 2 * time.Second
+)
+
+func newTransfer(c clock.Clock, total int64) *transfer { return &transfer{clock: c, total: total} }
+
+// at takes the newest figure, and tells whether it is worth a look.
+func (t *transfer) at(sent int64) bool {
+	now := t.clock.Boot()
+	if !t.begun || sent < t.sent { // what was lost is not speed
+		t.begun, t.since, t.from, t.perSec = true, now, sent, 0
+	}
+	t.sent = sent
+	if span := now - t.since; span >= rateSpan || (t.perSec == 0 && span >= redrawEvery) {
+		t.perSec = float64(sent-t.from) / span.Seconds()
+		t.since, t.from = now, sent
+	}
+	if now-t.lastDraw < redrawEvery && sent != t.total {
+		return false
+	}
+	t.lastDraw = now
+	return true
+}
+
+// line is the progress as people read it: bytes, rate, time left.
+func (t *transfer) line() string {
+	s := unit.FormatBytes(t.sent) + " of " + unit.FormatBytes(t.total)
+	if t.perSec <= 0 {
+		return s
+	}
+	left := time.Duration(float64(t.total-t.sent) / t.perSec * float64(time.Second))
+	return fmt.Sprintf("%s, %s/s, %s left", s, unit.FormatBytes(int64(t.perSec)), left.Round(time.Second))
+}

@@ -1,0 +1,29 @@
+-- name: UploadInsert :exec
+INSERT INTO image_uploads (id, project_id, image_id, role, principal, size_bytes, sha256)
+VALUES (@id, @project_id, @image_id, @role, @principal, @size_bytes, sqlc.narg(sha256));
+
+-- name: UploadList :many
+-- A principal's open uploads of one image: at most one for each of its files.
+SELECT * FROM image_uploads WHERE image_id = @image_id AND principal = @principal ORDER BY role;
+
+-- name: UploadGet :one
+SELECT * FROM image_uploads WHERE id = @id AND image_id = @image_id AND principal = @principal;
+
+-- name: UploadProgress :execrows
+-- Only who knows where the upload stood may say where it stands.
+UPDATE image_uploads SET offset_bytes = @offset_bytes, hash_state = @hash_state, server = @server,
+  expires_at = now() + interval '24 hours'
+WHERE id = @id AND offset_bytes = @believed;
+
+-- name: UploadDelete :execrows
+DELETE FROM image_uploads WHERE id = $1;
+
+-- name: UploadsEnd :exec
+-- The file came: whoever else sends it need not.
+DELETE FROM image_uploads WHERE image_id = $1 AND role = $2;
+
+-- name: UploadIDs :many
+SELECT id FROM image_uploads;
+
+-- name: UploadExpire :execrows
+DELETE FROM image_uploads WHERE expires_at < now();
