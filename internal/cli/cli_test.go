@@ -326,21 +326,6 @@ node-1   ready   1     1 of 4   1 GiB of 8 GiB   0 of 1 TiB   kvm            3h
 	expect(t, b.do(t, "image list -o wide", 0), "NAME   TYPE     STATE   SIZE    AGE   FILES          ID\ntiny   kernel   ready   1 MiB   3h    kernel (raw)   -\n")
 }
 
-func TestImportRemovesTheHalf(t *testing.T) {
-	b := newBench(t)
-	file := filepath.Join(t.TempDir(), "disk")
-	if err := os.WriteFile(file, []byte("bytes"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	b.on("POST /images", 201, api.Image{Meta: api.Meta{ID: "i1", Name: "x"}})
-	b.on("PUT /images/i1/files/disk", 422, api.Error{Code: "invalid_image", Detail: "no image"})
-	b.on("DELETE /images/i1", 202, api.Accepted{Job: someJob("queued")})
-	b.args(t, 2, "image", "import", "x", "--disk", file)
-	if got := b.requests()[len(b.requests())-1]; got != "DELETE /api/v1/images/i1" {
-		t.Errorf("asked last: %s", got)
-	}
-}
-
 func TestTokensAreShownOnce(t *testing.T) {
 	b := newBench(t)
 	end := b.clock.Now().Add(15 * time.Minute)

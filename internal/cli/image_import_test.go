@@ -1,9 +1,14 @@
 package cli
 
 import (
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/internal/vocab/clock"
 )
 
@@ -31,5 +36,69 @@ func TestTransfer(t *testing.T) {
 		if drawn := m.at(c.sent); drawn != c.drawn || m.line() != c.want {
 			t.Errorf("drawn %v: %s, want %v: %s", drawn, m.line(), c.drawn, c.want)
 		}
+	}
+}
+
+// said is a server's answer.
+type said struct {
+	status int
+	doc    any
+}
+
+// importing imports an image of one file from a server that answers as one
+// without that file does, but for what is told otherwise. It gives what the
+// command says and what it asked last.
+func importing(t *testing.T, code int, but map[string]said) (says, last string) {
+	t.Helper()
+	b, file := newBench(t), filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(file, []byte("bytes"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	img := half("disk", "uploading")
+	answers := map[string]said{
+		"POST /images":                {201, img},
+		"GET /images/x":               {200, img},
+		"GET /images/i1":              {200, img},
+		"GET /images/i1/uploads":      {200, api.List[api.ImageUpload]{}},
+		"POST /images/i1/uploads":     {201, api.ImageUpload{ID: "u1", File: "disk", SizeBytes: 5}},
+		"PATCH /images/i1/uploads/u1": {200, api.ImageUpload{ID: "u1", OffsetBytes: 5, Complete: true}},
+		"DELETE /images/i1":           {202, api.Accepted{Job: someJob("queued")}},
+	}
+	maps.Copy(answers, but)
+	for route, a := range answers {
+		b.on(route, a.status, a.doc)
+	}
+	says = b.args(t, code, "image", "import", "x", "--disk", file)
+	return says, b.requests()[len(b.requests())-1]
+}
+
+func half(kind, state string) api.Image {
+	return api.Image{Meta: api.Meta{ID: "i1", Name: "x"}, Spec: api.ImageSpec{Type: kind}, Status: api.ImageStatus{State: state}}
+}
+
+// An image this command made is removed again when its file is refused, and kept
+// when it can be gone on with.
+func TestImportLeavesTheHalf(t *testing.T) {
+	const part = "PATCH /images/i1/uploads/u1"
+	_, last := importing(t, 2, map[string]said{part: {422, api.Error{Code: "invalid_image", Detail: "no image"}}})
+	if last != "DELETE /api/v1/images/i1" {
+		t.Errorf("asked last: %s", last)
+	}
+	says, last := importing(t, 8, map[string]said{part: {507, api.Error{Code: "no_space", Detail: "full", Retryable: true}}})
+	if !strings.Contains(says, "the same command goes on with it") || strings.HasPrefix(last, "DELETE") {
+		t.Errorf("says %s, asked last: %s", says, last)
+	}
+}
+
+// The same command goes on with an image that waits for its files, and with no
+// other.
+func TestImportGoesOnWithItsOwn(t *testing.T) {
+	taken := said{409, api.Error{Code: "already_exists", Detail: "taken"}}
+	says, _ := importing(t, 0, map[string]said{"POST /images": taken})
+	if !strings.Contains(says, "going on with it") {
+		t.Errorf("says %s", says)
+	}
+	for _, other := range []api.Image{half("disk", "ready"), half("kernel", "uploading")} {
+		importing(t, 4, map[string]said{"POST /images": taken, "GET /images/x": {200, other}})
 	}
 }
