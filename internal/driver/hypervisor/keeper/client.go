@@ -200,6 +200,13 @@ func (l *logReader) goLive() error {
 		l.until, err = logEnd(l.root)
 		return err
 	}
+	if a.From > l.at {
+		// the stream went on between the look at the files and this; they may have
+		// meanwhile what the ring no longer has
+		if end, err := logEnd(l.root); err == nil && end > l.at {
+			return c.Close()
+		}
+	}
 	l.live, l.at = c, a.From
 	context.AfterFunc(l.ctx, func() { _ = c.Close() })
 	return nil
