@@ -21,7 +21,8 @@ then on it finds its servers by itself.
 
 SIGTERM ends the agent and leaves its virtual machines running, to be adopted by
 the next one: how an upgrade goes. SIGINT (Ctrl-C) shuts them down first; they
-start again with the next agent, since nobody wanted them off.`
+start again with the next agent, since nobody wanted them off. So does SIGTERM
+to a service ('novacron install') when the machine itself shuts down.`
 
 // agentFlags are what a person says of an agent.
 type agentFlags struct {
@@ -42,7 +43,8 @@ func newAgent(a *app) *cobra.Command {
 		tell := local.NewNotifier()
 		o.Ready = func() { tell.Ready(local.Summary{PID: os.Getpid()}) }
 		ignorePipes()
-		err = runAgent(detached(cmd.Context()), o, f, tokens)
+		o.Started = serviceReady
+		err = a.runAgent(detached(cmd.Context()), o, f, tokens)
 		tell.Failed(err)
 		return err
 	})
@@ -88,7 +90,7 @@ func (a *app) joinTokens(f agentFlags) ([]string, error) {
 
 // runAgent runs until a signal: SIGINT shuts the guests down, any other leaves
 // them. A second signal ends the agent where it stands, which leaves them too.
-func runAgent(ctx context.Context, o daemon.Options, f agentFlags, tokens []string) error {
+func (a *app) runAgent(ctx context.Context, o daemon.Options, f agentFlags, tokens []string) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	shutdown := make(chan struct{})
@@ -110,7 +112,7 @@ func runAgent(ctx context.Context, o daemon.Options, f agentFlags, tokens []stri
 	case err := <-ended:
 		return err
 	case s := <-got:
-		if s == syscall.SIGINT {
+		if s == syscall.SIGINT || a.isService() && !a.spares(s) {
 			close(shutdown)
 		}
 		end()

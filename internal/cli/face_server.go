@@ -39,6 +39,10 @@ func newServer(a *app) *cobra.Command {
 		tell := local.NewNotifier()
 		o.Ready = func(i server.Info) {
 			tell.Ready(local.Summary{Address: i.Address, Fingerprint: i.Fingerprint, SetupToken: i.SetupToken, PID: os.Getpid()})
+			serviceReady()
+			if a.isService() {
+				i.SetupToken = "" // its output is a log
+			}
 			if !tell.Watched() {
 				a.showServer(i)
 			}

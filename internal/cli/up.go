@@ -16,6 +16,9 @@ import (
 const upLong = `Run everything on this machine: a private PostgreSQL, a server, and an agent per
 node, each as a process of its own under this one.
 
+As a service ('novacron install'), SIGTERM leaves virtual machines running, unless
+the machine itself shuts down. Otherwise:
+
 Ctrl-C and 'novacron down' shut the virtual machines down gracefully and stop
 everything; the next 'up' starts them again. A second Ctrl-C leaves them running.
 If this process is killed, its children end by themselves and virtual machines go
@@ -92,7 +95,7 @@ func (a *app) upHere(ctx context.Context, o local.Options) error {
 	hurry := make(chan os.Signal, 4)
 	go func() {
 		for s := range got {
-			if ctx.Err() != nil {
+			if ctx.Err() != nil || a.spares(s) {
 				hurry <- s
 			}
 			end()
@@ -105,6 +108,10 @@ func (a *app) upHere(ctx context.Context, o local.Options) error {
 	}
 	o.Ready = func(s local.Summary) {
 		tell.Ready(s)
+		serviceReady()
+		if a.isService() {
+			s.SetupToken = "" // its output is a log
+		}
 		if !tell.Watched() {
 			a.showInstance(s, false)
 		}

@@ -48,6 +48,9 @@ type Options struct {
 	Version string
 	Clock   clock.Clock
 	Log     *slog.Logger
+	// Started is called once guests were adopted and commands could be served: from
+	// then on the node does what it can without a server.
+	Started func()
 	// Ready is called once the first server has welcomed the node.
 	Ready func()
 }
@@ -129,6 +132,9 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 	defer a.Close()
 	if err := a.Start(ctx); err != nil {
 		return err
+	}
+	if o.Started != nil {
+		o.Started()
 	}
 	l := &links{agent: a, who: who, clock: o.Clock, log: o.Log, version: o.Version, kept: map[string]bool{}, up: make(chan struct{})}
 	var wg sync.WaitGroup

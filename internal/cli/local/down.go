@@ -50,7 +50,7 @@ func signalUp(pid int) error {
 	if err == nil {
 		var h *process.Handle
 		if h, err = process.Open(id); err == nil {
-			err = h.Signal(syscall.SIGTERM)
+			err = h.Signal(syscall.SIGINT) // which means the same to an instance that is a service
 			_ = h.Close()
 		}
 	}

@@ -52,7 +52,7 @@ func TestPaths(t *testing.T) {
 			t.Errorf("%q, uid %d: %s", tc.data, tc.uid, diff)
 		}
 	}
-	if got := Sockets(7, user); len(got) != 2 || got[1] != "/run/novacron/server/api.sock" {
+	if got := Sockets(7, user); len(got) != 3 || got[1] != "/run/novacron/server/api.sock" || got[2] != ServiceSocket {
 		t.Errorf("sockets: %v", got)
 	}
 }

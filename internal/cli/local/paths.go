@@ -60,7 +60,7 @@ func PathsOf(data string, uid int, env func(string) string) Paths {
 }
 
 // Sockets lists where a local server's socket may be, the most likely first: the
-// caller's own instance, then root's.
+// caller's own instance, then root's, then that of a server that is a service.
 func Sockets(uid int, env func(string) string) []string {
 	own := PathsOf(DefaultData(uid, env), uid, env).Socket()
 	if env("NOVACRON_DATA_DIR") != "" {
@@ -68,10 +68,13 @@ func Sockets(uid int, env func(string) string) []string {
 	}
 	system := PathsOf(rootData, 0, env).Socket()
 	if own == system {
-		return []string{own}
+		return []string{own, ServiceSocket}
 	}
-	return []string{own, system}
+	return []string{own, system, ServiceSocket}
 }
+
+// ServiceSocket is that of a server that is a service of its own.
+const ServiceSocket = "/run/novacron-server/api.sock"
 
 // Socket is the administrator's UNIX socket. Its folder is the server's own.
 func (p Paths) Socket() string { return filepath.Join(p.Run, "server", "api.sock") }

@@ -17,7 +17,8 @@ import (
 )
 
 // Up runs the instance until ctx ends or a start fails. hurry, which may be nil,
-// is received from each time the person asks again while it stops.
+// is received from each time the person asks again while it stops; something in
+// it when ctx ends leaves the guests alone from the beginning.
 func Up(ctx context.Context, o Options, hurry <-chan os.Signal) error {
 	if err := o.check(); err != nil {
 		return err
@@ -178,24 +179,32 @@ func (s *supervisor) stop(life context.Context, hurry <-chan os.Signal) {
 	s.state.Ready = false // whoever wants it up waits, and starts it anew
 	s.mu.Unlock()
 	s.save()
+	leave := func() {
+		s.say("leaving the virtual machines as they are")
+		for _, a := range s.agents {
+			a.hurry()
+		}
+	}
 	gone := make(chan struct{})
 	defer close(gone)
+	select {
+	case <-hurry: // from the beginning: no guest is to be asked anything
+		leave()
+	default:
+		if len(s.agents) > 0 {
+			s.say("stopping the nodes and their virtual machines")
+		}
+	}
 	go func() {
 		for {
 			select {
 			case <-hurry:
-				s.say("leaving the virtual machines as they are")
-				for _, a := range s.agents {
-					a.hurry()
-				}
+				leave()
 			case <-gone:
 				return
 			}
 		}
 	}()
-	if len(s.agents) > 0 {
-		s.say("stopping the nodes and their virtual machines")
-	}
 	var agents sync.WaitGroup
 	for _, a := range s.agents {
 		agents.Go(func() { a.stop(life) })
