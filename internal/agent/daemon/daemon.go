@@ -70,7 +70,7 @@ func Run(ctx context.Context, o Options) error {
 }
 
 func run(ctx context.Context, o Options, simulated bool, open func(*identity) (drivers, error)) error {
-	lock, err := lockDir(o.DataDir)
+	lock, err := lockDir(o.DataDir, o.Clock)
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,7 @@ import (
 	"slices"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/novacron/novacron/internal/driver/durable"
 	"github.com/novacron/novacron/internal/engine/pki"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/clock"
@@ -53,17 +52,16 @@ const (
 )
 
 // lockDir keeps a second process off the node's folder.
-func lockDir(dir string) (*os.File, error) {
+func lockDir(dir string, clk clock.Clock) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // guests' own users go through it to their disks
 		return nil, errs.New(errs.HostFailure, "the node's folder cannot be made").Because(err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, errs.New(errs.HostFailure, "the node's folder cannot be locked").Because(err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
+	f, err := durable.Lock(filepath.Join(dir, "lock"), clk)
+	switch {
+	case errors.Is(err, durable.ErrLocked):
 		return nil, errs.New(errs.Conflict, "another agent runs on this node's folder").Because(err)
+	case err != nil:
+		return nil, errs.New(errs.HostFailure, "the node's folder cannot be locked").Because(err)
 	}
 	return f, nil
 }

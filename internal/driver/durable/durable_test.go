@@ -1,12 +1,16 @@
 package durable_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/novacron/novacron/internal/driver/durable"
+	"github.com/novacron/novacron/internal/vocab/clock"
 )
 
 func open(t *testing.T) *os.Root {
@@ -67,5 +71,47 @@ func TestSweepRemovesOnlyTemporaries(t *testing.T) {
 	left, err := fs.ReadDir(root.FS(), ".")
 	if err != nil || len(left) != 1 || left[0].Name() != "keep.json" {
 		t.Fatalf("left %v, %v", left, err)
+	}
+}
+
+// A lock is had by one; it is waited for while a killed process's child may still
+// hold it, and free with its file.
+func TestLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	c := clock.NewFake()
+	first, err := durable.Lock(path, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	second := make(chan error, 1)
+	try := func() {
+		f, err := durable.Lock(path, c)
+		if err == nil {
+			err = f.Close()
+		}
+		second <- err
+	}
+	go try()
+	for range 10 { // until its patience is over
+		if err := c.Waiters(ctx, 1); err != nil {
+			t.Fatal(err)
+		}
+		c.Advance(100 * time.Millisecond)
+	}
+	if err := <-second; !errors.Is(err, durable.ErrLocked) {
+		t.Errorf("a second one: %v", err)
+	}
+	go try()
+	if err := c.Waiters(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.Advance(100 * time.Millisecond)
+	if err := <-second; err != nil {
+		t.Errorf("after the first is gone: %v", err)
 	}
 }

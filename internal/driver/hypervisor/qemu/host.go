@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/novacron/novacron/internal/driver/durable"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
@@ -76,13 +77,12 @@ func (o *Options) checkTmpfs() error {
 
 // lockData makes sure that one driver at a time uses the data folder.
 func (o *Options) lockData() (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(o.DataDir, "hypervisor.lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, errs.New(errs.HostFailure, "the lock of the data folder cannot be opened").Because(err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
+	f, err := durable.Lock(filepath.Join(o.DataDir, "hypervisor.lock"), o.Clock)
+	switch {
+	case errors.Is(err, durable.ErrLocked):
 		return nil, errs.New(errs.InUse, "another agent uses this data folder").Because(err)
+	case err != nil:
+		return nil, errs.New(errs.HostFailure, "the lock of the data folder cannot be taken").Because(err)
 	}
 	return f, nil
 }

@@ -221,19 +221,21 @@ func (p *Pool) try(root *os.Root, uid int, owner string) (bool, error) {
 	return err == nil, err
 }
 
-// write makes a claim, which must not be there.
+// halfMade is a claim that is being written, under the lock.
+const halfMade = "new"
+
+// write makes a claim, which must not be there. It is whole or absent after any
+// crash.
 func write(root *os.Root, uid int, owner string) error {
 	name := strconv.Itoa(uid)
-	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
+	if _, err := root.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, fs.ErrExist)
 	}
-	_, err = f.WriteString(owner)
-	if err := errors.Join(err, f.Close()); err != nil {
-		_ = root.Remove(name)
-		return err
+	err := root.WriteFile(halfMade, []byte(owner), 0o600)
+	if err == nil {
+		err = root.Rename(halfMade, name)
 	}
-	return nil
+	return err
 }
 
 // abandoned tells whether a claim's owner is gone. A claim that names nobody was

@@ -16,6 +16,7 @@ import (
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/turn"
 	"github.com/novacron/novacron/internal/driver/volume/contract"
+	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
@@ -77,7 +78,7 @@ func (d *Driver) takeLock() error {
 	if d.lock, err = d.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return errs.New(errs.HostFailure, "the lock of the folder of volumes cannot be opened").Because(err)
 	}
-	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := durable.Hold(d.lock, clock.System{}); err != nil {
 		_ = d.lock.Close()
 		return errs.New(errs.InUse, "another agent uses this folder of volumes").Because(err)
 	}
