@@ -15,12 +15,12 @@ TOOL := go tool -modfile=tools/go.mod
 LINT := CGO_ENABLED=0 $(TOOL) golangci-lint
 GOFUMPT := CGO_ENABLED=0 $(TOOL) gofumpt
 GO_FILES = $$(git ls-files --cached --others --exclude-standard -- '*.go')
-SHELL_FILES := scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/env.sh .ci/run
+SHELL_FILES := scripts/fresh-machine-test scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/env.sh .ci/run
 
-.PHONY: install-test fleet help setup gen fmt lint test race e2e bench up down clean cover vuln build guest
+.PHONY: fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench up down clean cover vuln build guest
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing on this machine (Debian, Ubuntu)
 	@scripts/setup
@@ -54,6 +54,9 @@ fleet: guest ## 200 simulated nodes, 2,000 VMs, a server killed every few second
 
 install-test: build guest ## Install it as a service in a machine of its own with a real systemd (root, 3 minutes)
 	@scripts/install-test
+
+fresh-machine-test: ## Run make up and make test in a fresh Debian root (root, 20 minutes)
+	@scripts/fresh-machine-test
 
 bench: guest ## Run the benchmarks and print one table
 	@go test -run '^$$' -bench . -benchmem -timeout 14m ./... | awk ' \
