@@ -95,6 +95,9 @@ type ImageSpec struct {
 	// Type is disk or kernel.
 	Type    string `json:"type"`
 	Cmdline string `json:"cmdline,omitempty"`
+	// Aliases are further names of the image. One can be moved to another image; VMs
+	// stay with the image they were made from.
+	Aliases []string `json:"aliases"`
 }
 
 // ImageStatus is how far an image is.

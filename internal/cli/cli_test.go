@@ -300,7 +300,7 @@ func TestOtherLists(t *testing.T) {
 	b.on("GET /debug/tasks", 200, api.List[api.Task]{Items: []api.Task{{Name: "sweep", PeriodMS: 5000, Active: true, Activations: 3, LastStart: &birth, LastStatus: json.RawMessage(`{"removed":0}`)}}})
 	b.on("GET /audit", 200, api.List[api.AuditRecord]{Items: []api.AuditRecord{{Seq: 7, At: birth, Principal: "uid 0", Action: "vm.start", Object: api.JobTarget{Kind: "vm", Name: "web"}, Outcome: "denied"}}})
 	b.on("GET /audit/verify", 200, api.AuditVerified{Records: 9, Problem: "record 3 was changed"})
-	b.on("GET /images", 200, api.List[api.Image]{Items: []api.Image{{Meta: api.Meta{Name: "tiny", CreatedAt: birth}, Spec: api.ImageSpec{Type: "kernel"}, Status: api.ImageStatus{State: "ready", Files: []api.ImageFile{{Role: "kernel", SizeBytes: 1 << 20, Format: "raw"}}}}}})
+	b.on("GET /images", 200, api.List[api.Image]{Items: []api.Image{{Meta: api.Meta{Name: "tiny", CreatedAt: birth}, Spec: api.ImageSpec{Type: "kernel", Aliases: []string{"stable"}}, Status: api.ImageStatus{State: "ready", Files: []api.ImageFile{{Role: "kernel", SizeBytes: 1 << 20, Format: "raw"}}}}}})
 	expect(t, b.do(t, "job list --limit 1", 0), `ID   TYPE       TARGET   STATE       PROGRESS   AGE
 j1   vm.start   vm web   succeeded   100%       3h
 These are the first 1; there are more. Show all with --all, or fewer with a filter.
@@ -323,7 +323,7 @@ node-1   ready   1     1 of 4   1 GiB of 8 GiB   0 of 1 TiB   kvm            3h
 	expect(t, b.do(t, "debug tasks", 0), "NAME    STATE   PERIOD   RUNS   FAILURES   LAST   TOOK    STATUS\nsweep   ok      5s       3      0          3h     0.0ms   {\"removed\":0}\n")
 	expect(t, b.do(t, "audit list", 0), "SEQ   AT                     WHO     ACTION     OBJECT   OUTCOME\n7     2025-12-31T21:00:00Z   uid 0   vm.start   vm web   denied\n")
 	expect(t, b.do(t, "audit verify", 4), "error: the audit log is broken: record 3 was changed (conflict)\n")
-	expect(t, b.do(t, "image list -o wide", 0), "NAME   TYPE     STATE   SIZE    AGE   FILES          ID\ntiny   kernel   ready   1 MiB   3h    kernel (raw)   -\n")
+	expect(t, b.do(t, "image list -o wide", 0), "NAME   TYPE     STATE   SIZE    AGE   ALIASES   FILES          ID\ntiny   kernel   ready   1 MiB   3h    stable    kernel (raw)   -\n")
 }
 
 func TestTokensAreShownOnce(t *testing.T) {

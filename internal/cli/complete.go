@@ -45,7 +45,7 @@ func (a *app) completeImages(cmd *cobra.Command, _ []string, _ string) ([]string
 		page, err := c.Images.List(ctx, client.ListOptions{})
 		var found []string
 		for _, i := range page.Items {
-			found = append(found, i.Name)
+			found = append(append(found, i.Name), i.Spec.Aliases...)
 		}
 		return found, err
 	})

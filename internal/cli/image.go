@@ -12,7 +12,7 @@ import (
 
 func newImage(a *app) *cobra.Command {
 	cmd := group(a, "image", "What virtual machines are made from",
-		newImageImport(a), newImageList(a), newImageShow(a), newImageDelete(a))
+		newImageImport(a), newImageList(a), newImageShow(a), newImageAlias(a), newImageDelete(a))
 	cmd.Aliases = []string{"images"}
 	return cmd
 }
@@ -25,6 +25,7 @@ func (a *app) imageColumns() []output.Column[api.Image] {
 		{Title: "state", State: true, Cell: func(i api.Image) string { return i.Status.State }},
 		{Title: "size", Cell: imageSize},
 		{Title: "age", Cell: func(i api.Image) string { return output.Age(now, i.CreatedAt) }},
+		{Title: "aliases", Cell: func(i api.Image) string { return strings.Join(i.Spec.Aliases, ", ") }},
 		{Title: "files", Wide: true, Cell: imageFiles},
 		{Title: "id", Wide: true, Cell: func(i api.Image) string { return i.ID }},
 	}
@@ -89,6 +90,7 @@ func (a *app) imagePairs(i api.Image) []output.Pair {
 		{Key: "name", Value: i.Name},
 		{Key: "id", Value: i.ID},
 		{Key: "state", Value: i.Status.State},
+		{Key: "aliases", Value: strings.Join(i.Spec.Aliases, ", ")},
 		{Key: "type", Value: i.Spec.Type},
 		{Key: "cmdline", Value: i.Spec.Cmdline},
 		{Key: "job", Value: i.Status.Job},

@@ -12,11 +12,15 @@ import (
 	"github.com/novacron/novacron/client"
 	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
 	"github.com/novacron/novacron/internal/vocab/unit"
 )
 
 // importFlags name the files of a new image.
-type importFlags struct{ disk, kernel, initrd, cmdline string }
+type importFlags struct {
+	disk, kernel, initrd, cmdline string
+	aliases                       []string
+}
 
 // part is one file to upload.
 type part struct{ role, path string }
@@ -49,6 +53,9 @@ func newImageImport(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if err := freeAliases(cmd.Context(), c, f.aliases); err != nil {
+			return err
+		}
 		made, fresh, err := a.openImage(cmd.Context(), c, api.ImageCreate{Name: args[0], Type: kind, Cmdline: f.cmdline})
 		if err != nil {
 			return err
@@ -56,6 +63,9 @@ func newImageImport(a *app) *cobra.Command {
 		img, err := a.upload(cmd.Context(), c, made, parts)
 		if err != nil {
 			a.leaveHalf(cmd.Context(), c, made, fresh, err)
+			return err
+		}
+		if img, err = setAliases(cmd.Context(), c, img, f.aliases); err != nil {
 			return err
 		}
 		if p := a.printer(); p.Format.ForPrograms() {
@@ -75,8 +85,36 @@ are sent, and are the image's only when they arrive as they are here.`
 	cmd.Flags().StringVar(&f.disk, "disk", "", "disk image `file` (qcow2 or raw)")
 	cmd.Flags().StringVar(&f.kernel, "kernel", "", "kernel `file`")
 	cmd.Flags().StringVar(&f.initrd, "initrd", "", "initial file system `file` for the kernel")
+	cmd.Flags().StringSliceVar(&f.aliases, "alias", nil, "a further `name`, moved to the image once it is ready; may be repeated")
 	cmd.Flags().StringVar(&f.cmdline, "cmdline", "", "the kernel's command line")
 	return cmd
+}
+
+// freeAliases refuses, before gigabytes are sent, what cannot become an alias.
+func freeAliases(ctx context.Context, c *client.Client, aliases []string) error {
+	for _, alias := range aliases {
+		if err := id.CheckName("alias", alias); err != nil {
+			return err
+		}
+		i, err := c.Images.Get(ctx, alias)
+		if err == nil && i.Name == alias {
+			return errs.New(errs.AlreadyExists, "%q cannot be an alias: it is an image's own name", alias)
+		}
+		if err != nil && client.CodeOf(err) != string(errs.NotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+func setAliases(ctx context.Context, c *client.Client, img api.Image, aliases []string) (api.Image, error) {
+	for _, alias := range aliases {
+		var err error
+		if img, err = c.Images.SetAlias(ctx, img.ID, alias); err != nil {
+			return img, err
+		}
+	}
+	return img, nil
 }
 
 // openImage makes the image, or finds one of the same name and kind whose files

@@ -48,7 +48,7 @@ type said struct {
 // importing imports an image of one file from a server that answers as one
 // without that file does, but for what is told otherwise. It gives what the
 // command says and what it asked last.
-func importing(t *testing.T, code int, but map[string]said) (says, last string) {
+func importing(t *testing.T, code int, but map[string]said, flags ...string) (says, last string) {
 	t.Helper()
 	b, file := newBench(t), filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(file, []byte("bytes"), 0o600); err != nil {
@@ -68,7 +68,7 @@ func importing(t *testing.T, code int, but map[string]said) (says, last string) 
 	for route, a := range answers {
 		b.on(route, a.status, a.doc)
 	}
-	says = b.args(t, code, "image", "import", "x", "--disk", file)
+	says = b.args(t, code, append([]string{"image", "import", "x", "--disk", file}, flags...)...)
 	return says, b.requests()[len(b.requests())-1]
 }
 
@@ -87,6 +87,29 @@ func TestImportLeavesTheHalf(t *testing.T) {
 	says, last := importing(t, 8, map[string]said{part: {507, api.Error{Code: "no_space", Detail: "full", Retryable: true}}})
 	if !strings.Contains(says, "the same command goes on with it") || strings.HasPrefix(last, "DELETE") {
 		t.Errorf("says %s, asked last: %s", says, last)
+	}
+}
+
+// An alias is looked at before anything is sent, and set once the image is ready.
+func TestImportSetsAliases(t *testing.T) {
+	b, file := newBench(t), filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(file, []byte("bytes"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	taken := half("disk", "ready")
+	taken.Name = "taken"
+	b.on("GET /images/taken", 200, taken)
+	b.args(t, 4, "image", "import", "x", "--disk", file, "--alias", "taken")
+	b.args(t, 2, "image", "import", "x", "--disk", file, "--alias", "a b")
+	if got := b.requests(); len(got) != 1 {
+		t.Errorf("asked %v", got)
+	}
+	_, last := importing(t, 0, map[string]said{
+		"GET /images/stable":            {404, api.Error{Code: "not_found"}},
+		"PUT /images/i1/aliases/stable": {200, half("disk", "ready")},
+	}, "--alias", "stable")
+	if last != "PUT /api/v1/images/i1/aliases/stable" {
+		t.Errorf("asked last: %s", last)
 	}
 }
 

@@ -142,12 +142,15 @@ func (s *Service) DeleteImage(ctx context.Context, c Caller, ref string) (Accept
 			out = Accepted{i.JobID, i.ID}
 			return nil
 		}
-		users, err := tx.ImageUsers(ctx, i.ID)
+		users, total, err := tx.ImageUsers(ctx, i.ID)
 		if err != nil {
 			return err
 		}
-		if len(users) > 0 {
-			return errs.New(errs.InUse, "image %q is in use: delete its VMs first", i.Name).BlockedBy(users...)
+		if err := image.Deletable(i, ref, users, total); err != nil {
+			return err
+		}
+		if err := tx.ImageAliasesRemove(ctx, i.ID); err != nil {
+			return err
 		}
 		job := id.New()
 		out = Accepted{&job, i.ID}

@@ -124,7 +124,7 @@ func toImage(i image.Image) api.Image {
 			Kind: "image", ID: i.ID.String(), Name: i.Name, Project: project, Revision: int64(i.Revision),
 			CreatedAt: i.CreatedAt.UTC(), UpdatedAt: i.UpdatedAt.UTC(),
 		},
-		Spec:   api.ImageSpec{Type: string(i.Kind), Cmdline: i.Cmdline},
+		Spec:   api.ImageSpec{Type: string(i.Kind), Cmdline: i.Cmdline, Aliases: append([]string{}, i.Aliases...)},
 		Status: api.ImageStatus{State: string(i.State), Files: []api.ImageFile{}, Job: text(i.JobID)},
 	}
 	for _, f := range i.Files {

@@ -16,6 +16,7 @@ var imageList = lister{
 	columns: `i.id, i.project_id, i.name, i.kind::text, i.state::text, i.cmdline, i.job_id,
   coalesce((SELECT jsonb_agg(jsonb_build_object('role', f.role, 'sha256', f.sha256, 'size_bytes', f.size_bytes,
     'format', f.format, 'virtual_bytes', f.virtual_bytes) ORDER BY f.role) FROM image_files f WHERE f.image_id = i.id), '[]'),
+  ARRAY(SELECT n.name FROM image_names n WHERE n.image_id = i.id AND n.alias ORDER BY n.name),
   i.revision, i.created_at, i.updated_at`,
 	from: "images i",
 	filters: map[string]filter{
@@ -31,7 +32,7 @@ func scanImage(rows pgx.Rows) (image.Image, Next, error) {
 	var i image.Image
 	var next Next
 	var files []byte
-	err := rows.Scan(&next.Key, &i.ID, &i.ProjectID, &i.Name, &i.Kind, &i.State, &i.Cmdline, &i.JobID, &files,
+	err := rows.Scan(&next.Key, &i.ID, &i.ProjectID, &i.Name, &i.Kind, &i.State, &i.Cmdline, &i.JobID, &files, &i.Aliases,
 		&i.Revision, &i.CreatedAt, &i.UpdatedAt)
 	if err != nil {
 		return i, next, err
@@ -50,7 +51,7 @@ func (s *Store) ImageList(ctx context.Context, project id.ID, p Page) ([]image.I
 	return listRows(ctx, s.pool, l, p, scanImage, project)
 }
 
-// ImageGet finds a project's image by id or name.
+// ImageGet finds a project's image by id, name or alias.
 func (s *Store) ImageGet(ctx context.Context, project id.ID, ref string) (image.Image, error) {
 	return imageGet(ctx, s.pool, project, ref)
 }
@@ -76,7 +77,7 @@ func imageGet(ctx context.Context, db querier, project id.ID, ref string) (image
 	if u, err := id.Parse(ref); err == nil {
 		return imageWhere(ctx, db, ref, []string{"i.project_id = $1", "i.id = $2"}, project, u)
 	}
-	return imageWhere(ctx, db, ref, []string{"i.project_id = $1", "i.name = $2"}, project, ref)
+	return imageWhere(ctx, db, ref, []string{"i.id = (SELECT n.image_id FROM image_names n WHERE n.project_id = $1 AND n.name = $2)"}, project, ref)
 }
 
 func imageWhere(ctx context.Context, db querier, ref string, where []string, args ...any) (image.Image, error) {
@@ -97,6 +98,10 @@ func (t *Tx) ImageInsert(ctx context.Context, i image.Image) error {
 	err := t.q.ImageInsert(ctx, query.ImageInsertParams{
 		ID: i.ID, ProjectID: i.ProjectID, Name: i.Name, Kind: query.ImageKind(i.Kind), Cmdline: i.Cmdline,
 	})
+	if pgtx.Unique(err, "image_names_pkey") {
+		return errs.New(errs.AlreadyExists, "there is already an image with the alias %q", i.Name).
+			At(errs.Field{Pointer: "/name", Message: "is taken", Got: i.Name}).Because(err)
+	}
 	if err != nil {
 		return taken(err, "images_project_id_name_key", "image", i.Name)
 	}
@@ -140,10 +145,13 @@ func (t *Tx) ImageDelete(ctx context.Context, i image.Image) error {
 	return t.ImageChanged(ctx, i, "image.deleted")
 }
 
-// ImageUsers names VMs made from an image, up to twenty.
-func (t *Tx) ImageUsers(ctx context.Context, i id.ID) ([]string, error) {
-	names, err := t.q.ImageUsers(ctx, &i)
-	return names, pgtx.Map(err)
+// ImageUsers names VMs made from an image, up to twenty, and counts them all.
+func (t *Tx) ImageUsers(ctx context.Context, i id.ID) (names []string, total int64, err error) {
+	rows, err := t.q.ImageUsers(ctx, &i)
+	for _, r := range rows {
+		names, total = append(names, r.Name), r.Total
+	}
+	return names, total, pgtx.Map(err)
 }
 
 // ImageShare locks a ready image against deletion until the transaction ends.

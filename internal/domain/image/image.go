@@ -46,8 +46,10 @@ type Image struct {
 	ID        id.ID
 	ProjectID id.ID
 	Name      string
-	Kind      Kind
-	State     State
+	// Aliases are further names it answers to, sorted.
+	Aliases []string
+	Kind    Kind
+	State   State
 	// Cmdline is the kernel's, for Kernel images.
 	Cmdline   string
 	Files     []File

@@ -15,13 +15,34 @@ UPDATE images SET state = @state, job_id = sqlc.narg(job_id) WHERE id = @id;
 DELETE FROM images WHERE id = $1;
 
 -- name: ImageUsers :many
-SELECT v.name FROM vms v WHERE v.image_id = @image_id
+-- Some VMs made from an image, and how many there are.
+SELECT v.name, count(*) OVER () AS total FROM vms v WHERE v.image_id = @image_id
   OR EXISTS (SELECT FROM storage_volumes s WHERE s.vm_id = v.id AND s.image_id = @image_id)
 ORDER BY v.name LIMIT 20;
 
 -- name: ImageShare :one
 -- Locks the image against deletion while a VM is made from it.
 SELECT id FROM images WHERE id = $1 AND state = 'ready' FOR SHARE;
+
+-- name: ImageNameHolder :one
+-- Whose name this is; locks it.
+SELECT n.image_id, n.alias, i.name AS image FROM image_names n JOIN images i ON i.id = n.image_id
+WHERE n.project_id = @project_id AND n.name = @name FOR UPDATE OF n;
+
+-- name: ImageAliasSet :execrows
+-- Makes an alias or moves it; an image's own name is left alone.
+INSERT INTO image_names (project_id, name, image_id, alias) VALUES (@project_id, @name, @image_id, true)
+ON CONFLICT (project_id, name) DO UPDATE SET image_id = excluded.image_id WHERE image_names.alias;
+
+-- name: ImageAliasRemove :execrows
+DELETE FROM image_names WHERE image_id = @image_id AND name = @name AND alias;
+
+-- name: ImageAliasesRemove :exec
+DELETE FROM image_names WHERE image_id = @image_id AND alias;
+
+-- name: ImageTouch :exec
+-- What an image answers to is part of it: its revision rises.
+UPDATE images SET state = state WHERE id = ANY(@ids::uuid[]);
 
 -- name: ImageSums :many
 SELECT DISTINCT sha256 FROM image_files;

@@ -11,6 +11,52 @@ import (
 	"github.com/google/uuid"
 )
 
+const imageAliasRemove = `-- name: ImageAliasRemove :execrows
+DELETE FROM image_names WHERE image_id = $1 AND name = $2 AND alias
+`
+
+type ImageAliasRemoveParams struct {
+	ImageID uuid.UUID
+	Name    string
+}
+
+func (q *Queries) ImageAliasRemove(ctx context.Context, arg ImageAliasRemoveParams) (int64, error) {
+	result, err := q.db.Exec(ctx, imageAliasRemove, arg.ImageID, arg.Name)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const imageAliasSet = `-- name: ImageAliasSet :execrows
+INSERT INTO image_names (project_id, name, image_id, alias) VALUES ($1, $2, $3, true)
+ON CONFLICT (project_id, name) DO UPDATE SET image_id = excluded.image_id WHERE image_names.alias
+`
+
+type ImageAliasSetParams struct {
+	ProjectID uuid.UUID
+	Name      string
+	ImageID   uuid.UUID
+}
+
+// Makes an alias or moves it; an image's own name is left alone.
+func (q *Queries) ImageAliasSet(ctx context.Context, arg ImageAliasSetParams) (int64, error) {
+	result, err := q.db.Exec(ctx, imageAliasSet, arg.ProjectID, arg.Name, arg.ImageID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const imageAliasesRemove = `-- name: ImageAliasesRemove :exec
+DELETE FROM image_names WHERE image_id = $1 AND alias
+`
+
+func (q *Queries) ImageAliasesRemove(ctx context.Context, imageID uuid.UUID) error {
+	_, err := q.db.Exec(ctx, imageAliasesRemove, imageID)
+	return err
+}
+
 const imageDelete = `-- name: ImageDelete :execrows
 DELETE FROM images WHERE id = $1
 `
@@ -85,6 +131,30 @@ func (q *Queries) ImageLock(ctx context.Context, id uuid.UUID) (ImageLockRow, er
 	row := q.db.QueryRow(ctx, imageLock, id)
 	var i ImageLockRow
 	err := row.Scan(&i.ID, &i.State)
+	return i, err
+}
+
+const imageNameHolder = `-- name: ImageNameHolder :one
+SELECT n.image_id, n.alias, i.name AS image FROM image_names n JOIN images i ON i.id = n.image_id
+WHERE n.project_id = $1 AND n.name = $2 FOR UPDATE OF n
+`
+
+type ImageNameHolderParams struct {
+	ProjectID uuid.UUID
+	Name      string
+}
+
+type ImageNameHolderRow struct {
+	ImageID uuid.UUID
+	Alias   bool
+	Image   string
+}
+
+// Whose name this is; locks it.
+func (q *Queries) ImageNameHolder(ctx context.Context, arg ImageNameHolderParams) (ImageNameHolderRow, error) {
+	row := q.db.QueryRow(ctx, imageNameHolder, arg.ProjectID, arg.Name)
+	var i ImageNameHolderRow
+	err := row.Scan(&i.ImageID, &i.Alias, &i.Image)
 	return i, err
 }
 
@@ -168,25 +238,41 @@ func (q *Queries) ImageSums(ctx context.Context) ([]string, error) {
 	return items, nil
 }
 
+const imageTouch = `-- name: ImageTouch :exec
+UPDATE images SET state = state WHERE id = ANY($1::uuid[])
+`
+
+// What an image answers to is part of it: its revision rises.
+func (q *Queries) ImageTouch(ctx context.Context, ids []uuid.UUID) error {
+	_, err := q.db.Exec(ctx, imageTouch, ids)
+	return err
+}
+
 const imageUsers = `-- name: ImageUsers :many
-SELECT v.name FROM vms v WHERE v.image_id = $1
+SELECT v.name, count(*) OVER () AS total FROM vms v WHERE v.image_id = $1
   OR EXISTS (SELECT FROM storage_volumes s WHERE s.vm_id = v.id AND s.image_id = $1)
 ORDER BY v.name LIMIT 20
 `
 
-func (q *Queries) ImageUsers(ctx context.Context, imageID *uuid.UUID) ([]string, error) {
+type ImageUsersRow struct {
+	Name  string
+	Total int64
+}
+
+// Some VMs made from an image, and how many there are.
+func (q *Queries) ImageUsers(ctx context.Context, imageID *uuid.UUID) ([]ImageUsersRow, error) {
 	rows, err := q.db.Query(ctx, imageUsers, imageID)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []string
+	var items []ImageUsersRow
 	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
+		var i ImageUsersRow
+		if err := rows.Scan(&i.Name, &i.Total); err != nil {
 			return nil, err
 		}
-		items = append(items, name)
+		items = append(items, i)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

@@ -543,6 +543,16 @@ type ImageFile struct {
 	VirtualBytes int64
 }
 
+type ImageName struct {
+	ProjectID uuid.UUID
+	Name      string
+	ImageID   uuid.UUID
+	Alias     bool
+	Revision  int64
+	CreatedAt time.Time
+	UpdatedAt time.Time
+}
+
 type ImageUpload struct {
 	ID          uuid.UUID
 	ProjectID   uuid.UUID
