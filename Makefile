@@ -73,6 +73,7 @@ cover: guest ## Run every test and show what it covers, in cover.html
 gen: ## Generate what is generated: queries, and whatever go:generate names
 	$(TOOL) sqlc generate
 	go generate ./...
+	go test ./internal/cli -run '^TestReference$$' -update >/dev/null
 
 fmt: ## Format the Go sources
 	$(GOFUMPT) -w $(GO_FILES)

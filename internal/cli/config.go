@@ -56,7 +56,7 @@ func (a *app) configured(cmd *cobra.Command) *cobra.Command {
 		_, err := a.resolve(cmd)
 		return err
 	}
-	cmd.Long += "\n\nSettings are also taken from the environment (" + envName(cmd.Name(), "listen") +
+	cmd.Long += "\n\nSettings are also taken from the environment (" + envName(cmd.Name(), "data-dir") +
 		" and so on) and\nfrom the config file; see 'novacron config --help'."
 	return cmd
 }

@@ -56,13 +56,18 @@ var statusOf = map[errs.Code]int{
 	errs.Internal:         http.StatusInternalServerError,
 }
 
+// StatusOf is the HTTP status of a code.
+func StatusOf(c errs.Code) int {
+	if status := statusOf[c]; status != 0 {
+		return status
+	}
+	return http.StatusInternalServerError
+}
+
 // problem makes the document of an error. Its cause stays behind.
 func problem(err error, requestID string) *api.Error {
 	e := errs.As(err)
-	status := statusOf[e.Code]
-	if status == 0 {
-		status = http.StatusInternalServerError
-	}
+	status := StatusOf(e.Code)
 	p := &api.Error{
 		Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: e.Message,
 		Code: string(e.Code), RequestID: requestID, Retryable: e.Code.Retryable(), Job: e.Job, Blockers: e.Blockers,

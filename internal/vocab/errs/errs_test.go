@@ -3,6 +3,8 @@ package errs
 import (
 	"errors"
 	"fmt"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -77,4 +79,20 @@ func FuzzClip(f *testing.F) {
 			t.Errorf("%q", got)
 		}
 	})
+}
+
+// Every code has a meaning and a way out.
+func TestEveryCodeHasAMeaning(t *testing.T) {
+	source, err := os.ReadFile("code.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`Code = "([a-z_]+)"`).FindAllStringSubmatch(string(source), -1) {
+		if got := Code(m[1]).Meaning(); got.What == "" || got.Do == "" {
+			t.Errorf("%s has no meaning", m[1])
+		}
+	}
+	if len(Codes()) < 40 {
+		t.Errorf("%d codes", len(Codes()))
+	}
 }
