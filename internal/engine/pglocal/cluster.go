@@ -235,6 +235,10 @@ func (o Options) explain(what, output string, err error) error {
 	last := lastLines(output, 5)
 	cause := fmt.Errorf("%w: %s", err, last)
 	switch {
+	case strings.Contains(output, "could not look up effective user ID"):
+		// asked from the system's own lookup, which knows users of directories, too
+		return errs.New(errs.HostFailure, "user %d has no passwd entry, and PostgreSQL does not run without one: "+
+			"add one, or run as another user", o.uid()).Because(cause)
 	case strings.Contains(output, "No space left on device"):
 		return errs.New(errs.NoSpace, "the disk that holds %s is full: free some space and start again", o.Dir).Because(cause)
 	case strings.Contains(output, "Permission denied"):
