@@ -177,11 +177,32 @@ func testCommands(m *machine) {
 	if out, code := m.run("", "doctor", "--all"); code != 0 && code != 8 || !strings.Contains(out, "audit log") {
 		m.t.Errorf("doctor: %d %s", code, out)
 	}
+	testDatabase(m)
 	m.do(3, "vm show nobody")
 	m.do(4, "vm create web --image tiny")
 	m.do(4, "image delete tiny")
 	m.do(2, "vm create UPPER --image tiny")
 	m.do(3, "vm create other --image nothing")
+}
+
+// testDatabase makes a backup, finds the VM in it, and looks into the database.
+func testDatabase(m *machine) {
+	dir := m.t.TempDir()
+	dump, key := filepath.Join(dir, "dump"), filepath.Join(dir, "kek")
+	m.do(0, "db backup "+dump+" --with-key "+key)
+	for _, f := range []string{dump, key} {
+		if info, err := os.Stat(f); err != nil || info.Mode().Perm() != 0o600 || info.Size() == 0 {
+			m.t.Errorf("%s: %v %v", f, info, err)
+		}
+	}
+	if out, code := m.run("", "db", "psql", "--", "-At", "-c", "SELECT name FROM vms"); code != 0 || strings.TrimSpace(out) != "web" {
+		m.t.Errorf("the VMs are %q, exit code %d", out, code)
+	}
+	m.do(8, "db psql -- -c nonsense")
+	m.do(8, "db backup /nonexistent/dump")
+	if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "novacron-pg-*")); len(left) > 0 {
+		m.t.Errorf("left: %v", left)
+	}
 }
 
 // testRemote takes the way of a person at another machine.

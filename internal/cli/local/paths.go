@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"github.com/novacron/novacron/internal/engine/pglocal"
 )
 
 // Paths are the places of one instance. All follow from the data folder.
@@ -81,6 +83,14 @@ func (p Paths) Socket() string { return filepath.Join(p.Run, "server", "api.sock
 
 // Logs is the folder of the logs of all processes.
 func (p Paths) Logs() string { return filepath.Join(p.Data, "logs") }
+
+// Key is the server's key-encryption key.
+func (p Paths) Key() string { return filepath.Join(p.server(), "kek") }
+
+// DatabaseURL is the private database, as the role that owns it.
+func (p Paths) DatabaseURL() string {
+	return pglocal.Options{Dir: p.postgres(), SocketDir: p.pgSocket()}.OwnerURL()
+}
 
 func (p Paths) lock() string     { return filepath.Join(p.Data, "lock") }
 func (p Paths) marker() string   { return filepath.Join(p.Data, "instance.json") }
