@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/novacron/novacron/internal/nodelink"
@@ -81,7 +82,9 @@ func (a *Agent) sendReports(ctx context.Context, up Up) error {
 			return nil
 		}
 		var reply nodelink.ReportsReply
+		answered := a.offer()
 		err := a.call(ctx, up, nodelink.MethodReports, nodelink.Reports{NodeEpoch: a.cfg.Epoch, Items: items}, &reply)
+		answered()
 		if err != nil {
 			return err
 		}
@@ -92,6 +95,25 @@ func (a *Agent) sendReports(ctx context.Context, up Up) error {
 		}
 		a.reports.taken(items)
 	}
+}
+
+// reportPatience is how long one server may sit on reports before another one gets
+// them, too: a report counts once however often it comes.
+const reportPatience = 500 * time.Millisecond
+
+// offer lets another session send the same reports when this one gets no answer.
+func (a *Agent) offer() (answered func()) {
+	late, free := a.cfg.Clock.After(reportPatience)
+	done := make(chan struct{})
+	go func() {
+		defer free()
+		select {
+		case <-late:
+			a.reports.nudge()
+		case <-done:
+		}
+	}()
+	return sync.OnceFunc(func() { close(done) })
 }
 
 func (a *Agent) call(ctx context.Context, up Up, method string, req, reply any) error {
