@@ -58,6 +58,8 @@ type Inventory struct {
 	Acceleration       string     `json:"acceleration"`
 	AccelerationReason string     `json:"acceleration_reason,omitempty"`
 	Confinement        []string   `json:"confinement"`
+	// ImageCacheBytes is how much disk image files may take for later.
+	ImageCacheBytes Bytes `json:"image_cache_bytes,omitempty"`
 }
 
 // NUMANode is one memory node of a host.

@@ -1,14 +1,10 @@
 package agent
 
 import (
-	"context"
 	"encoding/json"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -80,7 +76,7 @@ func (b *bench) restart() {
 
 func cacheOf(t *testing.T, dir string) *Cache {
 	t.Helper()
-	c, err := OpenCache(filepath.Join(dir, "images"))
+	c, err := OpenCache(filepath.Join(dir, "images"), CacheOptions{Clock: clock.System{}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -367,46 +363,5 @@ func TestReporterKeepsTheNewest(t *testing.T) {
 	r.taken(r.batch())
 	if left := r.batch(); len(left) != 0 {
 		t.Errorf("left %+v", left)
-	}
-}
-
-func TestCache(t *testing.T) {
-	body := "image"
-	f := nodelink.ImageFile{SHA256: "6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d", SizeBytes: int64(len(body))}
-	write := func(s string) Fetch {
-		return func(_ context.Context, w io.Writer) error {
-			_, err := io.WriteString(w, s)
-			return err
-		}
-	}
-	dir := t.TempDir()
-	c := cacheOf(t, dir)
-	for bad, want := range map[string]errs.Code{"imag": errs.NodeUnreachable, "images": errs.ImageMismatch, "imagE": errs.ImageMismatch} {
-		if err := c.Ensure(t.Context(), f, write(bad)); !errs.Is(err, want) {
-			t.Errorf("%s: %v", bad, err)
-		}
-	}
-	if _, err := c.Path(f); !errs.Is(err, errs.NotFound) {
-		t.Errorf("a bad body became visible: %v", err)
-	}
-	if err := c.Ensure(t.Context(), f, write(body)); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Ensure(t.Context(), f, write("never fetched")); err != nil {
-		t.Errorf("what is there was fetched again: %v", err)
-	}
-	if _, err := c.Path(nodelink.ImageFile{SHA256: "../" + strings.Repeat("a", 61)}); !errs.Is(err, errs.InvalidField) {
-		t.Errorf("a path as a name: %v", err)
-	}
-	if err := c.Drop([]string{f.SHA256}); err != nil {
-		t.Fatal(err)
-	}
-	entries, _ := os.ReadDir(filepath.Join(dir, "images"))
-	if len(entries) != 0 {
-		t.Errorf("left %v", slices.Collect(func(yield func(string) bool) {
-			for _, e := range entries {
-				yield(e.Name())
-			}
-		}))
 	}
 }

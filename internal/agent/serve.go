@@ -124,6 +124,9 @@ func (a *Agent) call(ctx context.Context, up Up, method string, req, reply any) 
 
 // Housekeep does the slow chores until ctx ends.
 func (a *Agent) Housekeep(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { a.tendImages(ctx) })
 	a.prune()
 	clock.Every(ctx, a.cfg.Clock, time.Hour, func(context.Context) { a.prune() })
 }

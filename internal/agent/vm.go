@@ -75,7 +75,13 @@ func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m no
 			return hypervisor.Status{}, err
 		}
 	}
+	bases := g.snapshot().Bases
 	for _, v := range m.Volumes {
+		if base, ok := bases[v]; ok {
+			if _, err := a.cfg.Images.Path(base); err != nil {
+				return hypervisor.Status{}, err
+			}
+		}
 		vol, err := a.cfg.Volumes.Inspect(ctx, v)
 		if err != nil {
 			return hypervisor.Status{}, err

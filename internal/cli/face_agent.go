@@ -13,6 +13,7 @@ import (
 	"github.com/novacron/novacron/internal/agent/daemon"
 	"github.com/novacron/novacron/internal/cli/local"
 	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/unit"
 )
 
 const agentLong = `Run the agent of this host: it drives hypervisor, disks and network, and dials
@@ -27,6 +28,7 @@ to a service ('novacron install') when the machine itself shuts down.`
 // agentFlags are what a person says of an agent.
 type agentFlags struct {
 	join, joinFile string
+	imageCache     string
 	sim            int
 }
 
@@ -38,6 +40,11 @@ func newAgent(a *app) *cobra.Command {
 		tokens, err := a.joinTokens(f)
 		if err != nil {
 			return err
+		}
+		if f.imageCache != "" {
+			if o.ImageCacheBytes, err = unit.ParseBytes(f.imageCache); err != nil {
+				return err
+			}
 		}
 		o.Log = a.logger(level)
 		tell := local.NewNotifier()
@@ -60,6 +67,7 @@ func newAgent(a *app) *cobra.Command {
 	fl.StringVar(&o.Acceleration, "accel", "", "use `kvm|tcg` without proving it")
 	fl.StringVar(&o.QEMU, "qemu", "", "the hypervisor's `program`; found in PATH by default")
 	fl.IntVar(&o.Share, "share", 1, "this host holds `N` agents: offer one part in N of it")
+	fl.StringVar(&f.imageCache, "image-cache", "", "keep image files for later up to this `size`, as in 50GiB; a tenth of the disk by default")
 	fl.IntVar(&f.sim, "sim", 0, "be `N` simulated nodes")
 	cmd.MarkFlagsMutuallyExclusive("join", "join-file")
 	level.add(cmd)

@@ -104,6 +104,7 @@ func (a *app) nodePairs(n api.Node) []output.Pair {
 		{Key: "cpus", Value: output.Share(strconv.Itoa(n.Status.Used.CPUs), strconv.Itoa(n.Status.Capacity.CPUs))},
 		{Key: "memory", Value: share(n.Status.Used.MemoryBytes, n.Status.Capacity.MemoryBytes)},
 		{Key: "disk", Value: share(n.Status.Used.DiskBytes, n.Status.Capacity.DiskBytes)},
+		{Key: "image cache", Value: upTo(inv.ImageCacheBytes)},
 		{Key: "host", Value: inv.Hostname},
 		{Key: "os", Value: inv.OS},
 		{Key: "kernel", Value: inv.Kernel},
@@ -122,6 +123,13 @@ func (a *app) nodePairs(n api.Node) []output.Pair {
 		pairs = append(pairs, output.Pair{Key: "disk " + d.Name, Value: strings.TrimSpace(size(d.SizeBytes) + " " + d.Model)})
 	}
 	return pairs
+}
+
+func upTo(n api.Bytes) string {
+	if n == 0 {
+		return ""
+	}
+	return "up to " + size(n)
 }
 
 func accelerationLine(inv api.Inventory) string {

@@ -210,7 +210,7 @@ func inventory(w nodelink.Inventory) node.Inventory {
 		Hostname: text(w.Hostname), Kernel: text(w.Kernel), OS: text(w.OS), CPUModel: text(w.CPUModel), CPUs: w.CPUs, MemoryBytes: w.MemoryBytes,
 		Hypervisor: text(w.Hypervisor), HypervisorVersion: text(w.HypervisorVersion),
 		Acceleration: text(w.Acceleration), AccelerationReason: text(w.AccelerationReason),
-		StorageBytes: w.StorageBytes,
+		StorageBytes: w.StorageBytes, ImageCacheBytes: max(w.ImageCacheBytes, 0),
 	}
 	for _, c := range w.Confinement {
 		inv.Confinement = append(inv.Confinement, text(c))

@@ -313,7 +313,9 @@ type Inventory struct {
 	AccelerationReason string     `json:"acceleration_reason,omitempty"`
 	Confinement        []string   `json:"confinement,omitempty"`
 	StorageBytes       int64      `json:"storage_bytes"`
-	Simulated          bool       `json:"simulated,omitempty"`
+	// ImageCacheBytes is how much of that image files may take for later.
+	ImageCacheBytes int64 `json:"image_cache_bytes,omitempty"`
+	Simulated       bool  `json:"simulated,omitempty"`
 }
 
 // NUMANode is node.NUMANode on the wire.

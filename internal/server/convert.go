@@ -83,7 +83,7 @@ func toNode(n node.Node) api.Node {
 			Inventory: api.Inventory{
 				Hostname: i.Hostname, Kernel: i.Kernel, OS: i.OS, CPUModel: i.CPUModel, CPUs: i.CPUs, MemoryBytes: api.Bytes(i.MemoryBytes),
 				NUMA: []api.NUMANode{}, Disks: []api.HostDisk{}, Hypervisor: i.Hypervisor, HypervisorVersion: i.HypervisorVersion,
-				Acceleration: i.Acceleration, AccelerationReason: i.AccelerationReason, Confinement: append([]string{}, i.Confinement...),
+				Acceleration: i.Acceleration, AccelerationReason: i.AccelerationReason, Confinement: append([]string{}, i.Confinement...), ImageCacheBytes: api.Bytes(i.ImageCacheBytes),
 			},
 		},
 	}

@@ -40,6 +40,9 @@ type Options struct {
 	// Share divides the host among this many agents on it: each claims its part of
 	// CPUs, memory and storage. 1 when 0.
 	Share int
+	// ImageCacheBytes is how much of the disk image files are kept on for later; a
+	// tenth of the disk, divided by Share, when 0.
+	ImageCacheBytes int64
 	// Shutdown, once it is closed, makes Run shut its guests down before it returns:
 	// the node itself is stopping. The records keep that they should run.
 	Shutdown <-chan struct{}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/novacron/novacron/internal/agent"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/qemu"
@@ -26,7 +28,11 @@ func hostDrivers(o Options, who *identity) (drivers, error) {
 	if err != nil {
 		return drivers{}, err
 	}
-	cache, err := agent.OpenCache(images)
+	limit, err := cacheLimit(base, o)
+	if err != nil {
+		return drivers{}, err
+	}
+	cache, err := agent.OpenCache(images, agent.CacheOptions{Limit: limit, Clock: o.Clock, Log: o.Log})
 	if err != nil {
 		return drivers{}, err
 	}
@@ -41,7 +47,21 @@ func hostDrivers(o Options, who *identity) (drivers, error) {
 		volumes: vols,
 		images:  cache,
 		inventory: func(ctx context.Context, d hypervisor.Driver) (nodelink.Inventory, error) {
-			return inventory(ctx, d, vols, o.RAMDir, o.Share)
+			inv, err := inventory(ctx, d, vols, o.RAMDir, o.Share)
+			inv.ImageCacheBytes = limit
+			return inv, err
 		},
 	}, nil
+}
+
+// cacheLimit is what was asked for, or a tenth of this agent's part of the disk.
+func cacheLimit(dir string, o Options) (int64, error) {
+	if o.ImageCacheBytes > 0 {
+		return o.ImageCacheBytes, nil
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return 0, errs.New(errs.HostFailure, "the disk of the node's folder does not tell its size").Because(err)
+	}
+	return int64(fs.Blocks) * fs.Bsize / 10 / int64(max(o.Share, 1)), nil
 }

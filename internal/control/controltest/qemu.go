@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -23,6 +24,7 @@ import (
 	volume "github.com/novacron/novacron/internal/driver/volume/contract"
 	"github.com/novacron/novacron/internal/driver/volume/dir"
 	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
@@ -65,7 +67,7 @@ func newQEMUHost(tb testing.TB, node id.ID, _ string) Host {
 	tb.Cleanup(h.remove)
 	h.volumes, err = dir.Open(filepath.Join(base, "volumes"))
 	must(tb, err)
-	h.images, err = agent.OpenCache(filepath.Join(base, "images"))
+	h.images, err = agent.OpenCache(filepath.Join(base, "images"), agent.CacheOptions{Clock: clock.System{}, Log: slog.New(slog.DiscardHandler)})
 	must(tb, err)
 	f := haltImage()
 	must(tb, h.images.Ensure(tb.Context(), nodelink.ImageFile{SHA256: f.SHA256, SizeBytes: f.SizeBytes}, func(_ context.Context, w io.Writer) error {

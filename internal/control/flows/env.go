@@ -88,8 +88,8 @@ func call(ctx context.Context, r *run, v vm.View, cmd nodelink.Fenced, reply any
 	ctx, cancel := context.WithTimeout(ctx, budget+stepTimeout/2)
 	defer cancel()
 	err := r.Env.Nodes.Call(ctx, *v.Intent.NodeID, cmd, reply)
-	if errs.Is(err, errs.NodeUnreachable) && v.Node != nil {
-		err = errs.New(errs.NodeUnreachable, "node %s: %s", v.Node.Name, errs.As(err).Message).Because(err)
+	if code := errs.CodeOf(err); (code == errs.NodeUnreachable || code == errs.NoSpace) && v.Node != nil {
+		err = errs.New(code, "node %s: %s", v.Node.Name, errs.As(err).Message).Because(err)
 	}
 	return err
 }

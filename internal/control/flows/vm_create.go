@@ -181,7 +181,11 @@ func fetchImage(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var images []id.ID
+	return nil, fetch(ctx, r, v, imagesOf(v), r.Step)
+}
+
+// imagesOf lists the images that a VM stands on.
+func imagesOf(v vm.View) (images []id.ID) {
 	if v.Intent.ImageID != nil {
 		images = append(images, *v.Intent.ImageID)
 	}
@@ -190,12 +194,14 @@ func fetchImage(ctx context.Context, r *run) (any, error) {
 			images = append(images, *d.ImageID)
 		}
 	}
-	return nil, fetch(ctx, r, v, images)
+	return images
 }
 
-// fetch brings the files of images into the cache of the VM's node.
-func fetch(ctx context.Context, r *run, v vm.View, images []id.ID) error {
+// fetch brings the files of images into the cache of the VM's node, by a command
+// of the given step.
+func fetch(ctx context.Context, r *run, v vm.View, images []id.ID, step string) error {
 	cmd := &nodelink.EnsureImages{Header: head(r, v, v.Intent.Epoch, fetchTimeout), Tickets: map[string]string{}}
+	cmd.Step = step
 	for i, which := range images {
 		if slices.Contains(images[:i], which) {
 			continue
@@ -206,7 +212,11 @@ func fetch(ctx context.Context, r *run, v vm.View, images []id.ID) error {
 		}
 		for _, f := range img.Files {
 			cmd.Files = append(cmd.Files, wireFile(f))
-			if cmd.Tickets[f.SHA256], err = r.Env.Files.Ticket(f.SHA256); err != nil {
+			ticket, err := r.Env.Files.Ticket(f.SHA256)
+			switch {
+			case err == nil:
+				cmd.Tickets[f.SHA256] = ticket
+			case !errs.Is(err, errs.NotFound): // the node may have the file already
 				return err
 			}
 		}

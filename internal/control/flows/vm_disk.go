@@ -117,7 +117,7 @@ func fetchDiskImage(ctx context.Context, r *run) (any, error) {
 	if err != nil || d.ImageID == nil {
 		return nil, err
 	}
-	return nil, fetch(ctx, r, v, []id.ID{*d.ImageID})
+	return nil, fetch(ctx, r, v, []id.ID{*d.ImageID}, r.Step)
 }
 
 func makeDisk(ctx context.Context, r *run) (any, error) {

@@ -218,10 +218,21 @@ func launch(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return observe(ctx, r, v, &nodelink.Launch{
+	cmd := &nodelink.Launch{
 		Header:  head(r, v, v.Intent.Epoch, launchTimeout),
 		Machine: machine(v, img),
-	})
+	}
+	rep, err := observe(ctx, r, v, cmd)
+	if !errs.Is(err, errs.ImageMismatch) && !errs.Is(err, errs.NotFound) {
+		return rep, err
+	}
+	// a file of the image that the VM stands on is damaged on its node, or gone: a
+	// good copy takes its place. Each is a command of its own, with its own answer.
+	if err := fetch(ctx, r, v, imagesOf(v), r.Step+": fetch image"); err != nil {
+		return nil, err
+	}
+	cmd.Step = r.Step + ": again"
+	return observe(ctx, r, v, cmd)
 }
 
 // launchTimeout is generous: a host under load takes its time to start QEMU.

@@ -73,6 +73,9 @@ type Inventory struct {
 	Confinement []string
 	// StorageBytes is the capacity of the place where volumes live.
 	StorageBytes int64
+	// ImageCacheBytes is how much of that image files may take for later; 0 of a
+	// node that did not say.
+	ImageCacheBytes int64
 }
 
 // NUMANode is one memory node of a host.
