@@ -45,19 +45,22 @@ type Resources struct {
 
 // Inventory is what an agent found on its host.
 type Inventory struct {
-	Hostname           string     `json:"hostname"`
-	Kernel             string     `json:"kernel"`
-	OS                 string     `json:"os"`
-	CPUModel           string     `json:"cpu_model"`
-	CPUs               int        `json:"cpus"`
-	MemoryBytes        Bytes      `json:"memory_bytes"`
-	NUMA               []NUMANode `json:"numa"`
-	Disks              []HostDisk `json:"disks"`
-	Hypervisor         string     `json:"hypervisor"`
-	HypervisorVersion  string     `json:"hypervisor_version"`
-	Acceleration       string     `json:"acceleration"`
-	AccelerationReason string     `json:"acceleration_reason,omitempty"`
-	Confinement        []string   `json:"confinement"`
+	Hostname           string          `json:"hostname"`
+	Kernel             string          `json:"kernel"`
+	OS                 string          `json:"os"`
+	CPUModel           string          `json:"cpu_model"`
+	CPUs               int             `json:"cpus"`
+	MemoryBytes        Bytes           `json:"memory_bytes"`
+	NUMA               []NUMANode      `json:"numa"`
+	Disks              []HostDisk      `json:"disks"`
+	HugePages          []HugePages     `json:"huge_pages"`
+	PCI                []PCIDevice     `json:"pci"`
+	Interfaces         []HostInterface `json:"interfaces"`
+	Hypervisor         string          `json:"hypervisor"`
+	HypervisorVersion  string          `json:"hypervisor_version"`
+	Acceleration       string          `json:"acceleration"`
+	AccelerationReason string          `json:"acceleration_reason,omitempty"`
+	Confinement        []string        `json:"confinement"`
 	// ImageCacheBytes is how much disk image files may take for later.
 	ImageCacheBytes Bytes `json:"image_cache_bytes,omitempty"`
 }
@@ -75,6 +78,41 @@ type HostDisk struct {
 	Model      string `json:"model,omitempty"`
 	SizeBytes  Bytes  `json:"size_bytes"`
 	Rotational bool   `json:"rotational"`
+}
+
+// HugePages is a pool of large memory pages of one size.
+type HugePages struct {
+	SizeBytes Bytes `json:"size_bytes"`
+	// Total and Free are numbers of pages.
+	Total int64 `json:"total"`
+	Free  int64 `json:"free"`
+}
+
+// PCIDevice is a device of a host that a VM could be given.
+type PCIDevice struct {
+	// Address is domain:bus:device.function.
+	Address string `json:"address"`
+	// Class, Vendor and Device are numbers of the PCI SIG, in hexadecimal.
+	Class  string `json:"class"`
+	Vendor string `json:"vendor"`
+	Device string `json:"device"`
+	// Driver holds it on the host; absent when none does.
+	Driver string `json:"driver,omitempty"`
+	// IOMMUGroup it shares with others; absent without an IOMMU.
+	IOMMUGroup string `json:"iommu_group,omitempty"`
+	// NUMANode is -1 when it belongs to none.
+	NUMANode int `json:"numa_node"`
+}
+
+// HostInterface is a physical network interface of a host.
+type HostInterface struct {
+	Name string `json:"name"`
+	MAC  string `json:"mac,omitempty"`
+	// Up: is there a carrier?
+	Up bool `json:"up"`
+	// SpeedMbps is absent when it is not told.
+	SpeedMbps int64 `json:"speed_mbps,omitempty"`
+	MTU       int   `json:"mtu,omitempty"`
 }
 
 // NodeToken is a fresh join token: it is shown once.

@@ -122,6 +122,15 @@ func (a *app) nodePairs(n api.Node) []output.Pair {
 	for _, d := range inv.Disks {
 		pairs = append(pairs, output.Pair{Key: "disk " + d.Name, Value: strings.TrimSpace(size(d.SizeBytes) + " " + d.Model)})
 	}
+	for _, n := range inv.Interfaces {
+		pairs = append(pairs, output.Pair{Key: "interface " + n.Name, Value: interfaceLine(n)})
+	}
+	for _, h := range inv.HugePages {
+		pairs = append(pairs, output.Pair{Key: "huge pages " + size(h.SizeBytes), Value: fmt.Sprintf("%d free of %d", h.Free, h.Total)})
+	}
+	for _, p := range inv.PCI {
+		pairs = append(pairs, output.Pair{Key: "pci " + p.Address, Value: pciLine(p)})
+	}
 	return pairs
 }
 
@@ -185,4 +194,26 @@ func newNodeAction(a *app, verb, short string, act func(client.Nodes, context.Co
 	})
 	cmd.ValidArgsFunction = a.completeNodes
 	return cmd
+}
+
+func interfaceLine(n api.HostInterface) string {
+	line := n.MAC + ", no carrier"
+	if n.Up {
+		line = n.MAC + ", up"
+	}
+	if n.SpeedMbps > 0 {
+		line += fmt.Sprintf(", %d Mbit/s", n.SpeedMbps)
+	}
+	return line + fmt.Sprintf(", MTU %d", n.MTU)
+}
+
+func pciLine(p api.PCIDevice) string {
+	line := p.Vendor + ":" + p.Device + ", class " + p.Class
+	if p.Driver != "" {
+		line += ", held by " + p.Driver
+	}
+	if p.IOMMUGroup != "" {
+		line += ", IOMMU group " + p.IOMMUGroup
+	}
+	return line
 }

@@ -204,6 +204,9 @@ func (s *Service) blocked(ctx context.Context, n node.Node, refusal error) error
 	return e
 }
 
+// mostDevices of one kind are taken of a host.
+const mostDevices = 1024
+
 func inventory(w nodelink.Inventory) node.Inventory {
 	text := nodelink.Text
 	inv := node.Inventory{
@@ -222,6 +225,18 @@ func inventory(w nodelink.Inventory) node.Inventory {
 	for _, d := range w.Disks {
 		d.Name, d.Model = text(d.Name), text(d.Model)
 		inv.Disks = append(inv.Disks, node.Disk(d))
+	}
+	for _, h := range w.HugePages {
+		inv.HugePages = append(inv.HugePages, node.HugePages(h))
+	}
+	for _, p := range w.PCI[:min(len(w.PCI), mostDevices)] {
+		p.Address, p.Class, p.Vendor, p.Device = text(p.Address), text(p.Class), text(p.Vendor), text(p.Device)
+		p.Driver, p.IOMMUGroup = text(p.Driver), text(p.IOMMUGroup)
+		inv.PCI = append(inv.PCI, node.PCIDevice(p))
+	}
+	for _, i := range w.Interfaces[:min(len(w.Interfaces), mostDevices)] {
+		i.Name, i.MAC = text(i.Name), text(i.MAC)
+		inv.Interfaces = append(inv.Interfaces, node.Interface(i))
 	}
 	return inv
 }

@@ -299,20 +299,23 @@ type ReportsReply struct {
 
 // Inventory is node.Inventory on the wire.
 type Inventory struct {
-	Hostname           string     `json:"hostname"`
-	Kernel             string     `json:"kernel"`
-	OS                 string     `json:"os"`
-	CPUModel           string     `json:"cpu_model"`
-	CPUs               int        `json:"cpus"`
-	MemoryBytes        int64      `json:"memory_bytes"`
-	NUMA               []NUMANode `json:"numa,omitempty"`
-	Disks              []Disk     `json:"disks,omitempty"`
-	Hypervisor         string     `json:"hypervisor"`
-	HypervisorVersion  string     `json:"hypervisor_version"`
-	Acceleration       string     `json:"acceleration"`
-	AccelerationReason string     `json:"acceleration_reason,omitempty"`
-	Confinement        []string   `json:"confinement,omitempty"`
-	StorageBytes       int64      `json:"storage_bytes"`
+	Hostname           string      `json:"hostname"`
+	Kernel             string      `json:"kernel"`
+	OS                 string      `json:"os"`
+	CPUModel           string      `json:"cpu_model"`
+	CPUs               int         `json:"cpus"`
+	MemoryBytes        int64       `json:"memory_bytes"`
+	NUMA               []NUMANode  `json:"numa,omitempty"`
+	Disks              []Disk      `json:"disks,omitempty"`
+	HugePages          []HugePages `json:"huge_pages,omitempty"`
+	PCI                []PCIDevice `json:"pci,omitempty"`
+	Interfaces         []Interface `json:"interfaces,omitempty"`
+	Hypervisor         string      `json:"hypervisor"`
+	HypervisorVersion  string      `json:"hypervisor_version"`
+	Acceleration       string      `json:"acceleration"`
+	AccelerationReason string      `json:"acceleration_reason,omitempty"`
+	Confinement        []string    `json:"confinement,omitempty"`
+	StorageBytes       int64       `json:"storage_bytes"`
 	// ImageCacheBytes is how much of that image files may take for later.
 	ImageCacheBytes int64 `json:"image_cache_bytes,omitempty"`
 	Simulated       bool  `json:"simulated,omitempty"`
@@ -331,6 +334,33 @@ type Disk struct {
 	Model      string `json:"model,omitempty"`
 	SizeBytes  int64  `json:"size_bytes"`
 	Rotational bool   `json:"rotational,omitempty"`
+}
+
+// HugePages is node.HugePages on the wire.
+type HugePages struct {
+	SizeBytes int64 `json:"size_bytes"`
+	Total     int64 `json:"total"`
+	Free      int64 `json:"free"`
+}
+
+// PCIDevice is node.PCIDevice on the wire.
+type PCIDevice struct {
+	Address    string `json:"address"`
+	Class      string `json:"class"`
+	Vendor     string `json:"vendor"`
+	Device     string `json:"device"`
+	Driver     string `json:"driver,omitempty"`
+	IOMMUGroup string `json:"iommu_group,omitempty"`
+	NUMANode   int    `json:"numa_node"`
+}
+
+// Interface is node.Interface on the wire.
+type Interface struct {
+	Name  string `json:"name"`
+	MAC   string `json:"mac,omitempty"`
+	Up    bool   `json:"up"`
+	Speed int64  `json:"speed_mbps,omitempty"`
+	MTU   int    `json:"mtu,omitempty"`
 }
 
 // Names of the uplink's calls.

@@ -82,7 +82,7 @@ func toNode(n node.Node) api.Node {
 			Capacity: toResources(n.Capacity), Used: toResources(n.Used),
 			Inventory: api.Inventory{
 				Hostname: i.Hostname, Kernel: i.Kernel, OS: i.OS, CPUModel: i.CPUModel, CPUs: i.CPUs, MemoryBytes: api.Bytes(i.MemoryBytes),
-				NUMA: []api.NUMANode{}, Disks: []api.HostDisk{}, Hypervisor: i.Hypervisor, HypervisorVersion: i.HypervisorVersion,
+				NUMA: []api.NUMANode{}, Disks: []api.HostDisk{}, HugePages: []api.HugePages{}, PCI: []api.PCIDevice{}, Interfaces: []api.HostInterface{}, Hypervisor: i.Hypervisor, HypervisorVersion: i.HypervisorVersion,
 				Acceleration: i.Acceleration, AccelerationReason: i.AccelerationReason, Confinement: append([]string{}, i.Confinement...), ImageCacheBytes: api.Bytes(i.ImageCacheBytes),
 			},
 		},
@@ -97,6 +97,15 @@ func toNode(n node.Node) api.Node {
 	}
 	for _, d := range i.Disks {
 		out.Status.Inventory.Disks = append(out.Status.Inventory.Disks, api.HostDisk{Name: d.Name, Model: d.Model, SizeBytes: api.Bytes(d.SizeBytes), Rotational: d.Rotational})
+	}
+	for _, h := range i.HugePages {
+		out.Status.Inventory.HugePages = append(out.Status.Inventory.HugePages, api.HugePages{SizeBytes: api.Bytes(h.SizeBytes), Total: h.Total, Free: h.Free})
+	}
+	for _, p := range i.PCI {
+		out.Status.Inventory.PCI = append(out.Status.Inventory.PCI, api.PCIDevice(p))
+	}
+	for _, n := range i.Interfaces {
+		out.Status.Inventory.Interfaces = append(out.Status.Inventory.Interfaces, api.HostInterface{Name: n.Name, MAC: n.MAC, Up: n.Up, SpeedMbps: n.Speed, MTU: n.MTU})
 	}
 	return out
 }

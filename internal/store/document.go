@@ -15,21 +15,24 @@ import (
 
 // inventoryDoc is node.Inventory.
 type inventoryDoc struct {
-	Hostname           string        `json:"hostname"`
-	Kernel             string        `json:"kernel"`
-	OS                 string        `json:"os"`
-	CPUModel           string        `json:"cpu_model"`
-	CPUs               int           `json:"cpus"`
-	MemoryBytes        int64         `json:"memory_bytes"`
-	NUMA               []numaNodeDoc `json:"numa,omitempty"`
-	Disks              []diskDoc     `json:"disks,omitempty"`
-	Hypervisor         string        `json:"hypervisor"`
-	HypervisorVersion  string        `json:"hypervisor_version"`
-	Acceleration       string        `json:"acceleration"`
-	AccelerationReason string        `json:"acceleration_reason,omitempty"`
-	Confinement        []string      `json:"confinement,omitempty"`
-	StorageBytes       int64         `json:"storage_bytes"`
-	ImageCacheBytes    int64         `json:"image_cache_bytes,omitempty"`
+	Hostname           string         `json:"hostname"`
+	Kernel             string         `json:"kernel"`
+	OS                 string         `json:"os"`
+	CPUModel           string         `json:"cpu_model"`
+	CPUs               int            `json:"cpus"`
+	MemoryBytes        int64          `json:"memory_bytes"`
+	NUMA               []numaNodeDoc  `json:"numa,omitempty"`
+	Disks              []diskDoc      `json:"disks,omitempty"`
+	HugePages          []hugePagesDoc `json:"huge_pages,omitempty"`
+	PCI                []pciDeviceDoc `json:"pci,omitempty"`
+	Interfaces         []interfaceDoc `json:"interfaces,omitempty"`
+	Hypervisor         string         `json:"hypervisor"`
+	HypervisorVersion  string         `json:"hypervisor_version"`
+	Acceleration       string         `json:"acceleration"`
+	AccelerationReason string         `json:"acceleration_reason,omitempty"`
+	Confinement        []string       `json:"confinement,omitempty"`
+	StorageBytes       int64          `json:"storage_bytes"`
+	ImageCacheBytes    int64          `json:"image_cache_bytes,omitempty"`
 }
 
 type numaNodeDoc struct {
@@ -45,6 +48,30 @@ type diskDoc struct {
 	Rotational bool   `json:"rotational,omitempty"`
 }
 
+type hugePagesDoc struct {
+	SizeBytes int64 `json:"size_bytes"`
+	Total     int64 `json:"total"`
+	Free      int64 `json:"free"`
+}
+
+type pciDeviceDoc struct {
+	Address    string `json:"address"`
+	Class      string `json:"class"`
+	Vendor     string `json:"vendor"`
+	Device     string `json:"device"`
+	Driver     string `json:"driver,omitempty"`
+	IOMMUGroup string `json:"iommu_group,omitempty"`
+	NUMANode   int    `json:"numa_node"`
+}
+
+type interfaceDoc struct {
+	Name  string `json:"name"`
+	MAC   string `json:"mac,omitempty"`
+	Up    bool   `json:"up"`
+	Speed int64  `json:"speed_mbps,omitempty"`
+	MTU   int    `json:"mtu,omitempty"`
+}
+
 func writeInventory(in node.Inventory) ([]byte, error) {
 	d := inventoryDoc{
 		Hostname: in.Hostname, Kernel: in.Kernel, OS: in.OS, CPUModel: in.CPUModel, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes,
@@ -57,6 +84,15 @@ func writeInventory(in node.Inventory) ([]byte, error) {
 	}
 	for _, disk := range in.Disks {
 		d.Disks = append(d.Disks, diskDoc(disk))
+	}
+	for _, h := range in.HugePages {
+		d.HugePages = append(d.HugePages, hugePagesDoc(h))
+	}
+	for _, p := range in.PCI {
+		d.PCI = append(d.PCI, pciDeviceDoc(p))
+	}
+	for _, i := range in.Interfaces {
+		d.Interfaces = append(d.Interfaces, interfaceDoc(i))
 	}
 	return encode(d)
 }
@@ -77,6 +113,15 @@ func readInventory(raw []byte) (node.Inventory, error) {
 	}
 	for _, disk := range d.Disks {
 		in.Disks = append(in.Disks, node.Disk(disk))
+	}
+	for _, h := range d.HugePages {
+		in.HugePages = append(in.HugePages, node.HugePages(h))
+	}
+	for _, p := range d.PCI {
+		in.PCI = append(in.PCI, node.PCIDevice(p))
+	}
+	for _, i := range d.Interfaces {
+		in.Interfaces = append(in.Interfaces, node.Interface(i))
 	}
 	return in, nil
 }

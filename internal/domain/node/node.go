@@ -64,6 +64,9 @@ type Inventory struct {
 	MemoryBytes int64
 	NUMA        []NUMANode
 	Disks       []Disk
+	HugePages   []HugePages
+	PCI         []PCIDevice
+	Interfaces  []Interface
 	// Hypervisor and its version, and how guest code executes: proved, not guessed.
 	Hypervisor         string
 	HypervisorVersion  string
@@ -91,6 +94,35 @@ type Disk struct {
 	Model      string
 	SizeBytes  int64
 	Rotational bool
+}
+
+// HugePages is a pool of large memory pages of one size.
+type HugePages struct {
+	SizeBytes   int64
+	Total, Free int64 // pages
+}
+
+// PCIDevice is a device of a host that a VM could be given.
+type PCIDevice struct {
+	Address string // domain:bus:device.function, such as "0000:3b:00.0"
+	// Class, Vendor and Device are the PCI SIG's numbers, in hexadecimal.
+	Class, Vendor, Device string
+	// Driver that holds it on the host; empty when none does.
+	Driver string
+	// IOMMUGroup it shares with others; empty without an IOMMU, and then it can be
+	// given to nobody.
+	IOMMUGroup string
+	NUMANode   int // -1 when it belongs to none
+}
+
+// Interface is a physical network interface of a host.
+type Interface struct {
+	Name string
+	MAC  string
+	Up   bool // is there a carrier?
+	// Speed in megabits per second; 0 when it is not told.
+	Speed int64
+	MTU   int
 }
 
 // Takes tells whether the node may be given new VMs, and why not.
