@@ -52,3 +52,41 @@ func TestDamagedImageIsFetchedAgain(t *testing.T) {
 	i.must("vm", "delete", "web", "--wait", "--yes")
 	i.must("image", "delete", "tiny", "--wait")
 }
+
+// A node takes an image file from another node that has it: here it is all that
+// is left, since the server's copy is away.
+func TestImageFromAnotherNode(t *testing.T) {
+	i := up(t, "--nodes", "2", "--accel", "tcg")
+	i.importTiny()
+	create := []string{"vm", "create", "a", "--image", "tiny", "--memory", "128MiB", "--wait", "--node"}
+	i.must(append(create, "node-1")...)
+	folder := filepath.Join(i.data, "server", "images")
+	if err := os.Rename(folder, folder+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	create[2] = "b"
+	i.must(append(create, "node-2")...)
+	img := get[api.Image](i, "image", "show", "tiny")
+	for _, f := range img.Status.Files {
+		b, err := os.ReadFile(filepath.Join(i.data, "nodes", "node-2", "images", f.SHA256))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := sha256.Sum256(b); hex.EncodeToString(got[:]) != f.SHA256 {
+			t.Errorf("the %s is another file", f.Role)
+		}
+	}
+	if err := os.Remove(folder); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(folder+".away", folder); err != nil {
+		t.Fatal(err)
+	}
+	for _, vm := range []string{"a", "b"} {
+		i.must("vm", "delete", vm, "--wait", "--yes")
+	}
+	i.must("image", "delete", "tiny", "--wait")
+}

@@ -35,6 +35,8 @@ type Config struct {
 	NewHypervisor func(hypervisor.Sink) (hypervisor.Driver, error)
 	Volumes       volume.Driver
 	Images        Images
+	// Neighbours may be nil: then nothing is given to other nodes, or taken.
+	Neighbours Neighbours
 	// Inventory looks at the host.
 	Inventory func(context.Context) (nodelink.Inventory, error)
 	Clock     clock.Clock
@@ -47,9 +49,10 @@ type Config struct {
 
 // Images is the node's cache of image files.
 type Images interface {
-	// Ensure brings a file into the cache; fetch writes its content when it is
-	// not there.
-	Ensure(ctx context.Context, f nodelink.ImageFile, fetch Fetch) error
+	// Ensure brings a file into the cache. When it is not there, or damaged, the
+	// first of from that succeeds writes its content; with none it is
+	// errs.NotFound or errs.ImageMismatch.
+	Ensure(ctx context.Context, f nodelink.ImageFile, from ...Fetch) error
 	// Path is where a file of the cache lies; errs.NotFound when it does not.
 	Path(f nodelink.ImageFile) (string, error)
 	// Drop removes files; absent ones are no error.
@@ -223,6 +226,7 @@ var handlers = map[string]handler{
 	(*nodelink.Pause)(nil).Method():         fenced((*Agent).pause),
 	(*nodelink.Resume)(nil).Method():        fenced((*Agent).resume),
 	(*nodelink.Erase)(nil).Method():         fenced((*Agent).erase),
+	(*nodelink.OfferImage)(nil).Method():    plain((*Agent).offerImage),
 	(*nodelink.DropImages)(nil).Method():    plain((*Agent).dropImages),
 	(*nodelink.OpenConsole)(nil).Method():   plain((*Agent).openConsole),
 	(*nodelink.OpenLog)(nil).Method():       plain((*Agent).openLog),

@@ -103,7 +103,7 @@ func (c *Cache) Path(f nodelink.ImageFile) (string, error) {
 
 // Ensure implements Images. The content is hashed as it arrives and becomes
 // visible only when it is what its name says.
-func (c *Cache) Ensure(ctx context.Context, f nodelink.ImageFile, fetch Fetch) error {
+func (c *Cache) Ensure(ctx context.Context, f nodelink.ImageFile, from ...Fetch) error {
 	if !isSHA256(f.SHA256) {
 		return errs.New(errs.InvalidField, "an image file is named by its SHA-256")
 	}
@@ -112,13 +112,29 @@ func (c *Cache) Ensure(ctx context.Context, f nodelink.ImageFile, fetch Fetch) e
 		return err
 	}
 	defer leave()
-	switch err := c.whole(ctx, f); {
+	err = c.whole(ctx, f)
+	switch {
 	case err == nil:
 		return c.use(f.SHA256)
 	case !errs.Is(err, errs.NotFound) && !errs.Is(err, errs.ImageMismatch):
 		return err
 	}
-	return c.fetch(ctx, f, fetch)
+	return c.fetchFrom(ctx, f, from, err)
+}
+
+// fetchFrom goes from place to place; missing is why there is something to fetch.
+func (c *Cache) fetchFrom(ctx context.Context, f nodelink.ImageFile, from []Fetch, missing error) error {
+	err := missing
+	for i, fetch := range from {
+		if i > 0 {
+			c.log.Warn("an image file did not come from one place; trying the next", "sha256", f.SHA256, "err", err)
+		}
+		err = c.fetch(ctx, f, fetch)
+		if err == nil || ctx.Err() != nil || errs.Is(err, errs.NoSpace) {
+			return err
+		}
+	}
+	return err
 }
 
 // enter waits until nobody else fetches the file, or ctx ends.

@@ -385,3 +385,31 @@ func TestCacheDrops(t *testing.T) {
 		t.Errorf("a path as a name: %v", err)
 	}
 }
+
+// A place that breaks off, lies or is gone is passed over, and nothing of what it
+// sent is kept; with no place left, the last one's failure is told.
+func TestCacheGoesToTheNextPlace(t *testing.T) {
+	l := newLarder(t, 0)
+	f := fileOf(text("x"))
+	sends := func(body string, err error) Fetch {
+		return func(_ context.Context, to io.Writer) error {
+			if _, wrong := io.Copy(to, strings.NewReader(body)); wrong != nil {
+				return wrong
+			}
+			return err
+		}
+	}
+	gone := errs.New(errs.NodeUnreachable, "gone")
+	if err := l.Ensure(t.Context(), f, sends("", gone), sends(text("y"), nil)); !errs.Is(err, errs.ImageMismatch) {
+		t.Errorf("no place has it: %v", err)
+	}
+	l.has()
+	if err := l.Ensure(t.Context(), f); !errs.Is(err, errs.NotFound) {
+		t.Errorf("nowhere to fetch it from: %v", err)
+	}
+	err := l.Ensure(t.Context(), f, sends("", gone), sends(text("x")[:50], nil), sends(text("y"), nil), sends(text("x"), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.has(text("x"))
+}

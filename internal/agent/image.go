@@ -3,11 +3,13 @@ package agent
 import (
 	"context"
 	"io"
+	"os"
 	"time"
 
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
 )
 
 // Stream is one bulk connection.
@@ -21,18 +23,79 @@ type Stream interface {
 type Fetch func(ctx context.Context, to io.Writer) error
 
 func (a *Agent) ensureImages(ctx context.Context, p Peer, _ *guest, c *nodelink.EnsureImages) (any, error) {
+	var reply nodelink.EnsureReply
 	for _, f := range c.Files {
-		err := a.cfg.Images.Ensure(ctx, f, func(ctx context.Context, to io.Writer) error {
-			if err := a.makeRoom(f.SizeBytes); err != nil {
-				return err
-			}
-			return fromServer(ctx, p, c.Tickets[f.SHA256], to)
-		})
-		if err != nil {
+		var from []Fetch
+		if !c.Look {
+			from = a.sources(p, c, f)
+		}
+		err := a.cfg.Images.Ensure(ctx, f, from...)
+		switch {
+		case err == nil:
+		case c.Look && (errs.Is(err, errs.NotFound) || errs.Is(err, errs.ImageMismatch)):
+			reply.Missing = append(reply.Missing, f.SHA256)
+		default:
 			return nil, err
 		}
 	}
-	return nodelink.Done{}, nil
+	return reply, nil
+}
+
+// sources are the places to fetch a file from, in this order: the nodes that
+// offer it, the server that asks.
+func (a *Agent) sources(p Peer, c *nodelink.EnsureImages, f nodelink.ImageFile) (from []Fetch) {
+	room := func(fetch Fetch) Fetch {
+		return func(ctx context.Context, to io.Writer) error {
+			if err := a.makeRoom(f.SizeBytes); err != nil {
+				return err
+			}
+			return fetch(ctx, to)
+		}
+	}
+	if a.cfg.Neighbours != nil {
+		for _, s := range c.Sources[f.SHA256] {
+			from = append(from, room(func(ctx context.Context, to io.Writer) error {
+				ctx, cancel := context.WithTimeout(ctx, neighbourTime)
+				defer cancel()
+				return a.cfg.Neighbours.Read(ctx, s, to)
+			}))
+		}
+	}
+	return append(from, room(func(ctx context.Context, to io.Writer) error { return fromServer(ctx, p, c.Tickets[f.SHA256], to) }))
+}
+
+// neighbourTime is how long one node may take to give a file: a third of what a
+// fetch may take, so that one that dawdles does not keep the file away.
+const neighbourTime = 10 * time.Minute
+
+// Neighbours are the other nodes, as far as this one talks to them.
+type Neighbours interface {
+	// Offer lets one node, with a ticket, read once what serve writes. It gives the
+	// address where, and does not wait.
+	Offer(to id.ID, ticket string, serve func(io.Writer) error) (address string, err error)
+	// Read writes what another node offers.
+	Read(ctx context.Context, s nodelink.ImageSource, to io.Writer) error
+}
+
+// offerImage lets another node read a file of this one's cache.
+func (a *Agent) offerImage(_ context.Context, _ Peer, c *nodelink.OfferImage) (any, error) {
+	if a.cfg.Neighbours == nil {
+		return nil, errs.New(errs.Unsupported, "this node gives nothing to other nodes")
+	}
+	path, err := a.cfg.Images.Path(nodelink.ImageFile{SHA256: c.SHA256})
+	if err != nil {
+		return nil, err
+	}
+	at, err := a.cfg.Neighbours.Offer(c.To, c.Ticket, func(to io.Writer) error {
+		file, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		_, err = io.Copy(to, file) // the other node checks the hash of what arrives
+		return err
+	})
+	return nodelink.ImageOffer{Address: at}, err
 }
 
 // fromServer reads an image file from the server that asked for it.

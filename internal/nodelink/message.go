@@ -51,10 +51,44 @@ type EnsureImages struct {
 	Files []ImageFile `json:"files"`
 	// Tickets open a bulk stream per file, by its SHA256.
 	Tickets map[string]string `json:"tickets"`
+	// Sources are nodes that offer a file, by its SHA256; they are asked before the
+	// server.
+	Sources map[string][]ImageSource `json:"sources,omitempty"`
+	// Look: fetch nothing, and say what is missing.
+	Look bool `json:"look,omitempty"`
 }
 
 // Method implements Command.
 func (*EnsureImages) Method() string { return "ensure_images" }
+
+// EnsureReply answers EnsureImages.
+type EnsureReply struct {
+	// Missing are the SHA256 of files that are not there, or damaged.
+	Missing []string `json:"missing,omitempty"`
+}
+
+// ImageSource is a node that offers a file to one other, once, for a while.
+type ImageSource struct {
+	Node    id.ID  `json:"node"`
+	Address string `json:"address"`
+	Ticket  string `json:"ticket"`
+}
+
+// OfferImage has a node offer a file of its cache to one other node, once: to
+// whoever shows that node's certificate and the ticket, under ALPNPeer.
+type OfferImage struct {
+	SHA256 string `json:"sha256"`
+	To     id.ID  `json:"to"`
+	Ticket string `json:"ticket"`
+}
+
+// Method implements Command.
+func (*OfferImage) Method() string { return "offer_image" }
+
+// ImageOffer answers OfferImage.
+type ImageOffer struct {
+	Address string `json:"address"`
+}
 
 // VolumeSpec is a volume wanted.
 type VolumeSpec struct {
@@ -375,6 +409,8 @@ const (
 	ALPNNode = "novacron-node"
 	ALPNBulk = "novacron-bulk"
 	ALPNJoin = "novacron-join"
+	// ALPNPeer is spoken between two nodes.
+	ALPNPeer = "novacron-peer"
 	// ALPNRenew is the only one that takes an expired certificate.
 	ALPNRenew = "novacron-renew"
 )

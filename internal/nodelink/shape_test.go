@@ -25,6 +25,9 @@ var update = flag.Bool("update", false, "write the golden file of the messages' 
 // messages are everything that travels on the link.
 var messages = []any{
 	EnsureImages{},
+	EnsureReply{},
+	OfferImage{},
+	ImageOffer{},
 	CreateVolumes{},
 	CopyVolumes{},
 	GrowVolume{},

@@ -163,6 +163,12 @@ func (t *Tx) ImageShare(ctx context.Context, i image.Image) error {
 	return pgtx.Map(err)
 }
 
+// ImageSumNodes gives a few nodes, besides one, whose VMs stand on a file.
+func (s *Store) ImageSumNodes(ctx context.Context, sum string, besides id.ID) ([]id.ID, error) {
+	nodes, err := s.q.ImageSumNodes(ctx, query.ImageSumNodesParams{Sha256: sum, Besides: besides})
+	return nodes, pgtx.Map(err)
+}
+
 // ImageSums lists the content of all images.
 func (s *Store) ImageSums(ctx context.Context) (map[string]bool, error) {
 	sums, err := s.q.ImageSums(ctx)

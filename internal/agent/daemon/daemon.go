@@ -43,6 +43,10 @@ type Options struct {
 	// ImageCacheBytes is how much of the disk image files are kept on for later; a
 	// tenth of the disk, divided by Share, when 0.
 	ImageCacheBytes int64
+	// PeerAddress is the address of this host at which other nodes fetch image files,
+	// or "off"; the one that servers are reached from when empty. Simulated nodes have
+	// none.
+	PeerAddress string
 	// Shutdown, once it is closed, makes Run shut its guests down before it returns:
 	// the node itself is stopping. The records keep that they should run.
 	Shutdown <-chan struct{}
@@ -114,6 +118,10 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 		}
 	}
 	var driver hypervisor.Driver
+	peers := &neighbours{who: who, log: o.Log, fixed: o.PeerAddress}
+	if d.volatile {
+		peers.fixed = noPeers
+	}
 	a, err := agent.New(agent.Config{
 		Node: who.state.Node, Cluster: who.state.Cluster, Epoch: who.state.Epoch,
 		DataDir: o.DataDir, Boot: boot,
@@ -123,6 +131,7 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 		},
 		Volumes:    d.volumes,
 		Images:     d.images,
+		Neighbours: peers,
 		Inventory:  func(ctx context.Context) (nodelink.Inventory, error) { return d.inventory(ctx, driver) },
 		Collectors: collectors(who, d),
 		Clock:      o.Clock,
@@ -139,7 +148,7 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 	if o.Started != nil {
 		o.Started()
 	}
-	l := &links{agent: a, who: who, clock: o.Clock, log: o.Log, version: o.Version, kept: map[string]bool{}, up: make(chan struct{})}
+	l := &links{agent: a, who: who, peers: peers, clock: o.Clock, log: o.Log, version: o.Version, kept: map[string]bool{}, up: make(chan struct{})}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)

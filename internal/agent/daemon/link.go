@@ -33,6 +33,7 @@ const (
 type links struct {
 	agent   *agent.Agent
 	who     *identity
+	peers   *neighbours
 	clock   clock.Clock
 	log     *slog.Logger
 	version string
@@ -151,6 +152,7 @@ func (l *links) session(ctx context.Context, addr string) (welcomed bool, err er
 			return
 		}
 		greeted.Store(true)
+		l.peers.seen(conn.LocalAddr())
 		l.upOnce.Do(func() { close(l.up) })
 		l.log.Info("joined a server", "server", addr)
 		l.learn(ctx, w.Servers)

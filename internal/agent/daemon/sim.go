@@ -116,7 +116,7 @@ type noImages struct{}
 var _ agent.Images = noImages{}
 
 // Ensure implements agent.Images.
-func (noImages) Ensure(context.Context, nodelink.ImageFile, agent.Fetch) error { return nil }
+func (noImages) Ensure(context.Context, nodelink.ImageFile, ...agent.Fetch) error { return nil }
 
 // Path implements agent.Images.
 func (noImages) Path(f nodelink.ImageFile) (string, error) { return "/sim/" + f.SHA256, nil }

@@ -50,7 +50,7 @@ func (h *SimHost) Executing() map[id.ID]int { return sim.Executing(h.Host) }
 type noImages struct{}
 
 // Ensure implements agent.Images.
-func (noImages) Ensure(context.Context, nodelink.ImageFile, agent.Fetch) error { return nil }
+func (noImages) Ensure(context.Context, nodelink.ImageFile, ...agent.Fetch) error { return nil }
 
 // Path implements agent.Images.
 func (noImages) Path(f nodelink.ImageFile) (string, error) { return "/sim/" + f.SHA256, nil }

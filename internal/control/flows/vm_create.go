@@ -2,7 +2,6 @@ package flows
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -172,59 +171,6 @@ func unplace(ctx context.Context, r *run) error {
 		}
 		return tx.VMUnplace(ctx, v)
 	})
-}
-
-// fetchImage brings the image's files into the node's cache. It has no undo: the
-// cache is the node's own to empty.
-func fetchImage(ctx context.Context, r *run) (any, error) {
-	v, err := usable(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	return nil, fetch(ctx, r, v, imagesOf(v), r.Step)
-}
-
-// imagesOf lists the images that a VM stands on.
-func imagesOf(v vm.View) (images []id.ID) {
-	if v.Intent.ImageID != nil {
-		images = append(images, *v.Intent.ImageID)
-	}
-	for _, d := range v.Volumes {
-		if d.ImageID != nil {
-			images = append(images, *d.ImageID)
-		}
-	}
-	return images
-}
-
-// fetch brings the files of images into the cache of the VM's node, by a command
-// of the given step.
-func fetch(ctx context.Context, r *run, v vm.View, images []id.ID, step string) error {
-	cmd := &nodelink.EnsureImages{Header: head(r, v, v.Intent.Epoch, fetchTimeout), Tickets: map[string]string{}}
-	cmd.Step = step
-	for i, which := range images {
-		if slices.Contains(images[:i], which) {
-			continue
-		}
-		img, err := r.Env.Store.ImageByID(ctx, which)
-		if err != nil {
-			return err
-		}
-		for _, f := range img.Files {
-			cmd.Files = append(cmd.Files, wireFile(f))
-			ticket, err := r.Env.Files.Ticket(f.SHA256)
-			switch {
-			case err == nil:
-				cmd.Tickets[f.SHA256] = ticket
-			case !errs.Is(err, errs.NotFound): // the node may have the file already
-				return err
-			}
-		}
-	}
-	if len(cmd.Files) == 0 {
-		return nil
-	}
-	return call(ctx, r, v, cmd, nil)
 }
 
 func makeDisks(ctx context.Context, r *run) (any, error) {

@@ -44,6 +44,15 @@ DELETE FROM image_names WHERE image_id = @image_id AND alias;
 -- What an image answers to is part of it: its revision rises.
 UPDATE images SET state = state WHERE id = ANY(@ids::uuid[]);
 
+-- name: ImageSumNodes :many
+-- Some nodes, each time others, whose VMs stand on a file.
+SELECT nodes.id FROM nodes WHERE nodes.id <> @besides AND nodes.state <> 'removed' AND nodes.id IN (
+  SELECT v.node_id FROM image_files f JOIN vms v ON v.image_id = f.image_id WHERE f.sha256 = @sha256
+  UNION
+  SELECT v.node_id FROM image_files f JOIN storage_volumes s ON s.image_id = f.image_id JOIN vms v ON v.id = s.vm_id
+  WHERE f.sha256 = @sha256
+) ORDER BY random() LIMIT 3;
+
 -- name: ImageSums :many
 SELECT DISTINCT sha256 FROM image_files;
 

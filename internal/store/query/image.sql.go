@@ -198,6 +198,41 @@ func (q *Queries) ImageSumLock(ctx context.Context, sha256 string) error {
 	return err
 }
 
+const imageSumNodes = `-- name: ImageSumNodes :many
+SELECT nodes.id FROM nodes WHERE nodes.id <> $1 AND nodes.state <> 'removed' AND nodes.id IN (
+  SELECT v.node_id FROM image_files f JOIN vms v ON v.image_id = f.image_id WHERE f.sha256 = $2
+  UNION
+  SELECT v.node_id FROM image_files f JOIN storage_volumes s ON s.image_id = f.image_id JOIN vms v ON v.id = s.vm_id
+  WHERE f.sha256 = $2
+) ORDER BY random() LIMIT 3
+`
+
+type ImageSumNodesParams struct {
+	Besides uuid.UUID
+	Sha256  string
+}
+
+// Some nodes, each time others, whose VMs stand on a file.
+func (q *Queries) ImageSumNodes(ctx context.Context, arg ImageSumNodesParams) ([]uuid.UUID, error) {
+	rows, err := q.db.Query(ctx, imageSumNodes, arg.Besides, arg.Sha256)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var id uuid.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const imageSumUsed = `-- name: ImageSumUsed :one
 SELECT EXISTS (SELECT FROM image_files WHERE sha256 = $1 AND image_id <> $2)
 `
