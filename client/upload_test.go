@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
@@ -165,5 +166,36 @@ func TestUploadEnds(t *testing.T) {
 	}
 	if _, err := c.Images.UploadFile(t.Context(), "i", "disk", t.TempDir(), nil); client.CodeOf(err) != client.CodeInvalidConfig {
 		t.Errorf("a folder as an image: %v", err)
+	}
+}
+
+// Of several servers that do not share what arrived, the one that has it is gone
+// on with; where there is no other, the refusal names it.
+func TestUploadGoesWhereItIs(t *testing.T) {
+	s := &shelf{up: &api.ImageUpload{ID: "u", File: "disk", SizeBytes: api.Bytes(len(content)), SHA256: sumOf(content), OffsetBytes: 6}}
+	s.got.WriteString(content[:6])
+	without := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPatch {
+			answer(w, http.StatusMisdirectedRequest, api.Error{Status: 421, Code: "wrong_server", Blockers: []string{"there"}})
+			return
+		}
+		s.ServeHTTP(w, r)
+	})
+	alone := local(t, without)
+	send := func(c *client.Client) error {
+		_, err := c.Images.Upload(t.Context(), "i", "disk", strings.NewReader(content), int64(len(content)), nil)
+		return err
+	}
+	if err := send(alone); client.CodeOf(err) != "wrong_server" {
+		t.Errorf("with no other server: %v", err)
+	}
+	a, b := httptest.NewUnstartedServer(without), httptest.NewUnstartedServer(s)
+	fp := serve(t, a)
+	b.TLS = a.TLS.Clone() // two servers of one cluster
+	b.StartTLS()
+	t.Cleanup(b.Close)
+	c := dial(t, client.Config{Addresses: []string{a.Listener.Addr().String(), b.Listener.Addr().String()}, Fingerprint: fp})
+	if err := send(c); err != nil || s.whole != content || len(s.starts) != 1 || s.starts[0] != 6 {
+		t.Errorf("%v, arrived %q, parts began at %v", err, s.whole, s.starts)
 	}
 }
