@@ -22,6 +22,7 @@ const (
 	exitUnavailable = 6
 	exitJob         = 7
 	exitHost        = 8
+	exitDiffers     = 9
 	exitInterrupted = 130
 )
 
@@ -37,6 +38,7 @@ const exitCodesText = `The exit code tells a script what it can do:
   6    unavailable or too slow: the same command may succeed later
   7    the job was accepted and did not succeed
   8    this machine or a node lacks something: a program, a user, disk space
+  9    'novacron diff' found a difference, and nothing is wrong
   130  interrupted
 
 With -o json or -o yaml the error itself is printed to standard error as a
@@ -49,6 +51,9 @@ func newExitCodesTopic() *cobra.Command {
 // errInterrupted is the end by Ctrl-C or a signal.
 var errInterrupted = errors.New("interrupted")
 
+// errDiffers says that diff found a difference.
+var errDiffers = errors.New("the documents differ from what there is")
+
 // interrupted tells whether an error is only the consequence of an interrupt.
 func interrupted(err error) bool {
 	return errors.Is(err, context.Canceled) || client.CodeOf(err) == client.CodeInterrupted || errs.Is(err, errs.Cancelled)
@@ -58,6 +63,7 @@ func interrupted(err error) bool {
 // internal.
 var classes = map[string]int{
 	string(errs.InvalidJSON):      exitInput,
+	string(errs.InvalidYAML):      exitInput,
 	string(errs.TooLarge):         exitInput,
 	string(errs.UnknownField):     exitInput,
 	string(errs.FieldNotWritable): exitInput,
@@ -119,6 +125,9 @@ func exitCode(err error) int {
 	}
 	if errors.Is(err, errInterrupted) {
 		return exitInterrupted
+	}
+	if errors.Is(err, errDiffers) {
+		return exitDiffers
 	}
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return exitInput

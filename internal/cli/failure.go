@@ -18,6 +18,9 @@ import (
 // report prints an error to standard error: what happened, to what, what stands
 // in the way, and what to do next.
 func (a *app) report(cmd *cobra.Command, err error) {
+	if errors.Is(err, errDiffers) {
+		return // what differs is said already
+	}
 	f, _ := output.Parse(a.flags.output)
 	p := output.Printer{Out: a.err, Format: f, Colour: a.colour(a.err)}
 	if f.ForPrograms() && !errors.Is(err, errInterrupted) {
@@ -111,7 +114,9 @@ func nextCommand(cmd *cobra.Command, e *api.Error) string {
 	case string(errs.NoNodeFits):
 		return "novacron node list -o wide"
 	case string(errs.RevisionMismatch):
-		return "the same command again: it was changed by someone else meanwhile"
+		if nounOf(cmd) != "" {
+			return "the same command again: it was changed by someone else meanwhile"
+		}
 	case string(errs.NodeRemoved):
 		if noun := nounOf(cmd); noun == "vm" && cmd.Flags().NArg() > 0 {
 			return "novacron vm delete " + cmd.Flags().Arg(0)

@@ -166,17 +166,7 @@ func (s *Service) SetNode(ctx context.Context, c Caller, ref string, to node.Sta
 		if n, err = tx.NodeGet(ctx, ref); err != nil {
 			return err
 		}
-		if err := n.Change(to); err != nil {
-			return err
-		}
-		if n.State == to && revision == nil {
-			return nil
-		}
-		if err := tx.NodeSetState(ctx, n, to, revision); err != nil {
-			return err
-		}
-		action := map[node.State]string{node.Active: "node.uncordon", node.Cordoned: "node.cordon", node.Removed: "node.remove"}[to]
-		return tx.AuditInsert(ctx, c.record(action, "node", n.ID, n.Name))
+		return setNode(ctx, tx, c, n, to, revision)
 	})
 	if errs.Is(err, errs.InUse) {
 		return n, s.blocked(ctx, n, err)
@@ -186,6 +176,20 @@ func (s *Service) SetNode(ctx context.Context, c Caller, ref string, to node.Sta
 	}
 	s.roomMade()
 	return s.Node(ctx, n.ID.String())
+}
+
+func setNode(ctx context.Context, tx *store.Tx, c Caller, n node.Node, to node.State, revision *int64) error {
+	if err := n.Change(to); err != nil {
+		return err
+	}
+	if n.State == to && revision == nil {
+		return nil
+	}
+	if err := tx.NodeSetState(ctx, n, to, revision); err != nil {
+		return err
+	}
+	action := map[node.State]string{node.Active: "node.uncordon", node.Cordoned: "node.cordon", node.Removed: "node.remove"}[to]
+	return tx.AuditInsert(ctx, c.record(action, "node", n.ID, n.Name))
 }
 
 // mostBlockers of a refusal are named.

@@ -60,40 +60,53 @@ func (s *Service) judge(v *vm.View) {
 
 // CreateVM records a VM and starts its creation.
 func (s *Service) CreateVM(ctx context.Context, c Caller, n NewVM) (Accepted, error) {
-	if err := n.Validate(); err != nil {
+	if err := s.mayCreate(ctx, &n); err != nil {
 		return Accepted{}, err
 	}
+	return s.once(ctx, c, func(tx *store.Tx) (Accepted, error) {
+		a, _, err := s.createVM(ctx, tx, c, n)
+		return a, err
+	})
+}
+
+// mayCreate checks what can be told before a transaction.
+func (s *Service) mayCreate(ctx context.Context, n *NewVM) error {
+	if err := n.Validate(); err != nil {
+		return err
+	}
 	if n.Image == "" {
-		return Accepted{}, errs.New(errs.InvalidField, "a VM is made from an image: name one ('novacron image list')").
+		return errs.New(errs.InvalidField, "a VM is made from an image: name one ('novacron image list')").
 			At(errs.Field{Pointer: "/image", Message: "is required"})
 	}
 	if n.Node != "" {
 		on, err := s.cfg.Store.NodeGet(ctx, n.Node)
 		if err != nil {
-			return Accepted{}, err
+			return err
 		}
 		n.Node = on.Name
 	}
-	return s.once(ctx, c, func(tx *store.Tx) (Accepted, error) {
-		img, err := tx.ImageGet(ctx, s.cfg.Project, n.Image)
-		if err != nil {
-			return Accepted{}, err
-		}
-		if err := tx.ImageShare(ctx, img); err != nil {
-			return Accepted{}, err
-		}
-		v, err := s.newView(ctx, tx, n, img)
-		if err != nil {
-			return Accepted{}, err
-		}
-		job := id.New()
-		if err := tx.VMInsert(ctx, v, job); err != nil {
-			return Accepted{}, err
-		}
-		return Accepted{&job, v.Intent.ID}, s.begin(ctx, tx, c, v, workflow.NewJob{
-			ID: job, Kind: vm.JobCreate, OpSeq: 1, Cancellable: true,
-			Params: flows.CreateParams{Start: n.Start, Node: n.Node},
-		})
+	return nil
+}
+
+func (s *Service) createVM(ctx context.Context, tx *store.Tx, c Caller, n NewVM) (Accepted, vm.View, error) {
+	img, err := tx.ImageGet(ctx, s.cfg.Project, n.Image)
+	if err != nil {
+		return Accepted{}, vm.View{}, err
+	}
+	if err := tx.ImageShare(ctx, img); err != nil {
+		return Accepted{}, vm.View{}, err
+	}
+	v, err := s.newView(ctx, tx, n, img)
+	if err != nil {
+		return Accepted{}, v, err
+	}
+	job := id.New()
+	if err := tx.VMInsert(ctx, v, job); err != nil {
+		return Accepted{}, v, err
+	}
+	return Accepted{&job, v.Intent.ID}, v, s.begin(ctx, tx, c, v, workflow.NewJob{
+		ID: job, Kind: vm.JobCreate, OpSeq: 1, Cancellable: true,
+		Params: flows.CreateParams{Start: n.Start, Node: n.Node},
 	})
 }
 

@@ -29,27 +29,38 @@ func (s *Service) UpdateVM(ctx context.Context, c Caller, ref string, change vm.
 		if err := c.believes(v); err != nil {
 			return err
 		}
-		next := change.Apply(v.Intent)
-		if !change.Differs(v.Intent) {
-			return nil
-		}
-		if change.Resizes(v.Intent) {
-			s.judge(&v)
-			if _, err := vm.Decide(v, vm.Resize); err != nil {
-				return err
-			}
-			if err := fits(ctx, tx, v.Intent, next); err != nil {
-				return err
-			}
-		}
-		if err := tx.VMUpdate(ctx, next, v.Intent.Name); err != nil {
-			return err
-		}
-		r := c.record("vm.update", "vm", v.Intent.ID, v.Intent.Name)
-		r.ProjectID, r.Detail = &s.cfg.Project, differences(v.Intent, next)
-		return tx.AuditInsert(ctx, r)
+		s.judge(&v)
+		return s.update(ctx, tx, c, v, change)
 	})
 	return which, err
+}
+
+// update makes a change that is not nothing.
+func (s *Service) update(ctx context.Context, tx *store.Tx, c Caller, v vm.View, change vm.Change) error {
+	if !change.Differs(v.Intent) {
+		return nil
+	}
+	if err := mayChange(ctx, tx, v, change); err != nil {
+		return err
+	}
+	next := change.Apply(v.Intent)
+	if err := tx.VMUpdate(ctx, next, v.Intent.Name); err != nil {
+		return err
+	}
+	r := c.record("vm.update", "vm", v.Intent.ID, v.Intent.Name)
+	r.ProjectID, r.Detail = &s.cfg.Project, differences(v.Intent, next)
+	return tx.AuditInsert(ctx, r)
+}
+
+// mayChange refuses a size that the VM cannot get now.
+func mayChange(ctx context.Context, tx *store.Tx, v vm.View, change vm.Change) error {
+	if !change.Resizes(v.Intent) {
+		return nil
+	}
+	if _, err := vm.Decide(v, vm.Resize); err != nil {
+		return err
+	}
+	return fits(ctx, tx, v.Intent, change.Apply(v.Intent))
 }
 
 // believes refuses a request that was made of an older state of a VM.

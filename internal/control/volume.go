@@ -71,21 +71,34 @@ func (s *Service) AddDisk(ctx context.Context, c Caller, ref string, d vm.DiskSp
 		if err != nil {
 			return Accepted{}, err
 		}
-		vol, err := s.newVolume(ctx, tx, d, "")
-		if err == nil {
-			vol.Slot, err = v.FreeSlot()
-		}
-		if err == nil {
-			err = roomForDisk(ctx, tx, v, vol.SizeBytes)
-		}
-		if err == nil {
-			err = tx.VolumeAdd(ctx, v, vol)
-		}
-		if err != nil {
-			return Accepted{}, err
-		}
-		return s.diskJob(ctx, tx, c, v, vm.JobDiskAdd, flows.DiskParams{Disk: vol.ID}, map[string]any{"disk": vol.ID, "size_bytes": vol.SizeBytes})
+		return s.addDisk(ctx, tx, c, v, d)
 	})
+}
+
+func (s *Service) addDisk(ctx context.Context, tx *store.Tx, c Caller, v vm.View, d vm.DiskSpec) (Accepted, error) {
+	vol, err := s.mayAddDisk(ctx, tx, v, d)
+	if err == nil {
+		err = tx.VolumeAdd(ctx, v, vol)
+	}
+	if err != nil {
+		return Accepted{}, err
+	}
+	return s.diskJob(ctx, tx, c, v, vm.JobDiskAdd, flows.DiskParams{Disk: vol.ID}, map[string]any{"disk": vol.ID, "size_bytes": vol.SizeBytes})
+}
+
+// mayAddDisk gives the disk as it would be added.
+func (s *Service) mayAddDisk(ctx context.Context, tx *store.Tx, v vm.View, d vm.DiskSpec) (vm.Volume, error) {
+	if _, err := vm.Decide(v, vm.AddDisk); err != nil {
+		return vm.Volume{}, err
+	}
+	vol, err := s.newVolume(ctx, tx, d, "")
+	if err == nil {
+		vol.Slot, err = v.FreeSlot()
+	}
+	if err == nil {
+		err = roomForDisk(ctx, tx, v, vol.SizeBytes)
+	}
+	return vol, err
 }
 
 // GrowDisk makes a disk larger, while its guest runs too. Without a job it has
@@ -104,21 +117,34 @@ func (s *Service) GrowDisk(ctx context.Context, c Caller, ref, disk string, size
 		if err != nil {
 			return err
 		}
-		out.Object = d.ID
-		if grows, err := v.Grows(d, sizeBytes); err != nil || !grows {
-			return err
-		}
-		if err := roomForDisk(ctx, tx, v, sizeBytes-d.SizeBytes); err != nil {
-			return err
-		}
-		if err := tx.VolumeResize(ctx, v, d.ID, sizeBytes); err != nil {
-			return err
-		}
-		out, err = s.diskJob(ctx, tx, c, v, vm.JobDiskGrow, flows.DiskParams{Disk: d.ID, WasBytes: d.SizeBytes},
-			map[string]any{"disk": d.ID, "size_bytes": map[string]any{"from": d.SizeBytes, "to": sizeBytes}})
+		out, err = s.growDisk(ctx, tx, c, v, d, sizeBytes)
 		return err
 	})
 	return out, err
+}
+
+func (s *Service) growDisk(ctx context.Context, tx *store.Tx, c Caller, v vm.View, d vm.Volume, sizeBytes int64) (Accepted, error) {
+	out := Accepted{Object: d.ID}
+	if grows, err := mayGrowDisk(ctx, tx, v, d, sizeBytes); err != nil || !grows {
+		return out, err
+	}
+	if err := tx.VolumeResize(ctx, v, d.ID, sizeBytes); err != nil {
+		return out, err
+	}
+	return s.diskJob(ctx, tx, c, v, vm.JobDiskGrow, flows.DiskParams{Disk: d.ID, WasBytes: d.SizeBytes},
+		map[string]any{"disk": d.ID, "size_bytes": map[string]any{"from": d.SizeBytes, "to": sizeBytes}})
+}
+
+// mayGrowDisk tells whether there is anything to grow, and refuses what cannot.
+func mayGrowDisk(ctx context.Context, tx *store.Tx, v vm.View, d vm.Volume, sizeBytes int64) (bool, error) {
+	if _, err := vm.Decide(v, vm.GrowDisk); err != nil {
+		return false, err
+	}
+	grows, err := v.Grows(d, sizeBytes)
+	if err == nil && grows {
+		err = roomForDisk(ctx, tx, v, sizeBytes-d.SizeBytes)
+	}
+	return grows, err
 }
 
 // RemoveDisk removes a disk of a VM at rest, with all that is on it.
@@ -133,13 +159,27 @@ func (s *Service) RemoveDisk(ctx context.Context, c Caller, ref, disk string) (A
 		if err != nil {
 			return err
 		}
-		if v.Boots(d) {
-			return errs.New(errs.InvalidState, "disk %d of VM %q is what the VM was made from and starts from: delete the VM instead", d.Slot, v.Intent.Name)
-		}
-		out, err = s.diskJob(ctx, tx, c, v, vm.JobDiskRemove, flows.DiskParams{Disk: d.ID}, map[string]any{"disk": d.ID, "size_bytes": d.SizeBytes})
+		out, err = s.removeDisk(ctx, tx, c, v, d)
 		return err
 	})
 	return out, err
+}
+
+func (s *Service) removeDisk(ctx context.Context, tx *store.Tx, c Caller, v vm.View, d vm.Volume) (Accepted, error) {
+	if err := mayRemoveDisk(v, d); err != nil {
+		return Accepted{}, err
+	}
+	return s.diskJob(ctx, tx, c, v, vm.JobDiskRemove, flows.DiskParams{Disk: d.ID}, map[string]any{"disk": d.ID, "size_bytes": d.SizeBytes})
+}
+
+func mayRemoveDisk(v vm.View, d vm.Volume) error {
+	if _, err := vm.Decide(v, vm.RemoveDisk); err != nil {
+		return err
+	}
+	if v.Boots(d) {
+		return errs.New(errs.InvalidState, "disk %d of VM %q is what the VM was made from and starts from: delete the VM instead", d.Slot, v.Intent.Name)
+	}
+	return nil
 }
 
 // decided reads and locks a VM that a request may be carried out on.

@@ -146,7 +146,7 @@ func (d *checker) object(t reflect.Type, at string, depth int) error {
 			return err
 		}
 		key, _ := tok.(string)
-		here := at + "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(errs.Clip(key))
+		here := at + "/" + escapePointer(errs.Clip(key))
 		if seen[key] {
 			return errs.New(errs.InvalidJSON, "the key %q stands twice at %s", errs.Clip(key), pointer(at)).At(errs.Field{Pointer: here, Message: "stands twice"})
 		}
@@ -166,6 +166,9 @@ func (d *checker) object(t reflect.Type, at string, depth int) error {
 	_, err := d.token()
 	return err
 }
+
+// escapePointer makes a key a part of a JSON pointer (RFC 6901).
+func escapePointer(key string) string { return strings.NewReplacer("~", "~0", "/", "~1").Replace(key) }
 
 var textType = reflect.TypeFor[encoding.TextUnmarshaler]()
 

@@ -11,6 +11,7 @@ import (
 // statusOf is the one place where codes become HTTP statuses.
 var statusOf = map[errs.Code]int{
 	errs.InvalidJSON:      http.StatusBadRequest,
+	errs.InvalidYAML:      http.StatusUnprocessableEntity,
 	errs.InvalidCursor:    http.StatusBadRequest,
 	errs.InvalidFilter:    http.StatusBadRequest,
 	errs.TooLarge:         http.StatusRequestEntityTooLarge,

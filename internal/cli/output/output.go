@@ -121,17 +121,27 @@ func (p Printer) Describe(doc any, pairs []Pair) error {
 
 // Document prints a document as JSON or YAML, with the names of the API.
 func (p Printer) Document(doc any) error {
+	raw, err := p.Format.Text(doc)
+	if err != nil {
+		return err
+	}
+	_, err = p.Out.Write(raw)
+	return err
+}
+
+// Text is a document as JSON or YAML, with the names of the API. It ends with a
+// line break.
+func (f Format) Text(doc any) ([]byte, error) {
 	raw, err := json.MarshalIndent(doc, "", "  ")
 	if err != nil {
-		return fmt.Errorf("write as JSON: %w", err)
+		return nil, fmt.Errorf("write as JSON: %w", err)
 	}
-	if p.Format == YAML {
+	if f == YAML {
 		if raw, err = toYAML(raw); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	_, err = p.Out.Write(append(bytes.TrimRight(raw, "\n"), '\n'))
-	return err
+	return append(bytes.TrimRight(raw, "\n"), '\n'), nil
 }
 
 // toYAML goes by way of JSON, of which YAML is a superset: the names and their

@@ -37,7 +37,10 @@ const (
 	NodeRes Resource = "node"
 	Storage Resource = "storage"
 	System  Resource = "system"
-	Public  Resource = "public" // health, the API document, setup: no credential asked
+	// Document is objects of any kind, declared together: its gate is for whoever may
+	// change something, and what each may is decided object by object.
+	Document Resource = "document"
+	Public   Resource = "public" // health, the API document, setup: no credential asked
 )
 
 // Principal is who asks.

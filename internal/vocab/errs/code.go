@@ -7,6 +7,7 @@ type Code string
 // The caller's input is wrong; the same request never succeeds.
 const (
 	InvalidJSON      Code = "invalid_json"
+	InvalidYAML      Code = "invalid_yaml"
 	TooLarge         Code = "too_large"
 	UnknownField     Code = "unknown_field"
 	FieldNotWritable Code = "field_not_writable"

@@ -1,0 +1,177 @@
+package api
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// DocumentMeta is what every document that is applied begins with. What a read
+// document has besides is taken and left alone.
+type DocumentMeta struct {
+	Kind string `json:"kind"`
+	// ID and Revision tie the document to the object it was read from: applied to
+	// another one, or to one that has changed since, it is refused.
+	ID       string             `json:"id,omitempty"`
+	Name     string             `json:"name"`
+	Project  string             `json:"project,omitempty"`
+	Labels   *map[string]string `json:"labels,omitempty"`
+	Revision *int64             `json:"revision,omitempty"`
+	// CreatedAt, UpdatedAt and Status are the server's: they are not looked at.
+	CreatedAt *time.Time      `json:"created_at,omitempty"`
+	UpdatedAt *time.Time      `json:"updated_at,omitempty"`
+	Status    json.RawMessage `json:"status,omitempty"`
+}
+
+// VMDocument declares a VM. Fields that are absent stay as they are.
+type VMDocument struct {
+	DocumentMeta
+	Spec VMDocumentSpec `json:"spec"`
+}
+
+// VMDocumentSpec is what can be declared of a VM. Image and NICs do not change
+// once it is made.
+type VMDocumentSpec struct {
+	CPUs        *int              `json:"cpus,omitempty"`
+	MemoryBytes *Bytes            `json:"memory_bytes,omitempty"`
+	Image       *string           `json:"image,omitempty"`
+	Power       *string           `json:"power,omitempty"` // "on" or "off"
+	Disks       *[]VMDiskDocument `json:"disks,omitempty"`
+	NICs        *[]VMNICDocument  `json:"nics,omitempty"`
+}
+
+// VMDiskDocument declares a disk: the one with the id, else the one in the slot,
+// else the one at this place of the list.
+type VMDiskDocument struct {
+	ID        string `json:"id,omitempty"`
+	Slot      *int   `json:"slot,omitempty"`
+	SizeBytes Bytes  `json:"size_bytes,omitempty"`
+	Image     string `json:"image,omitempty"`
+}
+
+// VMNICDocument declares a network interface.
+type VMNICDocument struct {
+	ID       string    `json:"id,omitempty"`
+	MAC      string    `json:"mac,omitempty"`
+	Forwards []Forward `json:"forwards,omitempty"`
+}
+
+// ImageDocument declares an image. It names content and does not hold it.
+type ImageDocument struct {
+	DocumentMeta
+	Spec ImageDocumentSpec `json:"spec"`
+}
+
+// ImageDocumentSpec is what can be declared of an image.
+type ImageDocumentSpec struct {
+	Type    *string         `json:"type,omitempty"`
+	Cmdline *string         `json:"cmdline,omitempty"`
+	Files   *[]ImageContent `json:"files,omitempty"`
+}
+
+// ImageContent names a file of an image by what is in it.
+type ImageContent struct {
+	// Role is disk, kernel or initrd.
+	Role   string `json:"role"`
+	SHA256 string `json:"sha256"`
+}
+
+// NodeDocument declares what an operator decides of a node.
+type NodeDocument struct {
+	DocumentMeta
+	Spec NodeDocumentSpec `json:"spec"`
+}
+
+// NodeDocumentSpec is what can be declared of a node.
+type NodeDocumentSpec struct {
+	Schedulable *bool `json:"schedulable,omitempty"`
+}
+
+// Apply brings objects to what documents declare of them.
+type Apply struct {
+	// Documents are VMDocument, ImageDocument or NodeDocument, by their kind; at most
+	// 500 of them.
+	Documents []json.RawMessage `json:"documents"`
+}
+
+// Applied is what became of documents, or in a dry run what would.
+type Applied struct {
+	// Results stand in the order of the documents.
+	Results []ApplyResult `json:"results"`
+}
+
+// ApplyResult is what became of one document.
+type ApplyResult struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+	ID   string `json:"id,omitempty"`
+	// Action is create, change, none, refused or not_tried. In a dry run, the first
+	// two are what would be.
+	Action string `json:"action"`
+	// Fields are JSON pointers to what differs.
+	Fields []string `json:"fields,omitempty"`
+	// Before and After are the documents that declare the object as it is and as it
+	// will be; Before is absent for one that does not exist.
+	Before json.RawMessage `json:"before,omitempty"`
+	After  json.RawMessage `json:"after,omitempty"`
+	// Job makes the change; absent when it is made.
+	Job string `json:"job,omitempty"`
+	// More: this was the first of several changes of the object. Apply the document
+	// again when the job has ended.
+	More bool `json:"more,omitempty"`
+	// Error is why it was refused. Its fields are pointers into this document.
+	Error *Error `json:"error,omitempty"`
+}
+
+// Document gives the document that declares a VM as it is, without what belongs
+// to this one alone: ids, slots, addresses, revision, status.
+func (v VM) Document() VMDocument {
+	on := v.Spec.Power
+	disks, nics := []VMDiskDocument{}, []VMNICDocument{}
+	d := VMDocument{DocumentMeta: v.bare(), Spec: VMDocumentSpec{
+		CPUs: &v.Spec.CPUs, MemoryBytes: &v.Spec.MemoryBytes, Power: &on, Disks: &disks, NICs: &nics,
+	}}
+	if v.Spec.Image != "" {
+		d.Spec.Image = &v.Spec.Image
+	}
+	for _, k := range v.Spec.Disks {
+		one := VMDiskDocument{SizeBytes: k.SizeBytes, Image: k.Image}
+		if k.Slot == 0 && k.Image == v.Spec.Image {
+			one.Image = "" // it is made from the VM's image by itself
+		}
+		disks = append(disks, one)
+	}
+	for _, n := range v.Spec.NICs {
+		nics = append(nics, VMNICDocument{Forwards: n.Forwards})
+	}
+	return d
+}
+
+// Document gives the document that declares an image as it is.
+func (i Image) Document() ImageDocument {
+	d := ImageDocument{DocumentMeta: i.bare(), Spec: ImageDocumentSpec{Type: &i.Spec.Type}}
+	if i.Spec.Cmdline != "" {
+		d.Spec.Cmdline = &i.Spec.Cmdline
+	}
+	var files []ImageContent
+	for _, f := range i.Status.Files {
+		files = append(files, ImageContent{Role: f.Role, SHA256: f.SHA256})
+	}
+	if files != nil {
+		d.Spec.Files = &files
+	}
+	return d
+}
+
+// Document gives the document that declares a node as it is.
+func (n Node) Document() NodeDocument {
+	return NodeDocument{DocumentMeta: n.bare(), Spec: NodeDocumentSpec{Schedulable: &n.Spec.Schedulable}}
+}
+
+// bare keeps what a document means anywhere.
+func (m Meta) bare() DocumentMeta {
+	d := DocumentMeta{Kind: m.Kind, Name: m.Name}
+	if len(m.Labels) > 0 {
+		d.Labels = &m.Labels
+	}
+	return d
+}

@@ -1,0 +1,195 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/novacron/novacron/api"
+)
+
+// write makes a file of documents.
+func write(t *testing.T, dir, name, text string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestGet(t *testing.T) {
+	b := newBench(t)
+	b.on("GET /vms", 200, api.List[api.VM]{Items: []api.VM{someVM("web", "running"), someVM("db", "stopped")}})
+	b.on("GET /vms/web", 200, someVM("web", "running"))
+	b.on("GET /nodes/n1", 200, api.Node{Meta: api.Meta{Kind: "node", Name: "n1"}})
+	b.on("GET /tokens", 200, api.List[api.Token]{Items: []api.Token{{ID: "t1", Name: "ci", Role: "reader"}}})
+	if got := b.do(t, "get vms", 0); strings.Count(got, "\n---\n") != 1 || strings.Count(got, "\nname: ") != 2 || !strings.Contains(got, "  power: on\n") {
+		t.Error(got)
+	}
+	if got := b.do(t, "get vm web", 0); strings.Contains(got, "---") || !strings.HasPrefix(got, "kind: vm\n") {
+		t.Error(got)
+	}
+	if got := b.do(t, "get vm web -o json", 0); !strings.HasPrefix(got, "{\n  \"kind\": \"vm\"") {
+		t.Error(got)
+	}
+	if got := b.do(t, "get vm -o json", 0); !strings.HasPrefix(got, "{\n  \"items\": [") {
+		t.Error(got)
+	}
+	b.do(t, "get node n1", 0)
+	if got := b.do(t, "get token ci", 0); !strings.Contains(got, "role: reader") {
+		t.Error(got)
+	}
+	b.do(t, "get token cd", 3)
+	b.do(t, "get", 2)
+	b.do(t, "get vm -o table", 2)
+	if got := b.do(t, "get vmm", 2); !strings.Contains(got, `did you mean "vm"?`) {
+		t.Error(got)
+	}
+}
+
+// What the server refuses of a document leads back to its file and line, and
+// nothing is asked of it that changes anything.
+func TestApplyTellsTheLine(t *testing.T) {
+	b, dir := newBench(t), t.TempDir()
+	path := write(t, dir, "a.yaml", "kind: vm\nname: a\nspec:\n  cpus: 1\n---\nkind: image\nname: i\nspec:\n  typ: disk\n")
+	b.on("POST /apply", 422, api.Error{
+		Code: "unknown_field", Detail: `/documents/0: there is no field "typ" here; did you mean "type"?`,
+		Errors: []api.FieldError{{Code: "unknown_field", Field: "/documents/0/spec/typ", Message: `is unknown; did you mean "type"?`, Got: "typ"}},
+	})
+	expect(t, b.do(t, "apply -f "+path, 2), `error: image i: there is no field "typ" here; did you mean "type"? (unknown_field)
+  `+path+`:9 /typ: is unknown; did you mean "type"? (got typ)
+`)
+	if got := b.requests(); len(got) != 1 || !strings.HasPrefix(got[0], `POST /api/v1/apply?dry_run=true {"documents":[{"kind":"image"`) {
+		t.Errorf("asked %q", got)
+	}
+	b.do(t, "apply", 2)
+	b.do(t, "apply -f "+dir+"/none.yaml", 2)
+	b.do(t, "apply -f -", 2) // nothing comes
+	write(t, dir, "b.json", `{"kind": "vm", "name": "a"}`)
+	if got := b.do(t, "apply -f "+dir, 2); !strings.Contains(got, `vm "a" is declared twice, first at `+path+":1") {
+		t.Error(got)
+	}
+	if n := len(b.requests()); n != 1 {
+		t.Errorf("%d requests: what cannot be read was sent", n)
+	}
+}
+
+func TestApplyRefused(t *testing.T) {
+	b, dir := newBench(t), t.TempDir()
+	path := write(t, dir, "a.yaml", "kind: vm\nname: a\nspec:\n  cpus: 3\n---\nkind: vm\nname: b\nspec: {}\n")
+	b.on("POST /apply", 200, api.Applied{Results: []api.ApplyResult{
+		{Kind: "vm", Name: "a", Action: "refused", Error: &api.Error{Code: "invalid_state", Detail: "cannot resize a", Errors: []api.FieldError{{Field: "/spec/cpus"}}}},
+		{Kind: "vm", Name: "b", Action: "change", Fields: []string{"/spec/cpus"}},
+	}})
+	expect(t, b.do(t, "apply -f "+path, 4), `vm a: refused: cannot resize a (invalid_state, `+path+`:4)
+vm b: not tried
+error: 1 of 2 documents were not applied, 1 more were not tried; nothing was changed (invalid_state)
+`)
+	expect(t, b.do(t, "diff -f "+path, 4), `vm a: refused: cannot resize a (invalid_state, `+path+`:4)
+error: 1 of 2 documents would be refused (invalid_state)
+`)
+	if n := len(b.requests()); n != 2 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// A project that is exported and applied to another cluster is the same project,
+// to the letter; the way there and back goes by the program alone.
+func TestProjectMoves(t *testing.T) {
+	one, two := newMachine(t), newMachine(t)
+	one.up("--sim 1")
+	two.up("--sim 2")
+	disk := one.file("disk.raw")
+	one.do(0, "image import tiny --disk "+disk)
+	one.do(0, "vm create web --image tiny --memory 128MiB --disk 64MiB --disk 32MiB --label tier=web --forward tcp:18080:80 --start --wait")
+	one.do(0, "vm create db --image tiny --memory 128MiB --disk 64MiB --disk 16MiB:tiny --wait")
+	dir := filepath.Join(t.TempDir(), "project")
+	one.do(0, "export --dir "+dir)
+	text := one.do(0, "export")
+
+	// the content of an image is not in its document, and that is said before
+	// anything is changed
+	if out := two.do(3, "apply -f "+dir); !strings.Contains(out, "image tiny: refused") || !strings.Contains(out, "novacron image import tiny --disk FILE") || !strings.Contains(out, "nothing was changed") {
+		t.Error(out)
+	}
+	two.do(0, "image import tiny --disk "+disk)
+	if out := two.do(0, "apply --dry-run -f "+dir); out != "image tiny: unchanged\nvm db: would be created\nvm web: would be created\n" {
+		t.Error(out)
+	}
+	if out := two.do(9, "diff -f "+dir); !strings.Contains(out, "--- vm/web (is)\n+++ vm/web (declared)\n@@ -0,0 ") {
+		t.Error(out)
+	}
+	if out := two.do(0, "apply --wait -f "+dir); !strings.Contains(out, "vm db: created\n") || !strings.HasSuffix(out, "vm web: created\n") {
+		t.Error(out)
+	}
+	if got := two.do(0, "export"); got != text {
+		t.Errorf("exported\n%s\nfrom what was made of\n%s", got, text)
+	}
+	if v := two.vm("web"); v.Status.State != "running" || v.Labels["tier"] != "web" {
+		t.Errorf("%+v", v)
+	}
+	two.do(0, "diff -f "+dir)
+	if out := two.do(0, "apply --wait -f "+dir); out != "image tiny: unchanged\nvm db: unchanged\nvm web: unchanged\n" {
+		t.Error(out)
+	}
+
+	// one document that stops, grows, adds and starts again
+	vm := strings.NewReplacer("power: off", "power: on", "cpus: 1", "cpus: 2", "size_bytes: 67108864", "size_bytes: 96MiB", "size_bytes: 16777216\n      image: tiny", "size_bytes: 16777216\n    - size_bytes: 8MiB")
+	doc, err := os.ReadFile(filepath.Join(dir, "vm-db.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := write(t, t.TempDir(), "db.yaml", vm.Replace(string(doc)))
+	if out := two.do(9, "diff -f "+changed); !strings.Contains(out, "-  cpus: 1\n+  cpus: 2\n") {
+		t.Error(out)
+	}
+	if out := two.do(0, "apply --wait -f "+changed); !strings.HasSuffix(out, "vm db: changed: cpus, disks/0/size_bytes, disks/2/size_bytes, power\n") {
+		t.Error(out)
+	}
+	if v := two.vm("db"); v.Status.State != "running" || v.Spec.CPUs != 2 || len(v.Spec.Disks) != 3 {
+		t.Errorf("%+v", v.Spec)
+	}
+
+	// what was read and has changed since is not written over; the rest is applied
+	// if that is said
+	old, code := two.run("", "get", "vm", "web")
+	if code != 0 {
+		t.Fatal(old)
+	}
+	two.do(0, "vm label web tier=front")
+	both := write(t, t.TempDir(), "both.yaml", old+"---\n"+strings.Replace(string(doc), "name: db", "name: db2", 1))
+	if out := two.do(4, "apply -f "+both); !strings.Contains(out, "vm web: refused: ") || !strings.Contains(out, "vm db2: not tried") {
+		t.Error(out)
+	}
+	if out := two.do(4, "apply --keep-going --wait -f "+both); !strings.Contains(out, "vm db2: created") {
+		t.Error(out)
+	}
+
+	if out := two.do(0, "delete --wait -f "+both); out != "vm db2: deleted\nvm web: deleted\n" {
+		t.Error(out)
+	}
+	if out := two.do(0, "delete --wait -f "+dir); out != "vm web: is not there\nvm db: deleted\nimage tiny: deleted\n" {
+		t.Error(out)
+	}
+	two.do(0, "delete --wait -f "+dir)
+}
+
+func TestDeleteLooksFirst(t *testing.T) {
+	b, dir := newBench(t), t.TempDir()
+	b.on("GET /vms/web", 200, someVM("web", "running"))
+	path := write(t, dir, "a.yaml", "kind: vm\nname: web\n---\nkind: vm\nname: web2\nid: old\n")
+	b.on("GET /vms/web2", 200, someVM("web2", "running"))
+	if out := b.do(t, "delete -f "+path, 4); !strings.Contains(out, path+`:6: vm "web2" is another one by now`) {
+		t.Error(out)
+	}
+	if out := b.do(t, "delete -f "+write(t, dir, "n.yaml", "kind: node\nname: n\n---\nkind: vm\nname: web\n"), 2); !strings.Contains(out, "a node is not deleted by its document") {
+		t.Error(out)
+	}
+	for _, r := range b.requests() {
+		if strings.HasPrefix(r, "DELETE") {
+			t.Error(r)
+		}
+	}
+}
