@@ -66,6 +66,8 @@ type ImageDocumentSpec struct {
 	Type    *string         `json:"type,omitempty"`
 	Cmdline *string         `json:"cmdline,omitempty"`
 	Files   *[]ImageContent `json:"files,omitempty"`
+	// Aliases are all that it answers to besides its name.
+	Aliases *[]string `json:"aliases,omitempty"`
 }
 
 // ImageContent names a file of an image by what is in it.
@@ -151,6 +153,9 @@ func (i Image) Document() ImageDocument {
 	d := ImageDocument{DocumentMeta: i.bare(), Spec: ImageDocumentSpec{Type: &i.Spec.Type}}
 	if i.Spec.Cmdline != "" {
 		d.Spec.Cmdline = &i.Spec.Cmdline
+	}
+	if len(i.Spec.Aliases) > 0 {
+		d.Spec.Aliases = &i.Spec.Aliases
 	}
 	var files []ImageContent
 	for _, f := range i.Status.Files {

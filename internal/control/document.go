@@ -156,6 +156,8 @@ func within(err error, at string) error {
 	for i, f := range e.Fields {
 		switch root, _, _ := strings.Cut(strings.TrimPrefix(f.Pointer, "/"), "/"); root {
 		case "kind", "id", "name", "labels", "revision", "spec":
+		case "alias":
+			e.Fields[i].Pointer = "/spec" + at
 		case "disks":
 			e.Fields[i].Pointer = "/spec" + f.Pointer
 		default:
@@ -163,29 +165,6 @@ func within(err error, at string) error {
 		}
 	}
 	return err
-}
-
-// imageApplier holds an image against its document: content never comes with it.
-type imageApplier struct {
-	s *Service
-	d Document
-}
-
-func (a imageApplier) apply(ctx context.Context, tx *store.Tx, c Caller, _ ApplyOptions) (Applied, error) {
-	if err := c.may(auth.Need{Resource: auth.Storage, Action: auth.Read}); err != nil {
-		return Applied{}, err
-	}
-	i, err := tx.ImageGet(ctx, a.s.cfg.Project, a.d.Name)
-	if errs.Is(err, errs.NotFound) {
-		return Applied{}, a.d.Image.Missing(a.d.Name)
-	}
-	if err == nil {
-		err = a.d.is(i.ID, int64(i.Revision))
-	}
-	if err == nil {
-		err = within(a.d.Image.Is(i), "")
-	}
-	return Applied{Action: ActionNone, Before: i, After: i, Object: &i.ID}, err
 }
 
 // nodeApplier applies what an operator decides of a node.

@@ -159,8 +159,11 @@ func (s *Service) sameImages(ctx context.Context, tx *store.Tx, w vm.Want, v vm.
 		}
 	}
 	same := func(ref string) (string, error) {
+		if ref == "" {
+			return ref, nil
+		}
 		for u, name := range known {
-			if ref == "" || ref == name || ref == u.String() {
+			if ref == name || ref == u.String() {
 				return ref, nil
 			}
 		}

@@ -315,13 +315,22 @@ func imageDocument(raw []byte) (control.Document, error) {
 		return control.Document{}, err
 	}
 	d, err := documentMeta(b.DocumentMeta)
-	d.Image = &image.Want{Kind: (*image.Kind)(b.Spec.Type), Cmdline: b.Spec.Cmdline}
+	d.Image = &image.Want{Kind: (*image.Kind)(b.Spec.Type), Cmdline: b.Spec.Cmdline, Aliases: b.Spec.Aliases}
 	if b.Spec.Files != nil {
 		files := []image.WantFile{}
 		for _, f := range *b.Spec.Files {
 			files = append(files, image.WantFile{Role: image.Role(f.Role), SHA256: f.SHA256})
 		}
 		d.Image.Files = &files
+	}
+	names := map[string]string{}
+	if b.Spec.Aliases != nil {
+		for i, a := range *b.Spec.Aliases {
+			names["/spec/aliases/"+strconv.Itoa(i)] = a
+		}
+	}
+	if err == nil {
+		err = storables(names)
 	}
 	return d, err
 }

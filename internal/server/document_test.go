@@ -227,3 +227,30 @@ func everything(t *testing.T, db *storetest.DB) map[string]string {
 	}
 	return out
 }
+
+// An image's document gives it its aliases, and takes none away that it does not
+// speak of.
+func TestApplyAliases(t *testing.T) {
+	r := start(t, storetest.New(t), t.TempDir())
+	r.image("tiny")
+	r.image("next")
+	doc := func(name, spec string) string { return `{"kind":"image","name":"` + name + `","spec":{` + spec + `}}` }
+	r.applied("image tiny: change /spec/aliases/0 /spec/aliases/1\n", "?dry_run=true", doc("tiny", `"aliases":["b","a"]`))
+	r.applied("image tiny: change /spec/aliases/0 /spec/aliases/1\n", "", doc("tiny", `"aliases":["b","a"]`))
+	r.applied("image tiny: none \n", "", doc("tiny", ``))
+	r.applied("image tiny: none \n", "", doc("tiny", `"aliases":["a","b"]`))
+	r.applied("image next: change /spec/aliases/0\n", "", doc("next", `"aliases":["a"]`)) // it is moved
+	r.applied("image tiny: change /spec/aliases/0\n", "", doc("tiny", `"aliases":[]`))
+	r.applied("image tiny: refused already_exists /spec/aliases\n", "", doc("tiny", `"aliases":["next"]`))
+	r.applied("image tiny: refused invalid_name /spec/aliases\n", "", doc("tiny", `"aliases":["a/b"]`))
+	r.applied("image a: refused conflict\n", "", doc("a", ``))
+	if i, _ := call[api.Image](r, "GET", "/api/v1/images/a", nil); i.Name != "next" || len(i.Spec.Aliases) != 1 {
+		t.Errorf("%+v", i)
+	}
+	// a VM keeps the image it is made from, by whichever name that is declared
+	vm := strings.Replace(webDoc, `"image":"tiny"`, `"image":"a"`, 1)
+	r.applied("vm web: create \n", "", vm)
+	r.applied("vm web: none \n", "", vm)
+	r.applied("vm web: none \n", "", strings.Replace(vm, `"image":"a"`, `"image":"next"`, 1))
+	r.applied("vm web: refused field_not_writable /spec/image\n", "", webDoc)
+}

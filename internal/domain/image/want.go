@@ -1,6 +1,7 @@
 package image
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -12,6 +13,8 @@ type Want struct {
 	Kind    *Kind
 	Cmdline *string
 	Files   *[]WantFile
+	// Aliases are all that it answers to.
+	Aliases *[]string
 }
 
 // WantFile is a file by its content.
@@ -66,6 +69,25 @@ func (w Want) contentIs(i Image) error {
 		}
 	}
 	return nil
+}
+
+// AliasChanges tells which aliases an image lacks, and which it has beyond those
+// that are declared.
+func (w Want) AliasChanges(i Image) (add, remove []string) {
+	if w.Aliases == nil {
+		return nil, nil
+	}
+	for _, a := range *w.Aliases {
+		if !slices.Contains(i.Aliases, a) && !slices.Contains(add, a) {
+			add = append(add, a)
+		}
+	}
+	for _, a := range i.Aliases {
+		if !slices.Contains(*w.Aliases, a) {
+			remove = append(remove, a)
+		}
+	}
+	return add, remove
 }
 
 func fixed(i Image, at, is string) error {

@@ -15,6 +15,7 @@ type Meaning struct {
 
 var meanings = map[Code]Meaning{
 	InvalidJSON:      {"The body is not the JSON that the request takes: it is malformed, has a key twice, or something after its end.", "The message names the place; mend the body."},
+	InvalidYAML:      {"A file of documents is not the YAML that is taken: malformed, a field twice, an alias, a tag of its own.", "The message names file and line; mend it there."},
 	TooLarge:         {"The body, or a part of it, is larger than is taken.", "Send less; images go by upload."},
 	UnknownField:     {"A field that the document does not have. Misspelt ones are not passed over.", "The message says what was perhaps meant."},
 	FieldNotWritable: {"A field that only the system sets, such as status or revision.", "Leave it out."},
