@@ -110,33 +110,48 @@ func (r *applying) fail(err error) {
 // change makes the changes, one object after the other, and waits for their jobs
 // at the end, if it is to wait.
 func (r *applying) change(ctx context.Context) {
-	if r.failure != nil && !r.keepGoing {
+	if r.stopped() {
 		for i := range r.results {
 			if r.results[i].Error == nil {
-				r.results[i].Action = "not_tried"
+				r.results[i].Action = notTried
 			}
 		}
 		return
 	}
 	r.told = true
 	for i := range r.results {
-		res := &r.results[i]
-		switch {
-		case res.Error != nil, res.Action == "none":
-		case r.failure != nil && !r.keepGoing:
-			res.Action = "not_tried"
-		default:
-			r.one(ctx, i)
-		}
-		if res.Job == "" || !r.waits {
-			r.line(*res, r.docs[i])
-		}
+		r.attempt(ctx, i)
 	}
 	for i := range r.results {
-		if res := &r.results[i]; res.Job != "" && r.waits {
+		if res := &r.results[i]; r.later(*res) {
 			r.await(ctx, res)
 			r.line(*res, r.docs[i])
 		}
+	}
+}
+
+// notTried is what becomes of an object behind one that failed.
+const notTried = "not_tried"
+
+// stopped tells whether the rest is not tried.
+func (r *applying) stopped() bool { return r.failure != nil && !r.keepGoing }
+
+// later tells whether what became of an object is known at the end only.
+func (r *applying) later(res api.ApplyResult) bool {
+	return r.waits && res.Job != "" && res.Error == nil
+}
+
+func (r *applying) attempt(ctx context.Context, i int) {
+	res := &r.results[i]
+	switch {
+	case res.Error != nil, res.Action == "none":
+	case r.stopped():
+		res.Action = notTried
+	default:
+		r.one(ctx, i)
+	}
+	if !r.later(*res) {
+		r.line(*res, r.docs[i])
 	}
 }
 
@@ -148,19 +163,11 @@ const mostSteps = 64
 func (r *applying) one(ctx context.Context, i int) {
 	res, doc := &r.results[i], r.docs[i]
 	for range mostSteps {
-		done, err := r.c.Apply(ctx, client.ApplyOptions{Prune: r.prune}, doc.JSON)
-		if err == nil && len(done.Results) == 1 && done.Results[0].Error != nil {
-			err = done.Results[0].Error
-		}
+		now, err := r.once(ctx, doc)
 		if err != nil {
 			r.refuse(res, err)
 			return
 		}
-		if len(done.Results) != 1 {
-			r.refuse(res, errs.New(errs.Internal, "the server answered with %d results for one document", len(done.Results)))
-			return
-		}
-		now := done.Results[0]
 		if res.ID = now.ID; now.Action != "none" {
 			r.changed++
 			res.Job = now.Job
@@ -168,7 +175,7 @@ func (r *applying) one(ctx context.Context, i int) {
 		if !now.More {
 			return
 		}
-		if now.Job != "" {
+		if res.Job != "" {
 			if r.await(ctx, res); res.Error != nil {
 				return
 			}
@@ -179,6 +186,20 @@ func (r *applying) one(ctx context.Context, i int) {
 		}
 	}
 	r.refuse(res, errs.New(errs.Conflict, "%s %q still differs after %d changes: somebody else changes it meanwhile", res.Kind, res.Name, mostSteps))
+}
+
+// once makes one change.
+func (r *applying) once(ctx context.Context, doc manifest.Document) (api.ApplyResult, error) {
+	done, err := r.c.Apply(ctx, client.ApplyOptions{Prune: r.prune}, doc.JSON)
+	switch {
+	case err != nil:
+		return api.ApplyResult{}, err
+	case len(done.Results) != 1:
+		return api.ApplyResult{}, errs.New(errs.Internal, "the server answered with %d results for one document", len(done.Results))
+	case done.Results[0].Error != nil:
+		return api.ApplyResult{}, done.Results[0].Error
+	}
+	return done.Results[0], nil
 }
 
 func (r *applying) refuse(res *api.ApplyResult, err error) {
@@ -228,25 +249,27 @@ func (r *applying) print(res api.ApplyResult, d manifest.Document) {
 	fmt.Fprintf(r.out, "%s %s: %s\n", output.Clean(res.Kind), output.Clean(res.Name), r.became(res, d))
 }
 
+// became says what became of an object.
 func (r *applying) became(res api.ApplyResult, d manifest.Document) string {
 	job := ""
 	if res.Job != "" {
 		job = " (job " + res.Job + ")"
 	}
-	switch {
-	case res.Error != nil && res.Action == "refused":
-		return "refused: " + refusal(d, res.Error)
-	case res.Error != nil:
+	if res.Error != nil && res.Action != "refused" {
 		return "failed: " + refusal(d, res.Error)
-	case res.Action == "create" && r.dry:
-		return "would be created"
-	case res.Action == "create":
-		return "created" + job
-	case res.Action == "change" && r.dry:
-		return "would be changed: " + fieldsOf(res.Fields)
-	case res.Action == "change":
-		return "changed: " + fieldsOf(res.Fields) + job
-	case res.Action == "none":
+	}
+	did := ""
+	if r.dry {
+		did = "would be "
+	}
+	switch res.Action {
+	case "refused":
+		return "refused: " + refusal(d, res.Error)
+	case "create":
+		return did + "created" + job
+	case "change":
+		return did + "changed: " + fieldsOf(res.Fields) + job
+	case "none":
 		return "unchanged"
 	default:
 		return "not tried"
@@ -262,10 +285,10 @@ func (r *applying) end(ctx context.Context) error {
 	if ctx.Err() != nil && interrupted(r.failure) {
 		return r.failure
 	}
-	notTried := 0
+	left := 0
 	for _, res := range r.results {
-		if res.Action == "not_tried" {
-			notTried++
+		if res.Action == notTried {
+			left++
 		}
 	}
 	what := "nothing was changed"
@@ -277,7 +300,7 @@ func (r *applying) end(ctx context.Context) error {
 	}
 	return &partly{cause: r.failure, public: &api.Error{
 		Code:   publicError(r.failure).Code,
-		Detail: fmt.Sprintf("%d of %d documents were not applied, %d more were not tried; %s", r.failed, len(r.results), notTried, what),
+		Detail: fmt.Sprintf("%d of %d documents were not applied, %d more were not tried; %s", r.failed, len(r.results), left, what),
 	}}
 }
 

@@ -22,7 +22,7 @@ func TestApplyAsksForEachObject(t *testing.T) {
 	reader.Role = auth.Reader
 	docs := []control.Document{
 		{Kind: "vm", Name: "a", VM: &vm.Want{CPUs: new(2)}},
-		{Kind: "vm", Name: "b", VM: &vm.Want{CPUs: new(1), MemoryBytes: new(int64(64 * unit.MiB)), Image: new("tiny")}},
+		{Kind: "vm", Name: "b", VM: &vm.Want{CPUs: new(1), MemoryBytes: new(64 * unit.MiB), Image: new("tiny")}},
 		{Kind: "image", Name: "tiny", Image: &image.Want{Aliases: &[]string{"small"}}},
 		{Kind: "node", Name: "n1", Node: &node.Want{Schedulable: new(false)}},
 	}

@@ -265,35 +265,51 @@ func vmDocument(raw []byte) (control.Document, error) {
 	d, err := documentMeta(b.DocumentMeta)
 	w := &vm.Want{Labels: b.Labels, CPUs: b.Spec.CPUs, MemoryBytes: (*int64)(b.Spec.MemoryBytes), Image: b.Spec.Image}
 	d.VM = w
-	if p := b.Spec.Power; err == nil && p != nil {
-		on := *p == "on"
-		w.PowerOn = &on
-		if !on && *p != "off" {
-			err = errs.New(errs.InvalidField, "power is on or off").At(errs.Field{Pointer: "/spec/power", Message: "is neither on nor off", Limit: "on, off", Got: *p})
-		}
+	if err == nil {
+		w.PowerOn, err = powerOn(b.Spec.Power)
 	}
-	if b.Spec.Disks != nil {
-		disks := []vm.WantDisk{}
-		for _, k := range *b.Spec.Disks {
-			disks = append(disks, vm.WantDisk{ID: k.ID, Slot: k.Slot, SizeBytes: int64(k.SizeBytes), Image: k.Image})
-		}
-		w.Disks = &disks
-	}
-	if b.Spec.NICs != nil {
-		nics := []vm.WantNIC{}
-		for _, n := range *b.Spec.NICs {
-			nic := vm.WantNIC{ID: n.ID, MAC: n.MAC}
-			for _, f := range n.Forwards {
-				nic.Forwards = append(nic.Forwards, vm.Forward(f))
-			}
-			nics = append(nics, nic)
-		}
-		w.NICs = &nics
-	}
+	w.Disks, w.NICs = wantDisks(b.Spec.Disks), wantNICs(b.Spec.NICs)
 	if err == nil {
 		err = storableWant(w)
 	}
 	return d, err
+}
+
+func powerOn(p *string) (*bool, error) {
+	if p == nil {
+		return nil, nil
+	}
+	on := *p == "on"
+	if !on && *p != "off" {
+		return nil, errs.New(errs.InvalidField, "power is on or off").At(errs.Field{Pointer: "/spec/power", Message: "is neither on nor off", Limit: "on, off", Got: *p})
+	}
+	return &on, nil
+}
+
+func wantDisks(docs *[]api.VMDiskDocument) *[]vm.WantDisk {
+	if docs == nil {
+		return nil
+	}
+	disks := []vm.WantDisk{}
+	for _, k := range *docs {
+		disks = append(disks, vm.WantDisk{ID: k.ID, Slot: k.Slot, SizeBytes: int64(k.SizeBytes), Image: k.Image})
+	}
+	return &disks
+}
+
+func wantNICs(docs *[]api.VMNICDocument) *[]vm.WantNIC {
+	if docs == nil {
+		return nil
+	}
+	nics := []vm.WantNIC{}
+	for _, n := range *docs {
+		nic := vm.WantNIC{ID: n.ID, MAC: n.MAC}
+		for _, f := range n.Forwards {
+			nic.Forwards = append(nic.Forwards, vm.Forward(f))
+		}
+		nics = append(nics, nic)
+	}
+	return &nics
 }
 
 func storableWant(w *vm.Want) error {

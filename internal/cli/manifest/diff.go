@@ -92,9 +92,36 @@ func span(start, n int) string {
 	}
 }
 
-// compare finds the longest common sequence of lines. Documents are short: a
-// table of all pairs costs little.
+// compare finds the longest common sequence of lines.
 func compare(a, b []string) []edit {
+	common := commons(a, b)
+	var out []edit
+	i, j := 0, 0
+	for i < len(a) && j < len(b) {
+		switch {
+		case a[i] == b[j]:
+			out = append(out, edit{' ', a[i]})
+			i, j = i+1, j+1
+		case common[i+1][j] >= common[i][j+1]:
+			out = append(out, edit{'-', a[i]})
+			i++
+		default:
+			out = append(out, edit{'+', b[j]})
+			j++
+		}
+	}
+	for _, line := range a[i:] {
+		out = append(out, edit{'-', line})
+	}
+	for _, line := range b[j:] {
+		out = append(out, edit{'+', line})
+	}
+	return out
+}
+
+// commons gives the length of the longest common sequence behind each pair of
+// lines. Documents are short: a table of all pairs costs little.
+func commons(a, b []string) [][]int {
 	common := make([][]int, len(a)+1)
 	for i := range common {
 		common[i] = make([]int, len(b)+1)
@@ -108,20 +135,5 @@ func compare(a, b []string) []edit {
 			}
 		}
 	}
-	var out []edit
-	i, j := 0, 0
-	for i < len(a) || j < len(b) {
-		switch {
-		case i < len(a) && j < len(b) && a[i] == b[j]:
-			out = append(out, edit{' ', a[i]})
-			i, j = i+1, j+1
-		case j == len(b) || (i < len(a) && common[i+1][j] >= common[i][j+1]):
-			out = append(out, edit{'-', a[i]})
-			i++
-		default:
-			out = append(out, edit{'+', b[j]})
-			j++
-		}
-	}
-	return out
+	return common
 }

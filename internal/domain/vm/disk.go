@@ -47,11 +47,15 @@ func (v View) FreeSlot() (int, error) {
 		return 0, errs.New(errs.OutOfRange, "VM %q has %d disks, and no VM has more", v.Intent.Name, MaxDisks).
 			At(errs.Field{Pointer: "/disks", Message: "has no place left", Limit: strconv.Itoa(MaxDisks)})
 	}
+	return v.nextSlot(), nil
+}
+
+func (v View) nextSlot() int {
 	slot := 0
 	for _, d := range v.Volumes {
 		slot = max(slot, d.Slot+1)
 	}
-	return slot, nil
+	return slot
 }
 
 // Grows tells whether there is anything to do to give a disk a size. Smaller is

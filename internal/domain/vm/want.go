@@ -54,17 +54,11 @@ func (w Want) New(name string) (Spec, error) {
 	set(&s.CPUs, w.CPUs)
 	set(&s.MemoryBytes, w.MemoryBytes)
 	for i, d := range deref(w.Disks) {
-		at := "/disks/" + strconv.Itoa(i)
-		if d.ID != "" {
-			return s, notOurs(at+"/id", "a disk of a new VM gets its id from the server: leave it out")
+		spec, err := d.spec(i, w.Image)
+		if err != nil {
+			return s, err
 		}
-		if d.Slot != nil && *d.Slot != i {
-			return s, notOurs(at+"/slot", "the disks of a new VM are in the order of the list: disk %d is in slot %d", i, i)
-		}
-		if i == 0 && w.Image != nil && d.Image == *w.Image {
-			d.Image = "" // it is made from the VM's image by itself
-		}
-		s.Disks = append(s.Disks, DiskSpec{SizeBytes: d.SizeBytes, Image: d.Image})
+		s.Disks = append(s.Disks, spec)
 	}
 	for i, n := range deref(w.NICs) {
 		if n.ID != "" || n.MAC != "" {
@@ -73,6 +67,21 @@ func (w Want) New(name string) (Spec, error) {
 		s.NICs = append(s.NICs, NICSpec{Forwards: n.Forwards})
 	}
 	return s, nil
+}
+
+// spec gives the disk at a place of a new VM that is made from an image.
+func (d WantDisk) spec(place int, image *string) (DiskSpec, error) {
+	at := "/disks/" + strconv.Itoa(place)
+	if d.ID != "" {
+		return DiskSpec{}, notOurs(at+"/id", "a disk of a new VM gets its id from the server: leave it out")
+	}
+	if d.Slot != nil && *d.Slot != place {
+		return DiskSpec{}, notOurs(at+"/slot", "the disks of a new VM are in the order of the list: disk %d is in slot %d", place, place)
+	}
+	if place == 0 && image != nil && d.Image == *image {
+		d.Image = "" // it is made from the VM's image by itself
+	}
+	return DiskSpec{SizeBytes: d.SizeBytes, Image: d.Image}, nil
 }
 
 // StepKind is one kind of change on the way to what is wanted.
@@ -141,12 +150,16 @@ func (w Want) fixed(v View) error {
 		return notOurs("/nics", "VM %q has %d network interfaces, and they cannot be changed yet", v.Intent.Name, len(v.NICs))
 	}
 	for i, n := range nics {
-		has := v.NICs[i]
-		if (n.ID != "" && n.ID != has.ID.String()) || (n.MAC != "" && n.MAC != has.MAC) || !slices.Equal(n.Forwards, has.Forwards) {
+		if !n.is(v.NICs[i]) {
 			return notOurs("/nics/"+strconv.Itoa(i), "network interface %d of VM %q cannot be changed yet", i, v.Intent.Name)
 		}
 	}
 	return nil
+}
+
+// is tells whether a declaration is what there is.
+func (n WantNIC) is(has NIC) bool {
+	return (n.ID == "" || n.ID == has.ID.String()) && (n.MAC == "" || n.MAC == has.MAC) && slices.Equal(n.Forwards, has.Forwards)
 }
 
 // from tells whether a reference names an image; one that is empty means none.
@@ -159,27 +172,26 @@ func (w Want) diskSteps(v View, prune bool) ([]Step, error) {
 	if w.Disks == nil {
 		return nil, nil
 	}
-	var grow, add, remove []Step
+	var grow, add []Step
 	kept := map[id.ID]bool{}
-	last := -1
-	for _, d := range v.Volumes {
-		last = max(last, d.Slot)
-	}
+	next := v.nextSlot()
 	for i, d := range *w.Disks {
 		at := "/disks/" + strconv.Itoa(i)
 		has, found, err := d.find(v, i, at)
-		switch {
-		case err != nil:
+		if err != nil {
 			return nil, err
-		case found && kept[has.ID]:
-			return nil, errs.New(errs.InvalidField, "disk %d of VM %q stands twice", has.Slot, v.Intent.Name).At(errs.Field{Pointer: at, Message: "stands twice"})
-		case !found:
-			last++
-			if d.Slot != nil && *d.Slot != last {
-				return nil, notOurs(at+"/slot", "VM %q has no disk in slot %d, and a new one comes into slot %d", v.Intent.Name, *d.Slot, last)
+		}
+		if !found {
+			step, err := d.add(v, next, at)
+			if err != nil {
+				return nil, err
 			}
-			add = append(add, Step{Kind: StepAddDisk, At: at, Add: DiskSpec{SizeBytes: d.SizeBytes, Image: d.Image}})
+			next++
+			add = append(add, step)
 			continue
+		}
+		if kept[has.ID] {
+			return nil, errs.New(errs.InvalidField, "disk %d of VM %q stands twice", has.Slot, v.Intent.Name).At(errs.Field{Pointer: at, Message: "stands twice"})
 		}
 		kept[has.ID] = true
 		step, err := d.grow(v, has, at)
@@ -188,6 +200,13 @@ func (w Want) diskSteps(v View, prune bool) ([]Step, error) {
 		}
 		grow = append(grow, step...)
 	}
+	remove, err := v.undeclared(kept, prune)
+	return slices.Concat(grow, add, remove), err
+}
+
+// undeclared removes the disks that are not kept, if that is said.
+func (v View) undeclared(kept map[id.ID]bool, prune bool) ([]Step, error) {
+	var remove []Step
 	for _, d := range v.Volumes {
 		if kept[d.ID] {
 			continue
@@ -199,7 +218,15 @@ func (w Want) diskSteps(v View, prune bool) ([]Step, error) {
 		}
 		remove = append(remove, Step{Kind: StepRemoveDisk, At: "/disks", Disk: d})
 	}
-	return slices.Concat(grow, add, remove), nil
+	return remove, nil
+}
+
+// add adds a disk, which comes into the next slot.
+func (d WantDisk) add(v View, slot int, at string) (Step, error) {
+	if d.Slot != nil && *d.Slot != slot {
+		return Step{}, notOurs(at+"/slot", "VM %q has no disk in slot %d, and a new one comes into slot %d", v.Intent.Name, *d.Slot, slot)
+	}
+	return Step{Kind: StepAddDisk, At: at, Add: DiskSpec{SizeBytes: d.SizeBytes, Image: d.Image}}, nil
 }
 
 // find gives the disk that a declaration means; none if it means a new one.

@@ -46,7 +46,7 @@ func TestSteps(t *testing.T) {
 		steps string // the kinds and where they come from, or the code and where
 	}{
 		"nothing declared":   {Want{}, v, false, ""},
-		"all the same":       {Want{Labels: &map[string]string{}, CPUs: new(1), MemoryBytes: new(int64(unit.GiB)), PowerOn: new(false), Image: new("debian"), Disks: &same, NICs: &nics}, v, false, ""},
+		"all the same":       {Want{Labels: &map[string]string{}, CPUs: new(1), MemoryBytes: new(unit.GiB), PowerOn: new(false), Image: new("debian"), Disks: &same, NICs: &nics}, v, false, ""},
 		"image by id":        {Want{Image: new(v.Intent.ImageID.String())}, v, false, ""},
 		"another image":      {Want{Image: new("fedora")}, v, false, "field_not_writable /image"},
 		"size and power":     {Want{CPUs: new(2), PowerOn: new(true)}, v, false, "change, start /power"},
