@@ -91,6 +91,10 @@ func (s *Service) Apply(ctx context.Context, c Caller, d Document, o ApplyOption
 	})
 	switch {
 	case errors.Is(err, errDry):
+		out.Job = nil // it never was, as what would be created
+		if out.Action == ActionCreate {
+			out.Object = nil
+		}
 		return out, nil
 	case errs.Is(err, errs.Forbidden):
 		s.Deny(context.WithoutCancel(ctx), c, "apply", d.Kind+" "+d.Name)

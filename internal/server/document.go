@@ -94,11 +94,8 @@ func (s *Server) each(ctx context.Context, r *Request, docs []control.Document, 
 
 func toResult(d control.Document, a control.Applied) api.ApplyResult {
 	out := api.ApplyResult{
-		Kind: d.Kind, Name: d.Name, Action: string(a.Action), Job: text(a.Job), More: a.More,
+		Kind: d.Kind, Name: d.Name, ID: text(a.Object), Action: string(a.Action), Job: text(a.Job), More: a.More,
 		Before: declared(a.Before), After: declared(a.After),
-	}
-	if a.Action != control.ActionCreate || a.Job != nil {
-		out.ID = text(a.Object)
 	}
 	if a.Action == control.ActionChange {
 		out.Fields = differing(out.Before, out.After)

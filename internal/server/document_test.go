@@ -183,10 +183,13 @@ func TestDryRunWritesNothing(t *testing.T) {
 	}
 	r.audited("vm.create")
 	before := everything(t, db)
-	r.applied("vm web: change /labels/tier\nvm db: create \nvm bad: refused not_found\nimage tiny: none \n", "?dry_run=true",
+	plan := r.applied("vm web: change /labels/tier\nvm db: create \nvm bad: refused not_found\nimage tiny: none \n", "?dry_run=true",
 		strings.Replace(webDoc, `"tier":"web"`, `"tier":"db"`, 1), strings.Replace(webDoc, `"name":"web"`, `"name":"db"`, 1),
 		strings.NewReplacer(`"name":"web"`, `"name":"bad"`, `"image":"tiny"`, `"image":"none"`).Replace(webDoc),
 		`{"kind":"image","name":"tiny","spec":{"type":"kernel"}}`)
+	if plan[0].ID != made[0].ID || plan[1].ID != "" || plan[1].Job != "" || plan[1].Before != nil || plan[1].After == nil {
+		t.Errorf("%+v", plan)
+	}
 	// a request that would change something and has a document that is refused too
 	r.applied("vm db: not_tried \nvm bad: refused not_found\n", "", strings.Replace(webDoc, `"name":"web"`, `"name":"db"`, 1),
 		strings.NewReplacer(`"name":"web"`, `"name":"bad"`, `"image":"tiny"`, `"image":"none"`).Replace(webDoc))
