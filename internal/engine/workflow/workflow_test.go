@@ -566,11 +566,13 @@ func TestStopReleases(t *testing.T) {
 	if err := <-s.done; err != nil {
 		t.Fatal(err)
 	}
-	if r := b.job(j); r.Holder != nil || r.State != job.Running {
+	// one that it was just making when its membership ended may have committed
+	// unheard: that is for its death, which frees it
+	if r := b.job(j); r.Fence == 1 && r.Holder != nil || r.State != job.Running {
 		t.Errorf("%+v", r)
 	}
 	hang = false
-	b.serve(f, nil)
+	b.serve(f, func(o *workflow.Options) { o.Members.(*members).bury(s.members.id) })
 	b.ends(j, job.Succeeded)
 	b.expect("one", "two", "two", "finish succeeded")
 }
