@@ -43,7 +43,11 @@ func newDelete(a *app) *cobra.Command {
 			ctx, stop = context.WithTimeout(ctx, w.timeout)
 			defer stop()
 		}
-		return d.all(ctx, there)
+		err = d.all(ctx, there)
+		if p := a.printer(); p.Format.ForPrograms() {
+			err = errors.Join(p.Document(api.Applied{Results: d.results}), err)
+		}
+		return err
 	})
 	cmd.Long = `Delete the virtual machines and images that documents name, in reverse order:
 virtual machines with their disks first, then, once these are gone, images. What
@@ -63,6 +67,16 @@ type deleting struct {
 	cmd *cobra.Command
 	c   *client.Client
 	w   *waitFlags
+
+	results []api.ApplyResult
+}
+
+// tell says what became of an object: absent, deleting or deleted.
+func (d *deleting) tell(t target, action, job, words string) {
+	d.results = append(d.results, api.ApplyResult{Kind: t.kind, Name: t.name, ID: t.id, Action: action, Job: job})
+	if !d.printer().Format.ForPrograms() {
+		fmt.Fprintf(d.out, "%s %s: %s\n", output.Clean(t.kind), output.Clean(t.name), output.Clean(words))
+	}
 }
 
 // target is an object to delete.
@@ -83,7 +97,7 @@ func (d *deleting) find(ctx context.Context, docs []manifest.Document) ([]target
 		meta, err := d.look(ctx, doc)
 		switch {
 		case client.CodeOf(err) == string(errs.NotFound):
-			fmt.Fprintf(d.out, "%s %s: is not there\n", output.Clean(doc.Kind), output.Clean(doc.Name))
+			d.tell(target{doc.Kind, doc.Name, ""}, "absent", "", "is not there")
 		case err != nil:
 			return nil, err
 		case doc.ID != "" && doc.ID != meta.ID:
@@ -157,7 +171,7 @@ func (d *deleting) ended(ctx context.Context, one accepted) error {
 	} else if err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "%s %s: deleted\n", one.kind, one.name)
+	d.tell(one.target, "deleted", "", "deleted")
 	return nil
 }
 
@@ -165,6 +179,6 @@ func (d *deleting) settled(ctx context.Context, one accepted) error {
 	if one.ch.Job == nil || d.waits(d.cmd, d.w) {
 		return d.ended(ctx, one)
 	}
-	fmt.Fprintf(d.out, "%s %s: is being deleted (job %s)\n", one.kind, one.name, one.ch.Job.ID)
+	d.tell(one.target, "deleting", one.ch.Job.ID, "is being deleted (job "+one.ch.Job.ID+")")
 	return nil
 }

@@ -2,6 +2,7 @@
 //
 //	cli            commands: a noun and a verb each, one file per resource
 //	cli/output     tables, JSON, YAML
+//	cli/manifest   documents of files: strict YAML, places, differences
 //	cli/local      "up": PostgreSQL, server and agents of one machine, supervised
 //
 // Commands use package client like any other program. Which server they talk to

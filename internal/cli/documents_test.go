@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -187,9 +189,92 @@ func TestDeleteLooksFirst(t *testing.T) {
 	if out := b.do(t, "delete -f "+write(t, dir, "n.yaml", "kind: node\nname: n\n---\nkind: vm\nname: web\n"), 2); !strings.Contains(out, "a node is not deleted by its document") {
 		t.Error(out)
 	}
+	gone := write(t, dir, "g.yaml", "kind: vm\nname: gone\n")
+	b.on("GET /vms/gone", 404, api.Error{Code: "not_found", Detail: "there is no vm"})
+	var doc api.Applied
+	if err := json.Unmarshal([]byte(b.do(t, "delete -o json -f "+gone, 0)), &doc); err != nil || len(doc.Results) != 1 || doc.Results[0].Action != "absent" {
+		t.Errorf("%+v %v", doc, err)
+	}
 	for _, r := range b.requests() {
 		if strings.HasPrefix(r, "DELETE") {
 			t.Error(r)
 		}
+	}
+}
+
+// script answers applications one after the other, as a server whose state
+// changes between them.
+func (b *bench) script(t *testing.T, answers ...api.Applied) {
+	t.Helper()
+	n := 0
+	b.mux.HandleFunc("POST /api/v1/apply", func(w http.ResponseWriter, _ *http.Request) {
+		if n >= len(answers) {
+			t.Error("one application too many")
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(answers[n])
+		n++
+	})
+	t.Cleanup(func() {
+		if n != len(answers) {
+			t.Errorf("%d applications, want %d", n, len(answers))
+		}
+	})
+}
+
+func results(rs ...api.ApplyResult) api.Applied { return api.Applied{Results: rs} }
+
+func resultOf(name, action, job string, more bool, refused *api.Error) api.ApplyResult {
+	return api.ApplyResult{Kind: "vm", Name: name, Action: action, Job: job, More: more, Error: refused, Fields: []string{"/spec/cpus"}}
+}
+
+const three = "kind: vm\nname: a\nrevision: 4\nspec: {cpus: 1}\n---\nkind: vm\nname: b\nspec: {cpus: 1}\n---\nkind: vm\nname: c\nspec: {cpus: 1}\n"
+
+// What is refused although it was judged well ends it, and is told apart from
+// what was done and what was not tried.
+func TestApplyEndsAtTheFirstFailure(t *testing.T) {
+	plan := results(resultOf("a", "change", "", true, nil), resultOf("b", "change", "", false, nil), resultOf("c", "create", "", false, nil))
+	late := resultOf("b", "refused", "", false, &api.Error{Code: "vm_busy", Detail: "a job holds b"})
+	b := newBench(t)
+	path := write(t, t.TempDir(), "abc.yaml", three)
+	b.script(t, plan, results(resultOf("a", "change", "j1", true, nil)), results(resultOf("a", "change", "", false, nil)), results(late))
+	b.on("GET /jobs/j1", 200, someJob("succeeded"))
+	expect(t, b.do(t, "apply -f "+path, 4), `vm a: changed: cpus
+vm b: refused: a job holds b (vm_busy, `+path+`:6)
+vm c: not tried
+error: 1 of 3 documents were not applied, 1 more were not tried; 2 changes were made (vm_busy)
+`)
+	asked := b.requests()
+	if !strings.Contains(asked[1], `"revision":4`) || strings.Contains(asked[len(asked)-2], "revision") {
+		t.Errorf("the revision is of the first change alone: %q", asked)
+	}
+
+	b = newBench(t)
+	b.script(t, plan, results(resultOf("a", "change", "", false, nil)), results(late), results(resultOf("c", "create", "j2", false, nil)))
+	expect(t, b.do(t, "apply --keep-going -f "+path, 4), `vm a: changed: cpus
+vm b: refused: a job holds b (vm_busy, `+path+`:6)
+vm c: created (job j2)
+error: 1 of 3 documents were not applied, 0 more were not tried; 2 changes were made (vm_busy)
+`)
+}
+
+// A job that fails fails its object; between two changes it ends what comes after.
+func TestApplyTellsFailedJobs(t *testing.T) {
+	plan := results(resultOf("a", "change", "", true, nil), resultOf("b", "change", "", false, nil), resultOf("c", "create", "", false, nil))
+	path := write(t, t.TempDir(), "abc.yaml", three)
+	b := newBench(t)
+	b.script(t, plan, results(resultOf("a", "change", "j1", true, nil)))
+	b.on("GET /jobs/j1", 200, someJob("failed"))
+	if out := b.do(t, "apply -f "+path, 7); !strings.HasPrefix(out, "vm a: failed: vm.start of vm web did not succeed: QEMU ended at once (job_failed, "+path+":1)\nvm b: not tried\nvm c: not tried\nerror: ") {
+		t.Error(out)
+	}
+	b = newBench(t)
+	b.script(t, plan, results(resultOf("a", "none", "", false, nil)), results(resultOf("b", "change", "", false, nil)), results(resultOf("c", "create", "j1", false, nil)))
+	b.on("GET /jobs/j1", 200, someJob("failed"))
+	var doc api.Applied
+	b.do(t, "apply --wait -o json -f "+path, 7)
+	if err := json.Unmarshal(b.stdout.Bytes(), &doc); err != nil || len(doc.Results) != 3 || doc.Results[2].Error == nil || doc.Results[2].Error.Code != "job_failed" {
+		t.Errorf("%+v %v", doc, err)
 	}
 }
