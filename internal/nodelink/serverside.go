@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
@@ -94,7 +96,8 @@ func (s *Session) Call(ctx context.Context, cmd Command, reply any) error {
 	}
 	out := new(frame)
 	if err := s.cc.Invoke(ctx, "/novacron.Node/Call", &frame{Method: cmd.Method(), Body: body}, out); err != nil {
-		if ctx.Err() != nil {
+		// the other side counts the deadline too, and may be a little ahead
+		if ctx.Err() != nil || status.Code(err) == codes.DeadlineExceeded {
 			return errs.New(errs.Timeout, "the node did not answer %s in time", cmd.Method()).Because(err)
 		}
 		return unreachable("the node cannot be reached", err)
