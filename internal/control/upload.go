@@ -136,6 +136,16 @@ func (s *Service) WriteUpload(ctx context.Context, c Caller, ref, upload string,
 		return u, err
 	}
 	defer leave()
+	u, err = s.write(ctx, c, i, u, upload, p)
+	if over := context.Cause(ctx); err != nil && errs.Is(over, errs.Conflict) {
+		err = over // whatever broke off because of it
+	}
+	return u, err
+}
+
+// write is WriteUpload while nobody else writes.
+func (s *Service) write(ctx context.Context, c Caller, i image.Image, u image.Upload, upload string, p Piece) (image.Upload, error) {
+	var err error
 	// where it stands now that nobody else writes
 	if u, err = s.cfg.Store.Upload(ctx, i.ID, c.Name, upload); err != nil {
 		return u, err
@@ -280,15 +290,21 @@ type sender struct {
 	done chan struct{}
 }
 
+// overtaken is what a sender is told whose place another connection has taken.
+func overtaken() error {
+	return errs.New(errs.Conflict, "another connection goes on with this upload; this one is given up")
+}
+
 // enter makes the caller the upload's only sender here, by ending another. ctx
 // ends, and stop is called, when another comes in turn.
 func (w *uploads) enter(ctx context.Context, u id.ID, stop func()) (context.Context, func(), error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, end := context.WithCancelCause(ctx)
+	cancel := func() { end(context.Canceled) }
 	for {
 		w.mu.Lock()
 		other := w.open[u]
 		if other == nil {
-			mine := &sender{stop: cancel, done: make(chan struct{})}
+			mine := &sender{stop: func() { end(overtaken()) }, done: make(chan struct{})}
 			w.open[u] = mine
 			w.mu.Unlock()
 			unhook := context.AfterFunc(ctx, stop)
