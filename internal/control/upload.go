@@ -136,7 +136,7 @@ func (s *Service) WriteUpload(ctx context.Context, c Caller, ref, upload string,
 		return u, err
 	}
 	defer leave()
-	u, err = s.write(ctx, c, i, u, upload, p)
+	u, err = s.write(ctx, c, i, upload, p)
 	if over := context.Cause(ctx); err != nil && errs.Is(over, errs.Conflict) {
 		err = over // whatever broke off because of it
 	}
@@ -144,10 +144,10 @@ func (s *Service) WriteUpload(ctx context.Context, c Caller, ref, upload string,
 }
 
 // write is WriteUpload while nobody else writes.
-func (s *Service) write(ctx context.Context, c Caller, i image.Image, u image.Upload, upload string, p Piece) (image.Upload, error) {
-	var err error
+func (s *Service) write(ctx context.Context, c Caller, i image.Image, upload string, p Piece) (image.Upload, error) {
 	// where it stands now that nobody else writes
-	if u, err = s.cfg.Store.Upload(ctx, i.ID, c.Name, upload); err != nil {
+	u, err := s.cfg.Store.Upload(ctx, i.ID, c.Name, upload)
+	if err != nil {
 		return u, err
 	}
 	part, err := s.openPart(ctx, &u)
