@@ -99,7 +99,7 @@ func TestBadInput(t *testing.T) {
 			if c.Field != "" && (len(e.Errors) == 0 || e.Errors[0].Field != c.Field) {
 				t.Errorf("names %+v, want %s", e.Errors, c.Field)
 			}
-			if e.RequestID == "" || strings.Contains(e.Detail, "SQL") || strings.Contains(e.Detail, "/work/") {
+			if e.RequestID == "" || strings.Contains(e.Detail, "SQL") || strings.Contains(e.Detail, "/internal/") {
 				t.Errorf("answer %+v", e)
 			}
 		})
