@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/novacron/novacron/internal/driver/durable"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
@@ -52,7 +53,7 @@ func (c *Cache) load() error {
 func (c *Cache) save(sync bool) error {
 	b, err := json.Marshal(c.files)
 	if err == nil {
-		err = writeFile(filepath.Join(c.dir, indexName), b, sync)
+		err = durable.Replace(filepath.Join(c.dir, indexName), b, sync)
 	}
 	if err != nil {
 		return diskError(err)

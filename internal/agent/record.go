@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/novacron/novacron/internal/driver/durable"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/gen"
@@ -102,7 +103,7 @@ func (r *records) save(rec record) error {
 	if err != nil {
 		return errs.New(errs.Internal, "a VM record cannot be written").Because(err)
 	}
-	if err := writeFile(r.path(rec.VM), b, r.sync); err != nil {
+	if err := durable.Replace(r.path(rec.VM), b, r.sync); err != nil {
 		return errs.New(errs.HostFailure, "the node cannot write its record of the VM; is its disk full?").Because(err)
 	}
 	return nil
@@ -113,36 +114,6 @@ func (r *records) remove(vm id.ID) error {
 		return errs.New(errs.HostFailure, "the node cannot remove its record of the VM").Because(err)
 	}
 	return nil
-}
-
-// writeFile replaces a file in one step: temporary file, fsync, rename, fsync of
-// the folder.
-func writeFile(path string, b []byte, sync bool) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".tmp-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if sync {
-		err = errors.Join(err, f.Sync())
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return err
-	}
-	if !sync {
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // fenceLife is how long the fence of an erased VM is kept: far longer than any

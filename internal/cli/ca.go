@@ -146,7 +146,7 @@ func (s trustStore) refused(err error) error {
 }
 
 func (s trustStore) refresh(ctx context.Context) error {
-	out, err := exec.CommandContext(ctx, s.update[0], s.update[1:]...).CombinedOutput() //nolint:gosec // from the table above
+	out, err := exec.CommandContext(ctx, s.update[0], s.update[1:]...).CombinedOutput() //nolint:gosec // a line of the program's own table, without any input
 	if err != nil {
 		return errs.New(errs.HostFailure, "%s failed", strings.Join(s.update, " ")).
 			Because(fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out))))

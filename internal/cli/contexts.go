@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/novacron/novacron/client"
+	"github.com/novacron/novacron/internal/driver/durable"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
@@ -79,26 +80,12 @@ func (a *app) saveContexts(all contexts) error {
 		err = os.MkdirAll(filepath.Dir(path), 0o700)
 	}
 	if err == nil {
-		err = writeOwn(path, raw)
+		err = durable.Replace(path, raw, true)
 	}
 	if err != nil {
 		return errs.New(errs.HostFailure, "the contexts in %s cannot be written", path).Because(err)
 	}
 	return nil
-}
-
-// writeOwn replaces a file by one only its owner can read.
-func writeOwn(path string, raw []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(f.Name()) }()
-	_, err = f.Write(raw)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
 
 func (c *contexts) find(name string) (contextFile, bool) {

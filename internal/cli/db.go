@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/novacron/novacron/internal/cli/local"
+	"github.com/novacron/novacron/internal/driver/durable"
 	"github.com/novacron/novacron/internal/engine/pglocal"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/unit"
@@ -102,7 +103,7 @@ func (a *app) copyKey(to string) error {
 	if err != nil {
 		return errs.New(errs.HostFailure, "the key file %s cannot be read", p.Key()).Because(err)
 	}
-	if err := writeOwn(to, raw); err != nil {
+	if err := durable.Replace(to, raw, true); err != nil {
 		return errs.New(errs.HostFailure, "the key file cannot be copied to %s", to).Because(err)
 	}
 	fmt.Fprintf(a.out, "%s holds the key\n", to)

@@ -36,15 +36,19 @@ func classOf(c errs.Code) int {
 	return exitInternal
 }
 
+func allCodes() []string {
+	all := make([]string, 0, len(errs.Codes()))
+	for _, c := range errs.Codes() {
+		all = append(all, string(c))
+	}
+	return all
+}
+
 func newExplain(a *app) *cobra.Command {
 	cmd := leaf("explain CODE", "Say what an error code means and what to do", names("CODE"), func(_ *cobra.Command, args []string) error {
 		code := errs.Code(args[0])
 		if code.Meaning() == (errs.Meaning{}) {
-			var all []string
-			for _, c := range errs.Codes() {
-				all = append(all, string(c))
-			}
-			return errs.New(errs.NotFound, "there is no error code %q%s", errs.Clip(args[0]), near.Hint(args[0], slices.Values(all)))
+			return errs.New(errs.NotFound, "there is no error code %q%s", errs.Clip(args[0]), near.Hint(args[0], slices.Values(allCodes())))
 		}
 		e := explain(code)
 		return a.printer().Describe(e, []output.Pair{
@@ -57,11 +61,7 @@ func newExplain(a *app) *cobra.Command {
 		})
 	})
 	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		var all []string
-		for _, c := range errs.Codes() {
-			all = append(all, string(c))
-		}
-		return all, cobra.ShellCompDirectiveNoFileComp
+		return allCodes(), cobra.ShellCompDirectiveNoFileComp
 	}
 	return cmd
 }

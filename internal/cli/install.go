@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/novacron/novacron/internal/cli/local"
+	"github.com/novacron/novacron/internal/driver/durable"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
@@ -197,7 +198,7 @@ func (i *installer) makeUser(ctx context.Context) error {
 		return nil
 	}
 	words := strings.Fields(local.UserAdd)
-	out, err := exec.CommandContext(ctx, words[0], words[1:]...).CombinedOutput() //nolint:gosec // a constant
+	out, err := exec.CommandContext(ctx, words[0], words[1:]...).CombinedOutput() //nolint:gosec // local.UserAdd is a constant of this program
 	exit, failed := errors.AsType[*exec.ExitError](err)
 	const alreadyThere = 9 // useradd(8)
 	if err != nil && (!failed || exit.ExitCode() != alreadyThere) {
@@ -259,7 +260,7 @@ func (i *installer) takeToken(context.Context) error {
 func (i *installer) write(path string, content []byte, mode os.FileMode) error {
 	err := os.MkdirAll(filepath.Dir(path), 0o755) //nolint:gosec // folders of the system, for all to read
 	if err == nil {
-		err = writeOwn(path+".new", content)
+		err = durable.Replace(path+".new", content, true)
 	}
 	if err == nil {
 		err = errors.Join(os.Chmod(path+".new", mode), os.Rename(path+".new", path))

@@ -113,7 +113,7 @@ func (n *identity) loadKeys() error {
 func (n *identity) save() error {
 	b, err := json.Marshal(n.state)
 	if err == nil {
-		err = writeDurably(filepath.Join(n.dir, stateFile), b)
+		err = durable.Replace(filepath.Join(n.dir, stateFile), b, true)
 	}
 	if err != nil {
 		return errs.New(errs.HostFailure, "the node's identity cannot be written; is its disk full?").Because(err)
@@ -137,7 +137,7 @@ func store(dir string, r nodelink.JoinReply, name string, simulated bool, key *e
 		return err
 	}
 	for file, b := range map[string][]byte{keyFile: keyPEM, certFile: []byte(r.CertPEM), caFile: []byte(r.CAPEM)} {
-		if err := writeDurably(filepath.Join(dir, file), b); err != nil {
+		if err := durable.Replace(filepath.Join(dir, file), b, true); err != nil {
 			return errs.New(errs.HostFailure, "the node's identity cannot be written").Because(err)
 		}
 	}
@@ -181,32 +181,11 @@ func (n *identity) renewed(certPEM []byte) error {
 	if node != n.state.Node || !n.key.PublicKey.Equal(cert.PublicKey) {
 		return errs.New(errs.Internal, "the server sent a certificate that is not this node's")
 	}
-	if err := writeDurably(filepath.Join(n.dir, certFile), certPEM); err != nil {
+	if err := durable.Replace(filepath.Join(n.dir, certFile), certPEM, true); err != nil {
 		return errs.New(errs.HostFailure, "the node's new certificate cannot be written; is its disk full?").Because(err)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.cert = cert
 	return nil
-}
-
-func writeDurably(path string, b []byte) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".tmp-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

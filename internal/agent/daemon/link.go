@@ -125,7 +125,7 @@ func (l *links) keep(ctx context.Context, addr string) {
 			l.log.Warn("there is no session with a server; dialling until there is", "server", addr, "err", err)
 			told = true
 		}
-		if l.clock.Sleep(ctx, rand.N(wait)+time.Millisecond) != nil { //nolint:gosec // jitter, not a secret
+		if l.clock.Sleep(ctx, rand.N(wait)+time.Millisecond) != nil { //nolint:gosec // it only keeps agents from dialling in step: who guesses it gains nothing
 			return
 		}
 		wait = min(wait*2, backoffLast)

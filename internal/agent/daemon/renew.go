@@ -27,7 +27,7 @@ const (
 // thirds of its life, or at once when it has expired meanwhile. Guests never
 // depend on it.
 func (l *links) renewals(ctx context.Context) {
-	retry, early := renewRetry, rand.N(pki.NodeLife/renewSpread) //nolint:gosec // spread, not a secret
+	retry, early := renewRetry, rand.N(pki.NodeLife/renewSpread) //nolint:gosec // it only keeps nodes from renewing at once: who guesses it gains nothing
 	for {
 		wait := min(renewLook, pki.RenewAt(l.who.certificate()).Add(-early).Sub(l.clock.Now()))
 		if wait <= 0 {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/novacron/novacron/internal/driver/durable"
 	"github.com/novacron/novacron/internal/driver/hypervisor/process"
 	"github.com/novacron/novacron/internal/engine/pglocal"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -106,26 +107,12 @@ func readMarker(p Paths) (marker, bool) {
 func writeJSON(path string, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err == nil {
-		err = writeFile(path, append(b, '\n'))
+		err = durable.Replace(path, append(b, '\n'), false)
 	}
 	if err != nil {
 		return hostError(err, "%s cannot be written", path)
 	}
 	return nil
-}
-
-// writeFile replaces a file by one that only its owner reads.
-func writeFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(f.Name()) }()
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
 
 // hostError words what went wrong on this machine; a full disk has its own code.

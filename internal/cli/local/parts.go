@@ -14,6 +14,7 @@ import (
 
 	"github.com/novacron/novacron/client"
 	"github.com/novacron/novacron/internal/agent/daemon"
+	"github.com/novacron/novacron/internal/driver/durable"
 	"github.com/novacron/novacron/internal/engine/pglocal"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
@@ -256,7 +257,7 @@ func mint(ctx context.Context, c *client.Client, file string, n int) error {
 		}
 		b.WriteString(t.Token + "\n")
 	}
-	if err := writeFile(file, []byte(b.String())); err != nil {
+	if err := durable.Replace(file, []byte(b.String()), false); err != nil {
 		return hostError(err, "the file with the node's token cannot be written")
 	}
 	return nil

@@ -61,7 +61,7 @@ func newQEMUHost(tb testing.TB, node id.ID, _ string) Host {
 	// sockets need a short path, and guests' own users go through this folder
 	base, err := os.MkdirTemp("", "ncq") //nolint:usetesting // a test's own folder is too long for sockets
 	must(tb, err)
-	must(tb, os.Chmod(base, 0o711)) //nolint:gosec // see above
+	must(tb, os.Chmod(base, 0o711)) //nolint:gosec // guests' own users go through it to their disks
 	h := &QEMUHost{short: id.Short(node), dir: base}
 	// runs after the agent's own cleanup: what a test leaves running ends with it
 	tb.Cleanup(h.remove)
@@ -201,7 +201,7 @@ func files(root string) (out []string) {
 			return nil //nolint:nilerr // what vanishes meanwhile is not left over
 		}
 		line := fmt.Sprintf("file %s", path)
-		if b, err := os.ReadFile(path); err == nil && len(b) < 256 && strings.Contains(path, "/uids/") { //nolint:gosec // our own folder
+		if b, err := os.ReadFile(path); err == nil && len(b) < 256 && strings.Contains(path, "/uids/") { //nolint:gosec // a path from the walk of a folder that the test made
 			line += " " + strings.TrimSpace(string(b)) // the claim names its VM
 		}
 		out = append(out, line)

@@ -115,3 +115,28 @@ func TestLock(t *testing.T) {
 		t.Errorf("after the first is gone: %v", err)
 	}
 }
+
+// A replaced file is its owner's alone, and a failure leaves the old one and
+// nothing beside it.
+func TestReplace(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	for _, sync := range []bool{true, false} {
+		if err := durable.Replace(path, []byte("x"), sync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", info, err)
+	}
+	taken := filepath.Join(dir, "folder")
+	if err := os.MkdirAll(filepath.Join(taken, "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := durable.Replace(taken, []byte("x"), true); err == nil {
+		t.Error("a folder was replaced by a file")
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, ".tmp-*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
+}
