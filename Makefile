@@ -41,7 +41,7 @@ clean: down ## Stop it and remove its data, the binary and the test guest
 	rm -rf bin dist cover.out cover.html .cache/guest
 
 test: guest ## Run every test, with a real database and real QEMU
-	go test -timeout 14m ./...
+	source scripts/env.sh && go test -timeout 14m ./...
 
 race: guest ## Run the tests under the race detector, but for e2e, which builds the program without it
 	CGO_ENABLED=1 go test -race -short -timeout 14m $$(go list ./... | grep -v '/e2e$$')
@@ -87,5 +87,7 @@ lint: ## Check formatting, Go sources and shell scripts
 vuln: ## Look for known vulnerabilities in what we import
 	@.ci/vuln
 
+# Whatever comes first on a fresh checkout installs what is missing.
 guest:
+	@compgen -G '.cache/guest-kernel/boot/vmlinuz-*' >/dev/null || scripts/setup
 	@scripts/guest-image
