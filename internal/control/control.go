@@ -7,6 +7,8 @@ import (
 	"errors"
 	"log/slog"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/novacron/novacron/internal/domain/audit"
 	"github.com/novacron/novacron/internal/domain/auth"
 	"github.com/novacron/novacron/internal/domain/job"
@@ -34,6 +36,9 @@ type Config struct {
 	Log     *slog.Logger
 	// Committed is called after each commit: it wakes executor and sequencer.
 	Committed func()
+	// Accept takes a job on within the transaction of its request, as
+	// workflow.Executor.Accept does; nil leaves jobs to whoever looks for work.
+	Accept func(ctx context.Context, tx pgx.Tx, j workflow.NewJob) (*workflow.Birth, error)
 	// RoomMade is called when a node came or takes VMs again: VMs that fitted
 	// nowhere may look again. May be nil.
 	RoomMade func()
@@ -187,9 +192,20 @@ func HashRequest(method, path string, body []byte) []byte {
 }
 
 // enqueue starts a workflow in the transaction of the change.
-func enqueue(ctx context.Context, tx *store.Tx, c Caller, j workflow.NewJob) error {
+func (s *Service) enqueue(ctx context.Context, tx *store.Tx, c Caller, j workflow.NewJob) error {
 	j.CreatedBy, j.RequestID = c.Name, c.RequestID
-	return workflow.Enqueue(ctx, tx, j)
+	if s.cfg.Accept == nil {
+		return workflow.Enqueue(ctx, tx, j)
+	}
+	birth, err := s.cfg.Accept(ctx, tx, j)
+	tx.After(func(committed bool) {
+		if committed {
+			birth.Begin()
+		} else {
+			birth.Drop()
+		}
+	})
+	return err
 }
 
 // Jobs gives a page of jobs.

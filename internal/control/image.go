@@ -154,7 +154,7 @@ func (s *Service) DeleteImage(ctx context.Context, c Caller, ref string) (Accept
 		}
 		job := id.New()
 		out = Accepted{&job, i.ID}
-		if err := enqueue(ctx, tx, c, workflow.NewJob{
+		if err := s.enqueue(ctx, tx, c, workflow.NewJob{
 			ID: job, Kind: flows.JobImageDelete, ProjectID: &s.cfg.Project, Params: struct{}{},
 			Target: workflow.Target{Kind: "image", ID: i.ID, Name: i.Name},
 		}); err != nil {

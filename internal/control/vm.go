@@ -119,7 +119,8 @@ func (s *Service) begin(ctx context.Context, tx *store.Tx, c Caller, v vm.View, 
 func (s *Service) beginWith(ctx context.Context, tx *store.Tx, c Caller, v vm.View, j workflow.NewJob, detail map[string]any) error {
 	j.ProjectID = &s.cfg.Project
 	j.Target = workflow.Target{Kind: "vm", ID: v.Intent.ID, Name: v.Intent.Name}
-	if err := enqueue(ctx, tx, c, j); err != nil {
+	j.Seen = v
+	if err := s.enqueue(ctx, tx, c, j); err != nil {
 		return err
 	}
 	r := c.record(j.Kind, "vm", v.Intent.ID, v.Intent.Name)

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/novacron/novacron/internal/control"
@@ -177,7 +178,8 @@ func build(ctx context.Context, o Options, pool *pgxpool.Pool) (*Server, *certif
 	}
 	s.seq = sequence.New(sequence.Options{Pool: pool, Clock: o.Clock, Log: o.Log})
 	s.control = control.New(control.Config{
-		Store: st, CA: sec.ca, Cluster: sec.cluster, Project: project, Images: images, Address: o.Advertise[0], Live: s.live,
+		Accept: s.accept,
+		Store:  st, CA: sec.ca, Cluster: sec.cluster, Project: project, Images: images, Address: o.Advertise[0], Live: s.live,
 		Clock: o.Clock, Log: o.Log, Committed: s.committed, RoomMade: func() { s.tasks.Nudge(tasks.PendingVMs) },
 	})
 	s.agents = &agents{control: s.control, tickets: s.tickets, clock: o.Clock, log: o.Log, sessions: map[id.ID]*session{}}
@@ -194,6 +196,11 @@ func build(ctx context.Context, o Options, pool *pgxpool.Pool) (*Server, *certif
 	s.routes = s.table()
 	s.mux = s.serveMux()
 	return s, newCertificates(sec.ca, o.Advertise, o.Clock), nil
+}
+
+// accept takes a job on, as workflow.Executor.Accept does.
+func (s *Server) accept(ctx context.Context, tx pgx.Tx, j workflow.NewJob) (*workflow.Birth, error) {
+	return s.exec.Accept(ctx, tx, j)
 }
 
 // committed wakes whoever acts on commits.

@@ -25,6 +25,23 @@ func (s *Store) ReportsApply(ctx context.Context, node id.ID, epoch gen.NodeEpoc
 		return nil, nil
 	}
 	p, place := reportsParams(node, epoch, items)
+	return s.reportsApply(ctx, p, place, len(items))
+}
+
+// ReportApply is ReportsApply of one report that answers a job's command. It does
+// not wait for the disk: the job's next entry does, and without that the command is
+// sent again and answered the same.
+func (s *Store) ReportApply(ctx context.Context, node id.ID, epoch gen.NodeEpoch, item nodelink.Report) (nodelink.Result, error) {
+	p, place := reportsParams(node, epoch, []nodelink.Report{item})
+	p.Relaxed = true
+	out, err := s.reportsApply(ctx, p, place, 1)
+	if err != nil {
+		return "", err
+	}
+	return out[0], nil
+}
+
+func (s *Store) reportsApply(ctx context.Context, p query.ReportsApplyParams, place map[incarnation]int, items int) ([]nodelink.Result, error) {
 	var rows []query.ReportsApplyRow
 	err := pgtx.Again(func() (err error) {
 		for range len(p.VmIds) + 1 {
@@ -39,21 +56,14 @@ func (s *Store) ReportsApply(ctx context.Context, node id.ID, epoch gen.NodeEpoc
 	if err != nil {
 		return nil, err
 	}
-	out := make([]nodelink.Result, len(items))
+	out := make([]nodelink.Result, items)
 	for i := range out {
 		out[i] = nodelink.Stale
 	}
-	var applied []id.ID
 	for _, r := range rows {
 		out[place[incarnation{r.VmID, gen.OwnerEpoch(r.OwnerEpoch)}]] = nodelink.Result(r.Result)
-		if r.Result == string(nodelink.Applied) {
-			applied = append(applied, r.VmID)
-		}
 	}
-	if len(applied) == 0 {
-		return out, nil
-	}
-	return out, pgtx.Again(func() error { return s.q.InstancesForget(ctx, applied) })
+	return out, nil
 }
 
 // reportsParams turns reports into columns, one row per incarnation.

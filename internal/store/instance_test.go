@@ -30,7 +30,7 @@ func (b *bench) running(name string, node id.ID, epochs int) vm.View {
 				return err
 			}
 		}
-		return t.VMFree(b.ctx, v.Intent, job, nil)
+		return t.VMFree(b.ctx, v.Intent.ID, job, nil)
 	})
 	return b.view(v.Intent.ID)
 }

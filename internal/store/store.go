@@ -28,7 +28,8 @@ func (s *Store) Pool() *pgxpool.Pool { return s.pool }
 // Tx is a transaction with the store's writes on it.
 type Tx struct {
 	pgx.Tx
-	q *query.Queries
+	q     *query.Queries
+	after []func(committed bool)
 }
 
 // On puts the store's writes on a transaction that someone else began, such as a
@@ -38,7 +39,27 @@ func On(tx pgx.Tx) *Tx { return &Tx{Tx: tx, q: query.New(tx)} }
 // InTx runs fn in a transaction. One that loses a race is run again, so fn does
 // nothing that matters outside of it.
 func (s *Store) InTx(ctx context.Context, fn func(*Tx) error) error {
-	return pgtx.Run(ctx, s.pool, func(tx pgx.Tx) error { return fn(On(tx)) })
+	var last *Tx
+	err := pgtx.Run(ctx, s.pool, func(tx pgx.Tx) error {
+		last.ended(false)
+		last = On(tx)
+		return fn(last)
+	})
+	last.ended(err == nil)
+	return err
+}
+
+// After has fn called when the transaction of Store.InTx has ended: committed, or
+// not, or nobody knows.
+func (t *Tx) After(fn func(committed bool)) { t.after = append(t.after, fn) }
+
+func (t *Tx) ended(committed bool) {
+	if t == nil {
+		return
+	}
+	for _, fn := range t.after {
+		fn(committed)
+	}
 }
 
 // one maps the error of a query for one row: no row becomes a not-found that

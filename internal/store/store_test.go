@@ -189,7 +189,7 @@ func TestHold(t *testing.T) {
 	v, job := b.vm("web")
 	err := b.InTx(b.ctx, func(t *store.Tx) error { _, err := t.VMHold(b.ctx, v.Intent, id.New()); return err })
 	wantCode(t, err, errs.VMBusy)
-	b.tx(func(t *store.Tx) error { return t.VMFree(b.ctx, v.Intent, job, errs.New(errs.NoSpace, "full")) })
+	b.tx(func(t *store.Tx) error { return t.VMFree(b.ctx, v.Intent.ID, job, errs.New(errs.NoSpace, "full")) })
 	if v = b.view(v.Intent.ID); v.Job != nil || v.Intent.Failure == nil || v.Intent.Failure.Message != "full" {
 		t.Errorf("%+v", v)
 	}
@@ -205,11 +205,11 @@ func TestHold(t *testing.T) {
 		return workflow.Enqueue(b.ctx, t.Tx, workflow.NewJob{ID: next, Kind: vm.JobStart, CreatedBy: "test", Target: workflow.Target{Kind: "vm", ID: v.Intent.ID}})
 	})
 	// an earlier job's end does not free a later job's hold
-	b.tx(func(t *store.Tx) error { return t.VMFree(b.ctx, v.Intent, job, nil) })
+	b.tx(func(t *store.Tx) error { return t.VMFree(b.ctx, v.Intent.ID, job, nil) })
 	if v = b.view(v.Intent.ID); v.Job == nil || v.Job.ID != next {
 		t.Errorf("%+v", v.Job)
 	}
-	b.tx(func(t *store.Tx) error { return t.VMFree(b.ctx, v.Intent, next, nil) })
+	b.tx(func(t *store.Tx) error { return t.VMFree(b.ctx, v.Intent.ID, next, nil) })
 	if v = b.view(v.Intent.ID); v.Job != nil || v.Intent.Failure != nil {
 		t.Errorf("%+v", v)
 	}
@@ -267,7 +267,7 @@ func TestPlaceNeverOversubscribes(t *testing.T) {
 		}
 	}
 	b.tx(func(t *store.Tx) error { _, err := t.VMPlace(b.ctx, late, n.ID); return err })
-	err = b.InTx(b.ctx, func(t *store.Tx) error { return t.VMReserve(b.ctx, placed[0]) })
+	err = b.InTx(b.ctx, func(t *store.Tx) error { _, err := t.VMAdmit(b.ctx, placed[0]); return err })
 	wantCode(t, err, errs.NoNodeFits)
 	b.noDrift()
 	for range 2 { // with the view of before it was unreserved

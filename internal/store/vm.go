@@ -90,20 +90,17 @@ func (t *Tx) VMHold(ctx context.Context, in vm.Intent, job id.ID) (opSeq int64, 
 		}
 		return 0, pgtx.Map(err)
 	}
-	return opSeq, t.vmEvent(ctx, in.ID, "vm.updated", in, &job)
+	return opSeq, nil
 }
 
 // VMFree ends a job's hold. A failure stays with the VM until the next success.
-func (t *Tx) VMFree(ctx context.Context, in vm.Intent, job id.ID, failure *errs.Error) error {
-	p := query.VMFreeParams{ID: in.ID, JobID: &job}
+func (t *Tx) VMFree(ctx context.Context, v, job id.ID, failure *errs.Error) error {
+	p := query.VMFreeParams{ID: v, JobID: &job}
 	if failure != nil {
 		code := string(failure.Code)
 		p.Code, p.Message = &code, &failure.Message
 	}
-	if err := t.q.VMFree(ctx, p); err != nil {
-		return pgtx.Map(err)
-	}
-	return t.vmEvent(ctx, in.ID, "vm.updated", in, &job)
+	return pgtx.Map(t.q.VMFree(ctx, p))
 }
 
 // VMPlace puts a VM on a node and counts what it takes there. False when the
@@ -158,26 +155,22 @@ func (t *Tx) VMUnplace(ctx context.Context, v vm.View) error {
 	}))
 }
 
-// VMReserve counts a stopped VM's CPU and memory on its node again, before it
-// starts. errs.NoNodeFits when there is no room. Twice is no error.
-func (t *Tx) VMReserve(ctx context.Context, v vm.View) error {
-	takes, err := t.q.VMReserve(ctx, v.Intent.ID)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil // reserved already, or on no node
+// VMAdmit decides a new incarnation of a VM on its node: CPU and memory are counted
+// there unless they are, it is wanted on, and its epoch rises. errs.NotFound when it
+// has no node, errs.NoNodeFits when that has no room.
+func (t *Tx) VMAdmit(ctx context.Context, v vm.View) (gen.OwnerEpoch, error) {
+	n, err := t.q.VMAdmit(ctx, v.Intent.ID)
+	if !errors.Is(err, pgx.ErrNoRows) {
+		return gen.OwnerEpoch(n), pgtx.Map(err)
 	}
+	now, err := t.VMByID(ctx, v.Intent.ID)
 	if err != nil {
-		return pgtx.Map(err)
+		return 0, err
 	}
-	fits, err := t.q.NodeReserve(ctx, query.NodeReserveParams{ID: takes.NodeID, Cpus: takes.Cpus, MemoryBytes: takes.MemoryBytes})
-	if err == nil && fits == 0 {
-		where := takes.NodeID.String()
-		if v.Node != nil {
-			where = v.Node.Name
-		}
-		err = errs.New(errs.NoNodeFits, "node %q, which has the disks of VM %q, has no CPU or memory left for it",
-			where, v.Intent.Name)
+	if now.Node == nil {
+		return 0, NotFound("placed VM", v.Intent.Name)
 	}
-	return pgtx.Map(err)
+	return 0, errs.New(errs.NoNodeFits, "node %q, which has the disks of VM %q, has no CPU or memory left for it", now.Node.Name, now.Intent.Name)
 }
 
 // VMUnreserve gives back a stopped VM's CPU and memory. Twice is no error.

@@ -50,10 +50,24 @@ func (c *Candidates) Snapshot(ctx context.Context) ([]node.Node, error) {
 		}
 		c.nodes, c.read = nodes, began
 	}
+	return c.judged(), nil
+}
+
+// Recent is Snapshot without reading: false when the last one is too old.
+func (c *Candidates) Recent() ([]node.Node, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.nodes == nil || c.clock.Boot()-c.read > maxAge {
+		return nil, false
+	}
+	return c.judged(), true
+}
+
+func (c *Candidates) judged() []node.Node {
 	for i := range c.nodes {
 		c.nodes[i].Reporting = c.reporting(c.nodes[i].ID)
 	}
-	return slices.Clone(c.nodes), nil
+	return slices.Clone(c.nodes)
 }
 
 func (c *Candidates) readAll(ctx context.Context) ([]node.Node, error) {

@@ -2,7 +2,6 @@ package flows
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -51,9 +50,24 @@ type run = workflow.Run[Env]
 // longer is asked again under the next attempt.
 const stepTimeout = 30 * time.Second
 
-// load reads the VM a job is about.
+// load reads the VM a job is about. What the transaction that accepts the job has
+// read under its lock is as good.
 func load(ctx context.Context, r *run) (vm.View, error) {
+	if v, ok := r.Seen().(vm.View); ok {
+		return v, nil
+	}
+	if tx := r.Accepting(); tx != nil {
+		return store.On(tx).VMByID(ctx, r.Job.Target.ID)
+	}
 	return r.Env.Store.VMByID(ctx, r.Job.Target.ID)
+}
+
+// loadIn is load within a transaction of the step.
+func loadIn(ctx context.Context, r *run, tx *store.Tx) (vm.View, error) {
+	if v, ok := r.Seen().(vm.View); ok {
+		return v, nil
+	}
+	return tx.VMByID(ctx, r.Job.Target.ID)
 }
 
 // usable reads the VM for a step that needs its node. errs.NodeRemoved when that
@@ -102,8 +116,8 @@ func observe(ctx context.Context, r *run, v vm.View, cmd nodelink.Fenced) (nodel
 		return rep, err
 	}
 	rep.Reason = nodelink.Text(rep.Reason)
-	results, err := r.Env.Store.ReportsApply(ctx, *v.Intent.NodeID, cmd.Head().NodeEpoch, []nodelink.Report{rep})
-	if err == nil && slices.Contains(results, nodelink.NotPlaced) {
+	result, err := r.Env.Store.ReportApply(ctx, *v.Intent.NodeID, cmd.Head().NodeEpoch, rep)
+	if err == nil && result == nodelink.NotPlaced {
 		_, err = usable(ctx, r) // the node was removed while the command was under way
 	}
 	return rep, err
@@ -117,15 +131,11 @@ func write(ctx context.Context, r *run, fn func(*store.Tx) error) error {
 // free is the Finish of flows that leave the VM in place: it ends the hold, and
 // a failure stays with the VM until the next success.
 func free(ctx context.Context, tx pgx.Tx, r *run, out workflow.Outcome) error {
-	v, err := store.On(tx).VMByID(ctx, r.Job.Target.ID)
-	if err != nil {
-		return err
-	}
 	failure := out.Err
 	if out.Succeeded() {
 		failure = nil
 	}
-	return store.On(tx).VMFree(ctx, v.Intent, r.Job.ID, failure)
+	return store.On(tx).VMFree(ctx, r.Job.Target.ID, r.Job.ID, failure)
 }
 
 // machine is what the node needs to launch the VM.

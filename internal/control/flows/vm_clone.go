@@ -72,7 +72,7 @@ func finishClone(ctx context.Context, tx pgx.Tx, r *run, out workflow.Outcome) e
 	case err != nil:
 		return err
 	case out.Succeeded():
-		return t.VMFree(ctx, v.Intent, r.Job.ID, nil)
+		return t.VMFree(ctx, v.Intent.ID, r.Job.ID, nil)
 	default:
 		return t.VMDelete(ctx, v, &r.Job.ID)
 	}

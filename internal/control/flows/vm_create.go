@@ -47,7 +47,7 @@ func VMCreate() workflow.Flow[Env] {
 			// the disks' undo removes all the node holds of the VM, the record included
 			{Name: "make disks", Do: makeDisks, Undo: erase, Cancellable: true},
 			// the epoch rises before the command goes out and never falls again
-			{Name: "raise epoch", Do: ifStart(raiseEpoch), Undo: lowerPower, InDatabase: true},
+			{Name: "raise epoch", Do: ifStart(admit), Undo: lowerPower, InDatabase: true},
 			{Name: "launch", Do: ifStart(launch), Undo: powerOffUndo},
 		},
 		Finish: finishCreate,
@@ -83,7 +83,7 @@ func place(ctx context.Context, r *run) (any, error) {
 	if v.Intent.NodeID != nil {
 		return placed{*v.Intent.NodeID}, nil // done before a crash
 	}
-	nodes, err := r.Env.Candidates.Snapshot(ctx)
+	nodes, err := snapshot(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -91,6 +91,9 @@ func place(ctx context.Context, r *run) (any, error) {
 		CPUs: v.Intent.CPUs, MemoryBytes: v.Intent.MemoryBytes, DiskBytes: v.DiskBytes(), NodeName: p.Node,
 		Simulated: kindOf(nodes, p.Node),
 	})
+	if !ok && r.Accepting() != nil {
+		return nil, errLater
+	}
 	if !ok {
 		if err := stillThere(ctx, r, p.Node); err != nil {
 			return nil, err
@@ -112,6 +115,21 @@ func place(ctx context.Context, r *run) (any, error) {
 		}
 	}
 	return nil, workflow.Wait("every node that fitted was taken meanwhile", placeAgain/10)
+}
+
+// errLater leaves a choice to the step's turn after the request was accepted.
+var errLater = workflow.Wait("it is decided in a moment", 0)
+
+// snapshot reads the nodes; while the job is accepted, only what was read already:
+// there is one connection, and others may wait for it.
+func snapshot(ctx context.Context, r *run) ([]node.Node, error) {
+	if r.Accepting() == nil {
+		return r.Env.Candidates.Snapshot(ctx)
+	}
+	if nodes, ok := r.Env.Candidates.Recent(); ok {
+		return nodes, nil
+	}
+	return nil, errLater
 }
 
 // stillThere tells whether the node that a VM is to be on was removed since the
@@ -232,5 +250,5 @@ func finishCreate(ctx context.Context, tx pgx.Tx, r *run, out workflow.Outcome) 
 			return err
 		}
 	}
-	return t.VMFree(ctx, v.Intent, r.Job.ID, nil)
+	return t.VMFree(ctx, v.Intent.ID, r.Job.ID, nil)
 }

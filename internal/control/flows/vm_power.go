@@ -108,26 +108,34 @@ func admitOnceReported(ctx context.Context, r *run) (any, error) {
 	})
 }
 
-// admit counts the VM's CPU and memory on its node, and decides the new
-// incarnation.
+// admit decides the new incarnation and counts its CPU and memory on the node,
+// before any command goes out. Run twice, it decides twice: a number nobody used is
+// no loss, one used twice would be.
 func admit(ctx context.Context, r *run) (any, error) {
 	return admitIf(ctx, r, func(vm.View) error { return nil })
 }
 
 func admitIf(ctx context.Context, r *run, ok func(vm.View) error) (any, error) {
-	return raiseIn(ctx, r, func(tx *store.Tx) error {
-		v, err := tx.VMByID(ctx, r.Job.Target.ID)
+	var out raised
+	err := write(ctx, r, func(tx *store.Tx) error {
+		v, err := loadIn(ctx, r, tx)
 		if err == nil {
 			err = v.Intent.Unusable()
 		}
 		if err == nil {
 			err = ok(v)
 		}
-		if err != nil {
-			return err
+		if err == nil {
+			out.Epoch, err = tx.VMAdmit(ctx, v)
 		}
-		return tx.VMReserve(ctx, v)
+		return err
 	})
+	return out, err
+}
+
+// raised is the output of a step that decides an incarnation.
+type raised struct {
+	Epoch gen.OwnerEpoch `json:"epoch"`
 }
 
 // unadmit takes back the reservation and the wish, not the epoch.
@@ -155,38 +163,6 @@ func unreserve(ctx context.Context, r *run) error {
 }
 
 func releaseDo(ctx context.Context, r *run) (any, error) { return nil, unreserve(ctx, r) }
-
-// raised is the output of the step that raises the epoch.
-type raised struct {
-	Epoch gen.OwnerEpoch `json:"epoch"`
-}
-
-func raiseEpoch(ctx context.Context, r *run) (any, error) {
-	return raiseIn(ctx, r, func(*store.Tx) error { return nil })
-}
-
-// raiseIn decides the new incarnation before any command goes out, in one
-// transaction with what comes before it. Run twice, it decides twice: a number
-// nobody used is no loss, one used twice would be.
-func raiseIn(ctx context.Context, r *run, first func(*store.Tx) error) (any, error) {
-	var out raised
-	err := write(ctx, r, func(tx *store.Tx) (err error) {
-		if err := first(tx); err != nil {
-			return err
-		}
-		if err := tx.VMSetPower(ctx, r.Job.Target.ID, true); err != nil {
-			return err
-		}
-		out.Epoch, err = tx.VMRaiseEpoch(ctx, r.Job.Target.ID)
-		return err
-	})
-	if errs.Is(err, errs.NotFound) { // it has no node any more
-		if _, lost := usable(ctx, r); lost != nil {
-			err = lost
-		}
-	}
-	return out, err
-}
 
 // lowerPower takes back the wish, not the epoch.
 func lowerPower(ctx context.Context, r *run) error { return setPower(ctx, r, false) }

@@ -35,7 +35,7 @@ type Beginner interface {
 func Run(ctx context.Context, db Beginner, fn func(tx pgx.Tx) error) error {
 	var err error
 	for range tries {
-		if err = once(ctx, db, fn); !lostRace(err) {
+		if err = once(ctx, db, fn); !LostRace(err) {
 			return Map(err)
 		}
 	}
@@ -46,7 +46,7 @@ func Run(ctx context.Context, db Beginner, fn func(tx pgx.Tx) error) error {
 func Again(fn func() error) error {
 	var err error
 	for range tries {
-		if err = fn(); !lostRace(err) {
+		if err = fn(); !LostRace(err) {
 			return Map(err)
 		}
 	}
@@ -85,7 +85,9 @@ func commitFailed(err error) error {
 		Because(errors.Join(ErrCommitUnknown, err))
 }
 
-func lostRace(err error) bool {
+// LostRace tells whether a transaction failed for no fault of its own and is worth
+// another run: a deadlock, or a serialization failure.
+func LostRace(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01")
 }
@@ -128,7 +130,7 @@ func mapServer(pg *pgconn.PgError, err error) error {
 		return errs.New(errs.DBUnavailable, "the database's disk is full: nothing was changed").Because(err)
 	case pg.Code == "25006":
 		return errs.New(errs.DBUnavailable, "the database is read-only just now; try again").Because(err)
-	case severed(pg.Code), pg.Code[:2] == "53", pg.Code[:2] == "58", pg.Code == "55P03", pg.Code == "57014", lostRace(err):
+	case severed(pg.Code), pg.Code[:2] == "53", pg.Code[:2] == "58", pg.Code == "55P03", pg.Code == "57014", LostRace(err):
 		return errs.New(errs.DBUnavailable, "the database cannot do this just now; try again").Because(err)
 	}
 	return err

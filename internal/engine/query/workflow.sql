@@ -9,6 +9,25 @@ SELECT c.project_id, 'job.updated', 'job', c.id, c.kind, c.id,
     'target_name', c.target_name, 'step', '', 'wait_reason', c.wait_reason)
 FROM j c;
 
+-- name: InsertClaimed :exec
+-- A job that is born in its executor's hands: steps before next are done.
+WITH j AS (
+  INSERT INTO jobs (id, project_id, kind, target_kind, target_id, target_name, params, op_seq, cancellable, created_by, request_id,
+    state, holder, fence, started_at, progress)
+  VALUES (@id, @project_id, @kind, @target_kind, @target_id, @target_name, @params, @op_seq, @cancellable, @created_by, @request_id,
+    'running', @holder::uuid, @fence, now(), @progress)
+  RETURNING *),
+journal AS (
+  INSERT INTO job_steps (job_id, position, name, state, output, finished_at)
+  SELECT j.id, s.position, s.name, CASE WHEN s.position < @next::int THEN 'done' ELSE 'running' END::step_state,
+    nullif(s.output, '')::jsonb, CASE WHEN s.position < @next::int THEN now() END
+  FROM j, (SELECT unnest(@positions::int[]) AS position, unnest(@names::text[]) AS name, unnest(@outputs::text[]) AS output) s)
+INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
+SELECT c.project_id, 'job.updated', 'job', c.id, c.kind, c.id,
+  jsonb_build_object('state', c.state, 'progress', c.progress, 'target_kind', c.target_kind, 'target_id', c.target_id,
+    'target_name', c.target_name, 'step', @step::text, 'wait_reason', c.wait_reason)
+FROM j c;
+
 -- name: JobEvent :exec
 -- What watchers of jobs see; they read the job for more.
 INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
@@ -23,14 +42,15 @@ WHERE state IN ('queued', 'running', 'waiting', 'unwinding') AND holder IS NOT N
 
 -- name: ClaimJobs :many
 -- active is what the claiming executor drives already; a job it holds and does
--- not drive was dropped (its membership ran out, or a write failed).
+-- not drive was dropped (its membership ran out, or a write failed). One that is
+-- not 2 s old may have been born there since active was read.
 -- The commit does not wait for the disk: nothing is done on a claim before an
 -- entry of its journal has committed, which does, and takes earlier records along.
 WITH due AS (
   SELECT d.id, d.state AS was FROM jobs d
   WHERE d.state IN ('queued', 'running', 'waiting', 'unwinding') AND d.wake_at <= now()
     AND d.kind = ANY(@kinds::text[])
-    AND (d.holder IS NULL OR d.holder = ANY(@dead::uuid[]) OR (d.holder = @me::uuid AND d.id <> ALL(@active::uuid[])))
+    AND (d.holder IS NULL OR d.holder = ANY(@dead::uuid[]) OR (d.holder = @me::uuid AND d.id <> ALL(@active::uuid[]) AND (d.fence > 1 OR d.started_at < now() - interval '2 s')))
   ORDER BY d.wake_at LIMIT @most FOR UPDATE SKIP LOCKED),
 claimed AS (
   UPDATE jobs j SET holder = @me::uuid, fence = fence + 1,
@@ -128,12 +148,29 @@ SELECT wake_at FROM j;
 -- name: Release :exec
 UPDATE jobs SET holder = NULL WHERE id = @id AND holder = @holder::uuid AND fence = @fence;
 
--- name: End :execrows
-UPDATE jobs SET state = @state::job_state, holder = NULL, finished_at = now(), cancellable = false, wait_reason = '',
-  progress = CASE WHEN @state::job_state = 'succeeded' THEN 100 ELSE progress END,
-  error_code = unwind_code, error_message = unwind_message
-WHERE id = @id AND holder = @holder::uuid AND fence = @fence
-  AND (NOT cancel_requested OR @state::job_state <> 'succeeded');
+-- name: End :one
+-- The job's end with what its journal lacks: the last step done (-1 for none) or
+-- steps undone. Counts no job when the claim is lost or somebody asked to cancel.
+WITH j AS (
+  UPDATE jobs u SET state = @state::job_state, holder = NULL, finished_at = now(), cancellable = false, wait_reason = '',
+    progress = CASE WHEN @state::job_state = 'succeeded' THEN 100 ELSE u.progress END,
+    error_code = u.unwind_code, error_message = u.unwind_message
+  WHERE u.id = @id AND u.holder = @holder::uuid AND u.fence = @fence
+    AND (NOT u.cancel_requested OR @state::job_state <> 'succeeded')
+  RETURNING u.*),
+done AS (
+  UPDATE job_steps s SET state = 'done', output = @output, failures = 0, error_code = NULL, error_message = NULL, finished_at = now()
+  FROM j WHERE s.job_id = j.id AND s.position = @done::int),
+undone AS (
+  UPDATE job_steps s SET state = 'undone', failures = 0, finished_at = now()
+  FROM j WHERE s.job_id = j.id AND s.position = ANY(@undone::int[])),
+told AS (
+  INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
+  SELECT c.project_id, 'job.updated', 'job', c.id, c.kind, c.id,
+    jsonb_build_object('state', c.state, 'progress', c.progress, 'target_kind', c.target_kind, 'target_id', c.target_id,
+      'target_name', c.target_name, 'step', ''::text, 'wait_reason', c.wait_reason)
+  FROM j c)
+SELECT count(*) FROM j;
 
 -- name: Attention :execrows
 UPDATE jobs SET state = 'needs_attention', holder = NULL, cancellable = false, wait_reason = @reason,

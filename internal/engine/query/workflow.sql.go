@@ -141,7 +141,7 @@ WITH due AS (
   SELECT d.id, d.state AS was FROM jobs d
   WHERE d.state IN ('queued', 'running', 'waiting', 'unwinding') AND d.wake_at <= now()
     AND d.kind = ANY($1::text[])
-    AND (d.holder IS NULL OR d.holder = ANY($2::uuid[]) OR (d.holder = $3::uuid AND d.id <> ALL($4::uuid[])))
+    AND (d.holder IS NULL OR d.holder = ANY($2::uuid[]) OR (d.holder = $3::uuid AND d.id <> ALL($4::uuid[]) AND (d.fence > 1 OR d.started_at < now() - interval '2 s')))
   ORDER BY d.wake_at LIMIT $5 FOR UPDATE SKIP LOCKED),
 claimed AS (
   UPDATE jobs j SET holder = $3::uuid, fence = fence + 1,
@@ -191,7 +191,8 @@ type ClaimJobsRow struct {
 }
 
 // active is what the claiming executor drives already; a job it holds and does
-// not drive was dropped (its membership ran out, or a write failed).
+// not drive was dropped (its membership ran out, or a write failed). One that is
+// not 2 s old may have been born there since active was read.
 // The commit does not wait for the disk: nothing is done on a claim before an
 // entry of its journal has committed, which does, and takes earlier records along.
 func (q *Queries) ClaimJobs(ctx context.Context, arg ClaimJobsParams) ([]ClaimJobsRow, error) {
@@ -256,12 +257,27 @@ func (q *Queries) ClaimState(ctx context.Context, arg ClaimStateParams) (bool, e
 	return cancel_requested, err
 }
 
-const end = `-- name: End :execrows
-UPDATE jobs SET state = $1::job_state, holder = NULL, finished_at = now(), cancellable = false, wait_reason = '',
-  progress = CASE WHEN $1::job_state = 'succeeded' THEN 100 ELSE progress END,
-  error_code = unwind_code, error_message = unwind_message
-WHERE id = $2 AND holder = $3::uuid AND fence = $4
-  AND (NOT cancel_requested OR $1::job_state <> 'succeeded')
+const end = `-- name: End :one
+WITH j AS (
+  UPDATE jobs u SET state = $1::job_state, holder = NULL, finished_at = now(), cancellable = false, wait_reason = '',
+    progress = CASE WHEN $1::job_state = 'succeeded' THEN 100 ELSE u.progress END,
+    error_code = u.unwind_code, error_message = u.unwind_message
+  WHERE u.id = $2 AND u.holder = $3::uuid AND u.fence = $4
+    AND (NOT u.cancel_requested OR $1::job_state <> 'succeeded')
+  RETURNING u.id, u.project_id, u.kind, u.target_kind, u.target_id, u.target_name, u.state, u.params, u.op_seq, u.holder, u.fence, u.wake_at, u.wait_reason, u.wakes, u.cancellable, u.cancel_requested, u.progress, u.error_code, u.error_message, u.unwind_code, u.unwind_message, u.created_by, u.request_id, u.revision, u.created_at, u.started_at, u.finished_at, u.updated_at),
+done AS (
+  UPDATE job_steps s SET state = 'done', output = $5, failures = 0, error_code = NULL, error_message = NULL, finished_at = now()
+  FROM j WHERE s.job_id = j.id AND s.position = $6::int),
+undone AS (
+  UPDATE job_steps s SET state = 'undone', failures = 0, finished_at = now()
+  FROM j WHERE s.job_id = j.id AND s.position = ANY($7::int[])),
+told AS (
+  INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
+  SELECT c.project_id, 'job.updated', 'job', c.id, c.kind, c.id,
+    jsonb_build_object('state', c.state, 'progress', c.progress, 'target_kind', c.target_kind, 'target_id', c.target_id,
+      'target_name', c.target_name, 'step', ''::text, 'wait_reason', c.wait_reason)
+  FROM j c)
+SELECT count(*) FROM j
 `
 
 type EndParams struct {
@@ -269,19 +285,26 @@ type EndParams struct {
 	ID     uuid.UUID
 	Holder uuid.UUID
 	Fence  int64
+	Output []byte
+	Done   int32
+	Undone []int32
 }
 
+// The job's end with what its journal lacks: the last step done (-1 for none) or
+// steps undone. Counts no job when the claim is lost or somebody asked to cancel.
 func (q *Queries) End(ctx context.Context, arg EndParams) (int64, error) {
-	result, err := q.db.Exec(ctx, end,
+	row := q.db.QueryRow(ctx, end,
 		arg.State,
 		arg.ID,
 		arg.Holder,
 		arg.Fence,
+		arg.Output,
+		arg.Done,
+		arg.Undone,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	var count int64
+	err := row.Scan(&count)
+	return count, err
 }
 
 const holders = `-- name: Holders :many
@@ -307,6 +330,73 @@ func (q *Queries) Holders(ctx context.Context, me uuid.UUID) ([]uuid.UUID, error
 		return nil, err
 	}
 	return items, nil
+}
+
+const insertClaimed = `-- name: InsertClaimed :exec
+WITH j AS (
+  INSERT INTO jobs (id, project_id, kind, target_kind, target_id, target_name, params, op_seq, cancellable, created_by, request_id,
+    state, holder, fence, started_at, progress)
+  VALUES ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+    'running', $13::uuid, $14, now(), $15)
+  RETURNING id, project_id, kind, target_kind, target_id, target_name, state, params, op_seq, holder, fence, wake_at, wait_reason, wakes, cancellable, cancel_requested, progress, error_code, error_message, unwind_code, unwind_message, created_by, request_id, revision, created_at, started_at, finished_at, updated_at),
+journal AS (
+  INSERT INTO job_steps (job_id, position, name, state, output, finished_at)
+  SELECT j.id, s.position, s.name, CASE WHEN s.position < $16::int THEN 'done' ELSE 'running' END::step_state,
+    nullif(s.output, '')::jsonb, CASE WHEN s.position < $16::int THEN now() END
+  FROM j, (SELECT unnest($17::int[]) AS position, unnest($18::text[]) AS name, unnest($19::text[]) AS output) s)
+INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
+SELECT c.project_id, 'job.updated', 'job', c.id, c.kind, c.id,
+  jsonb_build_object('state', c.state, 'progress', c.progress, 'target_kind', c.target_kind, 'target_id', c.target_id,
+    'target_name', c.target_name, 'step', $1::text, 'wait_reason', c.wait_reason)
+FROM j c
+`
+
+type InsertClaimedParams struct {
+	Step        string
+	ID          uuid.UUID
+	ProjectID   *uuid.UUID
+	Kind        string
+	TargetKind  string
+	TargetID    uuid.UUID
+	TargetName  string
+	Params      []byte
+	OpSeq       int64
+	Cancellable bool
+	CreatedBy   string
+	RequestID   string
+	Holder      uuid.UUID
+	Fence       int64
+	Progress    int32
+	Next        int32
+	Positions   []int32
+	Names       []string
+	Outputs     []string
+}
+
+// A job that is born in its executor's hands: steps before next are done.
+func (q *Queries) InsertClaimed(ctx context.Context, arg InsertClaimedParams) error {
+	_, err := q.db.Exec(ctx, insertClaimed,
+		arg.Step,
+		arg.ID,
+		arg.ProjectID,
+		arg.Kind,
+		arg.TargetKind,
+		arg.TargetID,
+		arg.TargetName,
+		arg.Params,
+		arg.OpSeq,
+		arg.Cancellable,
+		arg.CreatedBy,
+		arg.RequestID,
+		arg.Holder,
+		arg.Fence,
+		arg.Progress,
+		arg.Next,
+		arg.Positions,
+		arg.Names,
+		arg.Outputs,
+	)
+	return err
 }
 
 const insertJob = `-- name: InsertJob :exec

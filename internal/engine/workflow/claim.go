@@ -32,6 +32,12 @@ type claim struct {
 	// unwind is why the job unwinds; nil while it goes forward
 	unwind *errs.Error
 	wakes  int64
+	// accepting is the transaction that accepts the job while its head runs in it,
+	// and seen what that has read; nil from then on
+	accepting pgx.Tx
+	seen      any
+	// begun says that the step at pos is in the journal already
+	begun bool
 	// progress as last written, of the whole job
 	progress int
 	// pos is the step under way
@@ -151,6 +157,18 @@ func (e *Executor) journals(ctx context.Context, q *query.Queries, rows []query.
 }
 
 func (e *Executor) newClaim(r query.ClaimJobsRow, steps []query.JobStep) *claim {
+	c := e.claimOf(r)
+	if r.UnwindCode != nil && r.UnwindMessage != nil {
+		c.unwind = errs.New(errs.Code(*r.UnwindCode), "%s", *r.UnwindMessage)
+	}
+	for _, s := range steps {
+		c.recall(s)
+	}
+	return c
+}
+
+// claimOf is a claim without a journal yet.
+func (e *Executor) claimOf(r query.ClaimJobsRow) *claim {
 	c := &claim{
 		ex: e, flow: e.flows[r.Kind], fence: r.Fence, params: r.Params, outputs: map[string]json.RawMessage{},
 		wakes: r.Wakes, progress: int(r.Progress),
@@ -160,13 +178,7 @@ func (e *Executor) newClaim(r query.ClaimJobsRow, steps []query.JobStep) *claim 
 			Target: Target{Kind: r.TargetKind, ID: r.TargetID, Name: r.TargetName},
 		},
 	}
-	if r.UnwindCode != nil && r.UnwindMessage != nil {
-		c.unwind = errs.New(errs.Code(*r.UnwindCode), "%s", *r.UnwindMessage)
-	}
 	c.journal = make([]*entry, len(c.flow.steps))
-	for _, s := range steps {
-		c.recall(s)
-	}
 	return c
 }
 
@@ -188,8 +200,14 @@ func (c *claim) recall(s query.JobStep) {
 
 func (e *Executor) start(root context.Context, c *claim) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.active[c.job.ID] = c
-	e.mu.Unlock()
+	e.drive(root, c)
+}
+
+// drive runs the claim; the executor is locked, so that none begins once it waits
+// for all.
+func (e *Executor) drive(root context.Context, c *claim) {
 	e.wg.Go(func() {
 		bound, cancel := e.opts.Members.Bind(root)
 		defer cancel()
@@ -285,6 +303,9 @@ func (c *claim) holder() id.ID { return c.ex.opts.Members.ID() }
 func (c *claim) inTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
 	if c.ex.isKilled() {
 		return ErrKilled
+	}
+	if c.accepting != nil {
+		return fn(c.accepting) // the job is not to be seen by anyone yet
 	}
 	err := pgtx.Run(ctx, c.ex.opts.Pool, func(tx pgx.Tx) error {
 		if err := c.lock(ctx, tx); err != nil {

@@ -98,6 +98,11 @@ type Executor struct {
 	// clock's Boot: the poll alone would make short pauses a second long
 	due []time.Duration
 
+	// root is the context of what is driven, nil before Run; stopped says that
+	// nothing begins any more
+	root    context.Context
+	stopped bool
+
 	// life is Run's own context: it has ended when the server stops, before any
 	// context that follows from that
 	life context.Context
@@ -136,6 +141,9 @@ func (e *Executor) Run(ctx context.Context) error {
 	e.life = ctx
 	root, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(errStopping)
+	e.mu.Lock()
+	e.root = root
+	e.mu.Unlock()
 	for {
 		polled, more := e.wait(ctx)
 		if !more {
@@ -143,6 +151,9 @@ func (e *Executor) Run(ctx context.Context) error {
 		}
 		e.round(root, polled)
 	}
+	e.mu.Lock()
+	e.stopped = true
+	e.mu.Unlock()
 	if e.isKilled() {
 		end(ErrKilled)
 		e.wg.Wait()

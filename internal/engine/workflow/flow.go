@@ -40,7 +40,8 @@ type Step[E any] struct {
 	NoReturn bool
 	// InDatabase: is all that Do does in the database, written by Run.InTx? Then
 	// that the step began need not wait for the disk: what it does takes the entry
-	// along, and if it is lost, so is that.
+	// along, and if it is lost, so is that. At the head of a flow it may run in the
+	// transaction that accepts the job (Executor.Accept, Run.Accepting).
 	InDatabase bool
 	// Cancellable: may the job be cancelled while this step is the current one? Not
 	// allowed at or after a NoReturn step.

@@ -45,7 +45,11 @@ func (c *claim) forward() error {
 	defer cancel()
 	var done *doneStep
 	for c.pos = c.firstOpen(); c.pos < len(c.flow.steps); c.pos++ {
-		err := c.advance(ctx, done)
+		var err error
+		if !c.begun {
+			err = c.advance(ctx, done)
+		}
+		c.begun = false
 		if errors.Is(err, errCancelAsked) {
 			return c.startUnwind(done, -1, cancelled())
 		}
@@ -289,8 +293,8 @@ func (c *claim) finish(state job.State, done *doneStep, undone []int) error {
 	ctx := c.parent
 	err := c.fault(BeforeFinish, "")
 	if err == nil {
-		err = c.writeTx(ctx, func(ctx context.Context, tx pgx.Tx, q *query.Queries) error {
-			return c.end(ctx, tx, q, state, done, undone)
+		err = c.write(ctx, func(ctx context.Context) error {
+			return pgtx.Run(ctx, c.ex.opts.Pool, func(tx pgx.Tx) error { return c.end(ctx, tx, state, done, undone) })
 		})
 	}
 	if err == nil {
@@ -302,25 +306,29 @@ func (c *claim) finish(state job.State, done *doneStep, undone []int) error {
 	return c.finishFailed(ctx, err, done, undone)
 }
 
-func (c *claim) end(ctx context.Context, tx pgx.Tx, q *query.Queries, state job.State, done *doneStep, undone []int) error {
-	if err := c.record(ctx, q, done, undone); err != nil {
-		return err
+func (c *claim) end(ctx context.Context, tx pgx.Tx, state job.State, done *doneStep, undone []int) error {
+	p := query.EndParams{State: query.JobState(state), ID: c.job.ID, Holder: c.holder(), Fence: c.fence, Done: -1, Undone: []int32{}}
+	if done != nil {
+		p.Done, p.Output = int32(done.pos), done.output
 	}
-	n, err := q.End(ctx, query.EndParams{State: query.JobState(state), ID: c.job.ID, Holder: c.holder(), Fence: c.fence})
+	for _, pos := range undone {
+		p.Undone = append(p.Undone, int32(pos))
+	}
+	n, err := query.New(tx).End(ctx, p)
 	if err != nil {
 		return err
 	}
 	if n == 0 {
-		return errCancelAsked // the claim is locked and ours, so nothing else stands against it
+		if err := c.lock(ctx, tx); err != nil {
+			return err
+		}
+		return errCancelAsked // the claim is ours, so nothing else stands against it
 	}
 	out := Outcome{State: state}
 	if state == job.Failed {
 		out.Err = c.unwind
 	}
-	if err := guard(func() error { return c.flow.finish(ctx, tx, c, out) }); err != nil {
-		return err
-	}
-	return q.JobEvent(ctx, query.JobEventParams{ID: c.job.ID})
+	return guard(func() error { return c.flow.finish(ctx, tx, c, out) })
 }
 
 // record writes what happened and is not in the journal yet.

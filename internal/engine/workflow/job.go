@@ -30,6 +30,9 @@ type NewJob struct {
 	Cancellable bool
 	CreatedBy   string
 	RequestID   string
+	// Seen is what the caller read of the target, under its lock, in the same
+	// transaction; head steps find it with Run.Seen. May be nil.
+	Seen any
 }
 
 // Querier is a pool, a connection or a transaction.

@@ -102,6 +102,14 @@ func (r *Run[E]) InTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
 	return r.claim.inTx(ctx, fn)
 }
 
+// Seen is what the transaction that accepts the job has read of its target; nil
+// unless this step runs in that transaction.
+func (r *Run[E]) Seen() any { return r.claim.seen }
+
+// Accepting is the transaction that accepts the job; nil unless this step runs in
+// it. Such a step takes no other connection: others wait for this one's.
+func (r *Run[E]) Accepting() pgx.Tx { return r.claim.accepting }
+
 // Progress reports how far the current step is, in percent. It is rounded into
 // the job's progress; an unchanged figure writes nothing.
 func (r *Run[E]) Progress(ctx context.Context, percent int) error {

@@ -24,13 +24,22 @@ SELECT id FROM vms WHERE id = $1 FOR UPDATE;
 
 -- name: VMHold :one
 -- Takes the VM for a job; nothing is returned when another job holds it.
-UPDATE vms SET job_id = @job_id, op_seq = op_seq + 1 WHERE id = @id AND job_id IS NULL
-RETURNING op_seq;
+WITH held AS (
+  UPDATE vms v SET job_id = @job_id, op_seq = op_seq + 1 WHERE v.id = @id AND v.job_id IS NULL
+  RETURNING v.id, v.project_id, v.name, v.op_seq),
+told AS (
+  INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
+  SELECT h.project_id, 'vm.updated', 'vm', h.id, h.name, @job_id FROM held h)
+SELECT h.op_seq FROM held h;
 
 -- name: VMFree :exec
-UPDATE vms SET job_id = NULL, failure_code = sqlc.narg(code), failure_message = sqlc.narg(message),
-  failed_at = CASE WHEN sqlc.narg(code)::text IS NULL THEN NULL ELSE now() END
-WHERE id = @id AND job_id = @job_id;
+WITH freed AS (
+  UPDATE vms v SET job_id = NULL, failure_code = sqlc.narg(code), failure_message = sqlc.narg(message),
+    failed_at = CASE WHEN sqlc.narg(code)::text IS NULL THEN NULL ELSE now() END
+  WHERE v.id = @id AND v.job_id = @job_id
+  RETURNING v.id, v.project_id, v.name)
+INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
+SELECT f.project_id, 'vm.updated', 'vm', f.id, f.name, @job_id FROM freed f;
 
 -- name: VMLetGo :exec
 -- Ends a job's hold and leaves all else as it is.
@@ -55,10 +64,6 @@ RETURNING old.node_id::uuid AS node_id, (CASE WHEN old.reserved THEN v.cpus ELSE
 -- name: VMExplain :exec
 UPDATE vms SET placement = $2 WHERE id = $1 AND node_id IS NULL AND placement IS DISTINCT FROM $2;
 
--- name: VMReserve :one
-UPDATE vms SET reserved = true WHERE id = @id AND NOT reserved AND node_id IS NOT NULL
-RETURNING node_id::uuid AS node_id, cpus, memory_bytes;
-
 -- name: VMUnreserve :one
 UPDATE vms SET reserved = false WHERE id = @id AND reserved
 RETURNING node_id::uuid AS node_id, cpus, memory_bytes;
@@ -68,6 +73,21 @@ UPDATE vms SET power = $2 WHERE id = $1 AND power <> $2;
 
 -- name: VMRaiseEpoch :one
 UPDATE vms SET owner_epoch = owner_epoch + 1 WHERE id = $1 AND node_id IS NOT NULL RETURNING owner_epoch;
+
+-- name: VMAdmit :one
+-- A new incarnation on the VM's node: its CPU and memory are counted there unless
+-- they are, it is wanted on, its epoch rises. No row when it has no node, or that
+-- no room.
+WITH old AS (
+  SELECT o.id, o.node_id, o.reserved, o.cpus, o.memory_bytes FROM vms o WHERE o.id = @id AND o.node_id IS NOT NULL FOR UPDATE),
+room AS (
+  UPDATE nodes n SET used_cpus = n.used_cpus + old.cpus, used_memory_bytes = n.used_memory_bytes + old.memory_bytes
+  FROM old WHERE n.id = old.node_id AND NOT old.reserved AND n.state <> 'removed'
+    AND n.used_cpus + old.cpus <= n.cpus AND n.used_memory_bytes + old.memory_bytes <= n.memory_bytes
+  RETURNING n.id)
+UPDATE vms v SET reserved = true, power = 'on', owner_epoch = v.owner_epoch + 1
+FROM old WHERE v.id = old.id AND (old.reserved OR EXISTS (SELECT FROM room))
+RETURNING v.owner_epoch;
 
 -- name: VMSetDeleting :exec
 UPDATE vms SET deleting = true WHERE id = $1 AND NOT deleting;
@@ -80,7 +100,8 @@ UPDATE vms SET name = @name, labels = @labels, cpus = @cpus, memory_bytes = @mem
 WHERE id = @id AND revision = @revision;
 
 -- name: ReportsApply :many
--- Reports of one node. A row changes only when the VM is placed there under
+-- Reports of one node; relaxed: the commit does not wait for the disk, since what
+-- follows does, and whoever sent them sends them again. A row changes only when the VM is placed there under
 -- that very owner epoch and the report is newer than what is stored.
 WITH input AS (
   SELECT unnest(@vm_ids::uuid[]) AS vm_id, unnest(@epochs::bigint[]) AS owner_epoch,
@@ -99,6 +120,8 @@ WITH input AS (
     since = EXCLUDED.since, updated_at = now()
   WHERE t.report_seq < EXCLUDED.report_seq
   RETURNING t.vm_id, t.owner_epoch
+), forgotten AS ( -- only the newest incarnation is kept
+  DELETE FROM instances o USING written w WHERE o.vm_id = w.vm_id AND o.owner_epoch < w.owner_epoch
 ), told AS (
   INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
   SELECT p.project_id, 'vm.updated', 'vm', p.vm_id, p.name, p.job_id, jsonb_build_object('phase', p.phase, 'reason', p.reason)
@@ -108,15 +131,11 @@ WITH input AS (
 SELECT i.vm_id::uuid AS vm_id, i.owner_epoch::bigint AS owner_epoch, CASE
     WHEN w.vm_id IS NOT NULL THEN 'applied'
     WHEN p.vm_id IS NULL OR p.owner_epoch > p.current THEN 'not_placed'
-    ELSE 'stale' END::text AS result
+    ELSE 'stale' END::text AS result,
+  CASE WHEN @relaxed::boolean THEN set_config('synchronous_commit', 'off', true) END AS relaxed
 FROM input i
 LEFT JOIN placed p ON p.vm_id = i.vm_id AND p.owner_epoch = i.owner_epoch
 LEFT JOIN written w ON w.vm_id = i.vm_id AND w.owner_epoch = i.owner_epoch;
-
--- name: InstancesForget :exec
--- Only the newest incarnation is kept.
-DELETE FROM instances i USING (SELECT unnest(@vm_ids::uuid[]) AS vm_id) d
-WHERE i.vm_id = d.vm_id AND i.owner_epoch < (SELECT max(n.owner_epoch) FROM instances n WHERE n.vm_id = i.vm_id);
 
 -- name: VMsHeldOn :many
 -- VMs of a node that a job holds.

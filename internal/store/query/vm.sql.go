@@ -12,17 +12,6 @@ import (
 	"github.com/google/uuid"
 )
 
-const instancesForget = `-- name: InstancesForget :exec
-DELETE FROM instances i USING (SELECT unnest($1::uuid[]) AS vm_id) d
-WHERE i.vm_id = d.vm_id AND i.owner_epoch < (SELECT max(n.owner_epoch) FROM instances n WHERE n.vm_id = i.vm_id)
-`
-
-// Only the newest incarnation is kept.
-func (q *Queries) InstancesForget(ctx context.Context, vmIds []uuid.UUID) error {
-	_, err := q.db.Exec(ctx, instancesForget, vmIds)
-	return err
-}
-
 const nICInsert = `-- name: NICInsert :exec
 INSERT INTO network_interfaces (id, vm_id, slot, mac, forwards)
 VALUES ($1, $2, $3, ($4::text)::macaddr, $5)
@@ -49,15 +38,15 @@ func (q *Queries) NICInsert(ctx context.Context, arg NICInsertParams) error {
 
 const reportsApply = `-- name: ReportsApply :many
 WITH input AS (
-  SELECT unnest($1::uuid[]) AS vm_id, unnest($2::bigint[]) AS owner_epoch,
-    unnest($3::bigint[]) AS report_seq, unnest($4::text[])::vm_phase AS phase,
-    unnest($5::text[]) AS reason, unnest($6::timestamptz[]) AS since
+  SELECT unnest($2::uuid[]) AS vm_id, unnest($3::bigint[]) AS owner_epoch,
+    unnest($4::bigint[]) AS report_seq, unnest($5::text[])::vm_phase AS phase,
+    unnest($6::text[]) AS reason, unnest($7::timestamptz[]) AS since
 ), placed AS (
   SELECT i.vm_id, i.owner_epoch, i.report_seq, i.phase, i.reason, i.since, v.project_id, v.name, v.job_id, v.owner_epoch AS current
-  FROM input i JOIN vms v ON v.id = i.vm_id AND v.node_id = $7
+  FROM input i JOIN vms v ON v.id = i.vm_id AND v.node_id = $8
 ), written AS (
   INSERT INTO instances AS t (vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since)
-  SELECT vm_id, owner_epoch, $7, $8, report_seq, phase, reason, since
+  SELECT vm_id, owner_epoch, $8, $9, report_seq, phase, reason, since
   FROM placed WHERE owner_epoch = current
   ORDER BY vm_id -- batches that overlap take their locks in one order
   ON CONFLICT (vm_id, owner_epoch) DO UPDATE SET node_id = EXCLUDED.node_id, node_epoch = EXCLUDED.node_epoch,
@@ -65,6 +54,8 @@ WITH input AS (
     since = EXCLUDED.since, updated_at = now()
   WHERE t.report_seq < EXCLUDED.report_seq
   RETURNING t.vm_id, t.owner_epoch
+), forgotten AS ( -- only the newest incarnation is kept
+  DELETE FROM instances o USING written w WHERE o.vm_id = w.vm_id AND o.owner_epoch < w.owner_epoch
 ), told AS (
   INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
   SELECT p.project_id, 'vm.updated', 'vm', p.vm_id, p.name, p.job_id, jsonb_build_object('phase', p.phase, 'reason', p.reason)
@@ -74,13 +65,15 @@ WITH input AS (
 SELECT i.vm_id::uuid AS vm_id, i.owner_epoch::bigint AS owner_epoch, CASE
     WHEN w.vm_id IS NOT NULL THEN 'applied'
     WHEN p.vm_id IS NULL OR p.owner_epoch > p.current THEN 'not_placed'
-    ELSE 'stale' END::text AS result
+    ELSE 'stale' END::text AS result,
+  CASE WHEN $1::boolean THEN set_config('synchronous_commit', 'off', true) END AS relaxed
 FROM input i
 LEFT JOIN placed p ON p.vm_id = i.vm_id AND p.owner_epoch = i.owner_epoch
 LEFT JOIN written w ON w.vm_id = i.vm_id AND w.owner_epoch = i.owner_epoch
 `
 
 type ReportsApplyParams struct {
+	Relaxed   bool
 	VmIds     []uuid.UUID
 	Epochs    []int64
 	Seqs      []int64
@@ -95,12 +88,15 @@ type ReportsApplyRow struct {
 	VmID       uuid.UUID
 	OwnerEpoch int64
 	Result     string
+	Relaxed    interface{}
 }
 
-// Reports of one node. A row changes only when the VM is placed there under
+// Reports of one node; relaxed: the commit does not wait for the disk, since what
+// follows does, and whoever sent them sends them again. A row changes only when the VM is placed there under
 // that very owner epoch and the report is newer than what is stored.
 func (q *Queries) ReportsApply(ctx context.Context, arg ReportsApplyParams) ([]ReportsApplyRow, error) {
 	rows, err := q.db.Query(ctx, reportsApply,
+		arg.Relaxed,
 		arg.VmIds,
 		arg.Epochs,
 		arg.Seqs,
@@ -117,7 +113,12 @@ func (q *Queries) ReportsApply(ctx context.Context, arg ReportsApplyParams) ([]R
 	var items []ReportsApplyRow
 	for rows.Next() {
 		var i ReportsApplyRow
-		if err := rows.Scan(&i.VmID, &i.OwnerEpoch, &i.Result); err != nil {
+		if err := rows.Scan(
+			&i.VmID,
+			&i.OwnerEpoch,
+			&i.Result,
+			&i.Relaxed,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -126,6 +127,29 @@ func (q *Queries) ReportsApply(ctx context.Context, arg ReportsApplyParams) ([]R
 		return nil, err
 	}
 	return items, nil
+}
+
+const vMAdmit = `-- name: VMAdmit :one
+WITH old AS (
+  SELECT o.id, o.node_id, o.reserved, o.cpus, o.memory_bytes FROM vms o WHERE o.id = $1 AND o.node_id IS NOT NULL FOR UPDATE),
+room AS (
+  UPDATE nodes n SET used_cpus = n.used_cpus + old.cpus, used_memory_bytes = n.used_memory_bytes + old.memory_bytes
+  FROM old WHERE n.id = old.node_id AND NOT old.reserved AND n.state <> 'removed'
+    AND n.used_cpus + old.cpus <= n.cpus AND n.used_memory_bytes + old.memory_bytes <= n.memory_bytes
+  RETURNING n.id)
+UPDATE vms v SET reserved = true, power = 'on', owner_epoch = v.owner_epoch + 1
+FROM old WHERE v.id = old.id AND (old.reserved OR EXISTS (SELECT FROM room))
+RETURNING v.owner_epoch
+`
+
+// A new incarnation on the VM's node: its CPU and memory are counted there unless
+// they are, it is wanted on, its epoch rises. No row when it has no node, or that
+// no room.
+func (q *Queries) VMAdmit(ctx context.Context, id uuid.UUID) (int64, error) {
+	row := q.db.QueryRow(ctx, vMAdmit, id)
+	var owner_epoch int64
+	err := row.Scan(&owner_epoch)
+	return owner_epoch, err
 }
 
 const vMDelete = `-- name: VMDelete :execrows
@@ -155,31 +179,40 @@ func (q *Queries) VMExplain(ctx context.Context, arg VMExplainParams) error {
 }
 
 const vMFree = `-- name: VMFree :exec
-UPDATE vms SET job_id = NULL, failure_code = $1, failure_message = $2,
-  failed_at = CASE WHEN $1::text IS NULL THEN NULL ELSE now() END
-WHERE id = $3 AND job_id = $4
+WITH freed AS (
+  UPDATE vms v SET job_id = NULL, failure_code = $2, failure_message = $3,
+    failed_at = CASE WHEN $2::text IS NULL THEN NULL ELSE now() END
+  WHERE v.id = $4 AND v.job_id = $1
+  RETURNING v.id, v.project_id, v.name)
+INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
+SELECT f.project_id, 'vm.updated', 'vm', f.id, f.name, $1 FROM freed f
 `
 
 type VMFreeParams struct {
+	JobID   *uuid.UUID
 	Code    *string
 	Message *string
 	ID      uuid.UUID
-	JobID   *uuid.UUID
 }
 
 func (q *Queries) VMFree(ctx context.Context, arg VMFreeParams) error {
 	_, err := q.db.Exec(ctx, vMFree,
+		arg.JobID,
 		arg.Code,
 		arg.Message,
 		arg.ID,
-		arg.JobID,
 	)
 	return err
 }
 
 const vMHold = `-- name: VMHold :one
-UPDATE vms SET job_id = $1, op_seq = op_seq + 1 WHERE id = $2 AND job_id IS NULL
-RETURNING op_seq
+WITH held AS (
+  UPDATE vms v SET job_id = $1, op_seq = op_seq + 1 WHERE v.id = $2 AND v.job_id IS NULL
+  RETURNING v.id, v.project_id, v.name, v.op_seq),
+told AS (
+  INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
+  SELECT h.project_id, 'vm.updated', 'vm', h.id, h.name, $1 FROM held h)
+SELECT h.op_seq FROM held h
 `
 
 type VMHoldParams struct {
@@ -278,24 +311,6 @@ func (q *Queries) VMRaiseEpoch(ctx context.Context, id uuid.UUID) (int64, error)
 	var owner_epoch int64
 	err := row.Scan(&owner_epoch)
 	return owner_epoch, err
-}
-
-const vMReserve = `-- name: VMReserve :one
-UPDATE vms SET reserved = true WHERE id = $1 AND NOT reserved AND node_id IS NOT NULL
-RETURNING node_id::uuid AS node_id, cpus, memory_bytes
-`
-
-type VMReserveRow struct {
-	NodeID      uuid.UUID
-	Cpus        int32
-	MemoryBytes int64
-}
-
-func (q *Queries) VMReserve(ctx context.Context, id uuid.UUID) (VMReserveRow, error) {
-	row := q.db.QueryRow(ctx, vMReserve, id)
-	var i VMReserveRow
-	err := row.Scan(&i.NodeID, &i.Cpus, &i.MemoryBytes)
-	return i, err
 }
 
 const vMSetDeleting = `-- name: VMSetDeleting :exec
