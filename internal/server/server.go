@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,13 +18,11 @@ import (
 	"github.com/novacron/novacron/internal/control/tasks"
 	"github.com/novacron/novacron/internal/engine/blob"
 	"github.com/novacron/novacron/internal/engine/lease"
-	"github.com/novacron/novacron/internal/engine/pgtx"
 	"github.com/novacron/novacron/internal/engine/pki"
 	"github.com/novacron/novacron/internal/engine/reconcile"
 	"github.com/novacron/novacron/internal/engine/sequence"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/store"
-	"github.com/novacron/novacron/internal/store/migrations"
 	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
@@ -97,18 +94,15 @@ const stopTimeout = 10 * time.Second
 // its claims back and returns.
 func Run(ctx context.Context, o Options) error {
 	if o.OwnerURL != "" {
-		if err := migrations.Up(ctx, o.OwnerURL); err != nil {
-			return pgtx.Map(err)
+		if err := store.Migrate(ctx, o.OwnerURL); err != nil {
+			return err
 		}
 	}
-	pool, err := openPool(ctx, o.DatabaseURL)
+	st, err := store.Open(ctx, o.DatabaseURL)
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
-	if err := migrations.Check(ctx, pool); err != nil {
-		return pgtx.Map(err)
-	}
+	defer st.Pool().Close()
 	l, err := listen(ctx, o.Listen)
 	if err != nil {
 		return err
@@ -117,39 +111,15 @@ func Run(ctx context.Context, o Options) error {
 	if len(o.Advertise) == 0 {
 		o.Advertise = []string{l.Addr().String()}
 	}
-	s, cert, err := build(ctx, o, pool)
+	s, cert, err := build(ctx, o, st)
 	if err != nil {
 		return err
 	}
 	return s.run(ctx, l, cert)
 }
 
-// poolSize is how many connections a server opens to its database, unless the
-// URL says otherwise: PostgreSQL takes 100 by default, and a few servers share
-// them. pgx's own default is one per CPU, which starves requests behind jobs.
-const poolSize = 24
-
-// idleTransaction, in milliseconds, is how long a transaction of ours may do
-// nothing before the database ends it. A frozen server would otherwise keep the
-// rows it had locked, and with them their jobs, from those who took its work
-// over.
-const idleTransaction = "5000"
-
-func openPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
-	cfg, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, errs.New(errs.InvalidField, "the database's URL is not understood").Because(err)
-	}
-	if !strings.Contains(url, "pool_max_conns") {
-		cfg.MaxConns = poolSize
-	}
-	cfg.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = idleTransaction
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
-	return pool, pgtx.Map(err)
-}
-
-func build(ctx context.Context, o Options, pool *pgxpool.Pool) (*Server, *certificates, error) {
-	st := store.New(pool)
+func build(ctx context.Context, o Options, st *store.Store) (*Server, *certificates, error) {
+	pool := st.Pool()
 	sec, err := openCluster(ctx, st, o.DataDir, o.Clock)
 	if err != nil {
 		return nil, nil, err

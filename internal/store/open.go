@@ -2,46 +2,31 @@ package store
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/novacron/novacron/internal/engine/pgpool"
 	"github.com/novacron/novacron/internal/engine/pgtx"
 	"github.com/novacron/novacron/internal/store/migrations"
+	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
 // Migrate brings the database of the owner's URL to this program's schema. Safe
 // to call from several servers at once; a newer database is refused by name.
-func Migrate(ctx context.Context, ownerURL string) error { return migrations.Up(ctx, ownerURL) }
-
-// settings of every connection, unless the URL says otherwise. A transaction
-// that hangs must let go of its locks, and a statement that waits for one must
-// end in an answer: both become errs.DBUnavailable.
-var settings = map[string]string{
-	"application_name":                    "novacron",
-	"timezone":                            "UTC",
-	"lock_timeout":                        "10s",
-	"statement_timeout":                   "30s",
-	"idle_in_transaction_session_timeout": "60s",
-	// compiling a statement takes longer than any of ours runs
-	"jit": "off",
+func Migrate(ctx context.Context, ownerURL string) error {
+	return pgtx.Map(migrations.Up(ctx, ownerURL))
 }
 
 // Open connects as the application and checks that the schema is one this
 // program can work with. The caller closes the store's Pool.
 func Open(ctx context.Context, appURL string) (*Store, error) {
-	cfg, err := pgxpool.ParseConfig(appURL)
+	cfg, err := pgpool.Config(appURL)
 	if err != nil {
-		return nil, fmt.Errorf("read the database's URL: %w", err)
-	}
-	for k, v := range settings {
-		if _, given := cfg.ConnConfig.RuntimeParams[k]; !given {
-			cfg.ConnConfig.RuntimeParams[k] = v
-		}
+		return nil, errs.New(errs.InvalidField, "the database's URL is not understood").Because(err)
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("connect to the database: %w", err)
+		return nil, pgtx.Map(err)
 	}
 	if err := migrations.Check(ctx, pool); err != nil {
 		pool.Close()

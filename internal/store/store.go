@@ -13,10 +13,11 @@ import (
 )
 
 // Store reads and writes through the application's database role. It is safe
-// for concurrent use and holds no state but its pool.
+// for concurrent use. Its one state is reports on their way into the database.
 type Store struct {
-	pool *pgxpool.Pool
-	q    *query.Queries
+	pool    *pgxpool.Pool
+	q       *query.Queries
+	reports reports
 }
 
 // New makes a store of a pool of the application's role.

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/novacron/novacron/internal/domain/vm"
-	"github.com/novacron/novacron/internal/engine/pgtx"
+	"github.com/novacron/novacron/internal/store/query"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/gen"
 	"github.com/novacron/novacron/internal/vocab/id"
@@ -197,15 +197,15 @@ func (s *Store) VMGet(ctx context.Context, project id.ID, ref string) (vm.View, 
 
 // VMGet finds a VM and locks its intent until the transaction ends.
 func (t *Tx) VMGet(ctx context.Context, project id.ID, ref string) (vm.View, error) {
-	v, err := vmGet(ctx, t, project, ref)
+	p := query.VMLockParams{ProjectID: project, Name: ref}
+	if u, err := id.Parse(ref); err == nil {
+		p.ID = &u
+	}
+	which, err := t.q.VMLock(ctx, p)
 	if err != nil {
-		return v, err
+		return vm.View{}, one(err, "VM", ref)
 	}
-	if err := t.q.VMLock(ctx, v.Intent.ID); err != nil {
-		return v, pgtx.Map(err)
-	}
-	// again under the lock: a change may have come between
-	return vmGet(ctx, t, project, v.Intent.ID.String())
+	return t.VMByID(ctx, which)
 }
 
 // VMByID finds a VM of any project, for the control plane's own use.

@@ -19,8 +19,13 @@ DELETE FROM storage_volumes WHERE id = @id AND vm_id = @vm_id RETURNING size_byt
 INSERT INTO network_interfaces (id, vm_id, slot, mac, forwards)
 VALUES (@id, @vm_id, @slot, (@mac::text)::macaddr, @forwards);
 
--- name: VMLock :exec
-SELECT id FROM vms WHERE id = $1 FOR UPDATE;
+-- name: VMLock :one
+-- By id, else by name. What refers to the row, as reports do, does not wait for
+-- this lock.
+SELECT v.id FROM vms v WHERE v.project_id = @project_id
+  AND v.id = coalesce(sqlc.narg(id)::uuid, (SELECT n.id FROM vms n WHERE n.project_id = @project_id AND n.name = @name))
+  AND (sqlc.narg(id)::uuid IS NOT NULL OR v.name = @name)
+FOR NO KEY UPDATE OF v;
 
 -- name: VMHold :one
 -- Takes the VM for a job; nothing is returned when another job holds it.
@@ -55,7 +60,7 @@ UPDATE vms SET node_id = @node_id WHERE id = @id AND node_id IS NULL AND NOT res
 
 -- name: VMUnplace :one
 -- Gives what the VM took of its node. The epoch stays: it never falls.
-WITH old AS (SELECT o.id, o.node_id, o.reserved FROM vms o WHERE o.id = @id AND o.node_id IS NOT NULL FOR UPDATE)
+WITH old AS (SELECT o.id, o.node_id, o.reserved FROM vms o WHERE o.id = @id AND o.node_id IS NOT NULL FOR NO KEY UPDATE)
 UPDATE vms v SET node_id = NULL, reserved = false FROM old WHERE v.id = old.id
 RETURNING old.node_id::uuid AS node_id, (CASE WHEN old.reserved THEN v.cpus ELSE 0 END)::int AS cpus,
   (CASE WHEN old.reserved THEN v.memory_bytes ELSE 0 END)::bigint AS memory_bytes,
@@ -79,7 +84,7 @@ UPDATE vms SET owner_epoch = owner_epoch + 1 WHERE id = $1 AND node_id IS NOT NU
 -- they are, it is wanted on, its epoch rises. No row when it has no node, or that
 -- no room.
 WITH old AS (
-  SELECT o.id, o.node_id, o.reserved, o.cpus, o.memory_bytes FROM vms o WHERE o.id = @id AND o.node_id IS NOT NULL FOR UPDATE),
+  SELECT o.id, o.node_id, o.reserved, o.cpus, o.memory_bytes FROM vms o WHERE o.id = @id AND o.node_id IS NOT NULL FOR NO KEY UPDATE),
 room AS (
   UPDATE nodes n SET used_cpus = n.used_cpus + old.cpus, used_memory_bytes = n.used_memory_bytes + old.memory_bytes
   FROM old WHERE n.id = old.node_id AND NOT old.reserved AND n.state <> 'removed'
@@ -100,19 +105,20 @@ UPDATE vms SET name = @name, labels = @labels, cpus = @cpus, memory_bytes = @mem
 WHERE id = @id AND revision = @revision;
 
 -- name: ReportsApply :many
--- Reports of one node; relaxed: the commit does not wait for the disk, since what
--- follows does, and whoever sent them sends them again. A row changes only when the VM is placed there under
--- that very owner epoch and the report is newer than what is stored.
+-- Reports of nodes. A row changes only when the VM is placed on that node under that
+-- very owner epoch and the report is newer than what is stored. Relaxed: the commit
+-- does not wait for the disk, since what follows does.
 WITH input AS (
-  SELECT unnest(@vm_ids::uuid[]) AS vm_id, unnest(@epochs::bigint[]) AS owner_epoch,
+  SELECT unnest(@node_ids::uuid[]) AS node_id, unnest(@node_epochs::bigint[]) AS node_epoch,
+    unnest(@vm_ids::uuid[]) AS vm_id, unnest(@epochs::bigint[]) AS owner_epoch,
     unnest(@seqs::bigint[]) AS report_seq, unnest(@phases::text[])::vm_phase AS phase,
     unnest(@reasons::text[]) AS reason, unnest(@sinces::timestamptz[]) AS since
 ), placed AS (
   SELECT i.*, v.project_id, v.name, v.job_id, v.owner_epoch AS current
-  FROM input i JOIN vms v ON v.id = i.vm_id AND v.node_id = @node_id
+  FROM input i JOIN vms v ON v.id = i.vm_id AND v.node_id = i.node_id
 ), written AS (
   INSERT INTO instances AS t (vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since)
-  SELECT vm_id, owner_epoch, @node_id, @node_epoch, report_seq, phase, reason, since
+  SELECT vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since
   FROM placed WHERE owner_epoch = current
   ORDER BY vm_id -- batches that overlap take their locks in one order
   ON CONFLICT (vm_id, owner_epoch) DO UPDATE SET node_id = EXCLUDED.node_id, node_epoch = EXCLUDED.node_epoch,
@@ -128,14 +134,14 @@ WITH input AS (
   FROM placed p JOIN written w ON w.vm_id = p.vm_id AND w.owner_epoch = p.owner_epoch
   RETURNING id
 )
-SELECT i.vm_id::uuid AS vm_id, i.owner_epoch::bigint AS owner_epoch, CASE
+SELECT i.node_id::uuid AS node_id, i.vm_id::uuid AS vm_id, i.owner_epoch::bigint AS owner_epoch, CASE
     WHEN w.vm_id IS NOT NULL THEN 'applied'
     WHEN p.vm_id IS NULL OR p.owner_epoch > p.current THEN 'not_placed'
     ELSE 'stale' END::text AS result,
   CASE WHEN @relaxed::boolean THEN set_config('synchronous_commit', 'off', true) END AS relaxed
 FROM input i
-LEFT JOIN placed p ON p.vm_id = i.vm_id AND p.owner_epoch = i.owner_epoch
-LEFT JOIN written w ON w.vm_id = i.vm_id AND w.owner_epoch = i.owner_epoch;
+LEFT JOIN placed p ON p.node_id = i.node_id AND p.vm_id = i.vm_id AND p.owner_epoch = i.owner_epoch
+LEFT JOIN written w ON w.vm_id = p.vm_id AND w.owner_epoch = p.owner_epoch;
 
 -- name: VMsHeldOn :many
 -- VMs of a node that a job holds.

@@ -38,15 +38,16 @@ func (q *Queries) NICInsert(ctx context.Context, arg NICInsertParams) error {
 
 const reportsApply = `-- name: ReportsApply :many
 WITH input AS (
-  SELECT unnest($2::uuid[]) AS vm_id, unnest($3::bigint[]) AS owner_epoch,
-    unnest($4::bigint[]) AS report_seq, unnest($5::text[])::vm_phase AS phase,
-    unnest($6::text[]) AS reason, unnest($7::timestamptz[]) AS since
+  SELECT unnest($2::uuid[]) AS node_id, unnest($3::bigint[]) AS node_epoch,
+    unnest($4::uuid[]) AS vm_id, unnest($5::bigint[]) AS owner_epoch,
+    unnest($6::bigint[]) AS report_seq, unnest($7::text[])::vm_phase AS phase,
+    unnest($8::text[]) AS reason, unnest($9::timestamptz[]) AS since
 ), placed AS (
-  SELECT i.vm_id, i.owner_epoch, i.report_seq, i.phase, i.reason, i.since, v.project_id, v.name, v.job_id, v.owner_epoch AS current
-  FROM input i JOIN vms v ON v.id = i.vm_id AND v.node_id = $8
+  SELECT i.node_id, i.node_epoch, i.vm_id, i.owner_epoch, i.report_seq, i.phase, i.reason, i.since, v.project_id, v.name, v.job_id, v.owner_epoch AS current
+  FROM input i JOIN vms v ON v.id = i.vm_id AND v.node_id = i.node_id
 ), written AS (
   INSERT INTO instances AS t (vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since)
-  SELECT vm_id, owner_epoch, $8, $9, report_seq, phase, reason, since
+  SELECT vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since
   FROM placed WHERE owner_epoch = current
   ORDER BY vm_id -- batches that overlap take their locks in one order
   ON CONFLICT (vm_id, owner_epoch) DO UPDATE SET node_id = EXCLUDED.node_id, node_epoch = EXCLUDED.node_epoch,
@@ -62,49 +63,50 @@ WITH input AS (
   FROM placed p JOIN written w ON w.vm_id = p.vm_id AND w.owner_epoch = p.owner_epoch
   RETURNING id
 )
-SELECT i.vm_id::uuid AS vm_id, i.owner_epoch::bigint AS owner_epoch, CASE
+SELECT i.node_id::uuid AS node_id, i.vm_id::uuid AS vm_id, i.owner_epoch::bigint AS owner_epoch, CASE
     WHEN w.vm_id IS NOT NULL THEN 'applied'
     WHEN p.vm_id IS NULL OR p.owner_epoch > p.current THEN 'not_placed'
     ELSE 'stale' END::text AS result,
   CASE WHEN $1::boolean THEN set_config('synchronous_commit', 'off', true) END AS relaxed
 FROM input i
-LEFT JOIN placed p ON p.vm_id = i.vm_id AND p.owner_epoch = i.owner_epoch
-LEFT JOIN written w ON w.vm_id = i.vm_id AND w.owner_epoch = i.owner_epoch
+LEFT JOIN placed p ON p.node_id = i.node_id AND p.vm_id = i.vm_id AND p.owner_epoch = i.owner_epoch
+LEFT JOIN written w ON w.vm_id = p.vm_id AND w.owner_epoch = p.owner_epoch
 `
 
 type ReportsApplyParams struct {
-	Relaxed   bool
-	VmIds     []uuid.UUID
-	Epochs    []int64
-	Seqs      []int64
-	Phases    []string
-	Reasons   []string
-	Sinces    []time.Time
-	NodeID    *uuid.UUID
-	NodeEpoch int64
+	Relaxed    bool
+	NodeIds    []uuid.UUID
+	NodeEpochs []int64
+	VmIds      []uuid.UUID
+	Epochs     []int64
+	Seqs       []int64
+	Phases     []string
+	Reasons    []string
+	Sinces     []time.Time
 }
 
 type ReportsApplyRow struct {
+	NodeID     uuid.UUID
 	VmID       uuid.UUID
 	OwnerEpoch int64
 	Result     string
 	Relaxed    interface{}
 }
 
-// Reports of one node; relaxed: the commit does not wait for the disk, since what
-// follows does, and whoever sent them sends them again. A row changes only when the VM is placed there under
-// that very owner epoch and the report is newer than what is stored.
+// Reports of nodes. A row changes only when the VM is placed on that node under that
+// very owner epoch and the report is newer than what is stored. Relaxed: the commit
+// does not wait for the disk, since what follows does.
 func (q *Queries) ReportsApply(ctx context.Context, arg ReportsApplyParams) ([]ReportsApplyRow, error) {
 	rows, err := q.db.Query(ctx, reportsApply,
 		arg.Relaxed,
+		arg.NodeIds,
+		arg.NodeEpochs,
 		arg.VmIds,
 		arg.Epochs,
 		arg.Seqs,
 		arg.Phases,
 		arg.Reasons,
 		arg.Sinces,
-		arg.NodeID,
-		arg.NodeEpoch,
 	)
 	if err != nil {
 		return nil, err
@@ -114,6 +116,7 @@ func (q *Queries) ReportsApply(ctx context.Context, arg ReportsApplyParams) ([]R
 	for rows.Next() {
 		var i ReportsApplyRow
 		if err := rows.Scan(
+			&i.NodeID,
 			&i.VmID,
 			&i.OwnerEpoch,
 			&i.Result,
@@ -131,7 +134,7 @@ func (q *Queries) ReportsApply(ctx context.Context, arg ReportsApplyParams) ([]R
 
 const vMAdmit = `-- name: VMAdmit :one
 WITH old AS (
-  SELECT o.id, o.node_id, o.reserved, o.cpus, o.memory_bytes FROM vms o WHERE o.id = $1 AND o.node_id IS NOT NULL FOR UPDATE),
+  SELECT o.id, o.node_id, o.reserved, o.cpus, o.memory_bytes FROM vms o WHERE o.id = $1 AND o.node_id IS NOT NULL FOR NO KEY UPDATE),
 room AS (
   UPDATE nodes n SET used_cpus = n.used_cpus + old.cpus, used_memory_bytes = n.used_memory_bytes + old.memory_bytes
   FROM old WHERE n.id = old.node_id AND NOT old.reserved AND n.state <> 'removed'
@@ -275,13 +278,26 @@ func (q *Queries) VMLetGo(ctx context.Context, arg VMLetGoParams) error {
 	return err
 }
 
-const vMLock = `-- name: VMLock :exec
-SELECT id FROM vms WHERE id = $1 FOR UPDATE
+const vMLock = `-- name: VMLock :one
+SELECT v.id FROM vms v WHERE v.project_id = $1
+  AND v.id = coalesce($2::uuid, (SELECT n.id FROM vms n WHERE n.project_id = $1 AND n.name = $3))
+  AND ($2::uuid IS NOT NULL OR v.name = $3)
+FOR NO KEY UPDATE OF v
 `
 
-func (q *Queries) VMLock(ctx context.Context, id uuid.UUID) error {
-	_, err := q.db.Exec(ctx, vMLock, id)
-	return err
+type VMLockParams struct {
+	ProjectID uuid.UUID
+	ID        *uuid.UUID
+	Name      string
+}
+
+// By id, else by name. What refers to the row, as reports do, does not wait for
+// this lock.
+func (q *Queries) VMLock(ctx context.Context, arg VMLockParams) (uuid.UUID, error) {
+	row := q.db.QueryRow(ctx, vMLock, arg.ProjectID, arg.ID, arg.Name)
+	var id uuid.UUID
+	err := row.Scan(&id)
+	return id, err
 }
 
 const vMPlace = `-- name: VMPlace :execrows
@@ -355,7 +371,7 @@ func (q *Queries) VMSettle(ctx context.Context, arg VMSettleParams) (int64, erro
 }
 
 const vMUnplace = `-- name: VMUnplace :one
-WITH old AS (SELECT o.id, o.node_id, o.reserved FROM vms o WHERE o.id = $1 AND o.node_id IS NOT NULL FOR UPDATE)
+WITH old AS (SELECT o.id, o.node_id, o.reserved FROM vms o WHERE o.id = $1 AND o.node_id IS NOT NULL FOR NO KEY UPDATE)
 UPDATE vms v SET node_id = NULL, reserved = false FROM old WHERE v.id = old.id
 RETURNING old.node_id::uuid AS node_id, (CASE WHEN old.reserved THEN v.cpus ELSE 0 END)::int AS cpus,
   (CASE WHEN old.reserved THEN v.memory_bytes ELSE 0 END)::bigint AS memory_bytes,

@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/novacron/novacron/internal/engine/pglocal"
+	"github.com/novacron/novacron/internal/engine/pgpool"
 	"github.com/novacron/novacron/internal/store/migrations"
 	"github.com/novacron/novacron/internal/vocab/clock"
 )
@@ -76,7 +77,7 @@ func fresh(tb testing.TB, migrated bool) *DB {
 
 func pool(tb testing.TB, url string) *pgxpool.Pool {
 	tb.Helper()
-	cfg, err := pgxpool.ParseConfig(url)
+	cfg, err := pgpool.Config(url)
 	if err != nil {
 		tb.Fatalf("storetest: %v", err)
 	}
