@@ -37,6 +37,8 @@ type VMDocumentSpec struct {
 	Power       *string           `json:"power,omitempty"` // "on" or "off"
 	Disks       *[]VMDiskDocument `json:"disks,omitempty"`
 	NICs        *[]VMNICDocument  `json:"nics,omitempty"`
+	// CloudInit is the whole of it; one with nothing in it takes it away.
+	CloudInit *VMCloudInit `json:"cloud_init,omitempty"`
 }
 
 // VMDiskDocument declares a disk: the one with the id, else the one in the slot,
@@ -130,7 +132,7 @@ func (v VM) Document() VMDocument {
 	on := v.Spec.Power
 	disks, nics := []VMDiskDocument{}, []VMNICDocument{}
 	d := VMDocument{DocumentMeta: v.bare(), Spec: VMDocumentSpec{
-		CPUs: &v.Spec.CPUs, MemoryBytes: &v.Spec.MemoryBytes, Power: &on, Disks: &disks, NICs: &nics,
+		CPUs: &v.Spec.CPUs, MemoryBytes: &v.Spec.MemoryBytes, Power: &on, Disks: &disks, NICs: &nics, CloudInit: v.Spec.CloudInit,
 	}}
 	if v.Spec.Image != "" {
 		d.Spec.Image = &v.Spec.Image

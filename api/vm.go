@@ -17,6 +17,26 @@ type VMSpec struct {
 	Power       string   `json:"power"` // "on" or "off"
 	Disks       []VMDisk `json:"disks"`
 	NICs        []VMNIC  `json:"nics"`
+	// CloudInit is what the guest is told at its first boot.
+	CloudInit *VMCloudInit `json:"cloud_init,omitempty"`
+}
+
+// VMCloudInit is what cloud-init in a guest finds on the VM's seed, a CD of the
+// NoCloud data source. One with nothing in it is none.
+type VMCloudInit struct {
+	// Hostname is the VM's name when absent.
+	Hostname string `json:"hostname,omitempty"`
+	// SSHAuthorizedKeys are public keys that open the guest's first account, without
+	// options.
+	SSHAuthorizedKeys []string `json:"ssh_authorized_keys,omitempty"`
+	// UserData reaches the guest byte for byte: a #cloud-config, a script, or a MIME
+	// message; at most 64 KiB, as the others.
+	UserData string `json:"user_data,omitempty"`
+	// NetworkConfig is cloud-init's network configuration, version 1 or 2, as YAML.
+	NetworkConfig string `json:"network_config,omitempty"`
+	// MetaData are further fields of the instance, as YAML. The server writes
+	// instance-id, local-hostname and public-keys.
+	MetaData string `json:"meta_data,omitempty"`
 }
 
 // VMDisk is one disk of a VM.
@@ -79,6 +99,8 @@ type VMCreate struct {
 	// is made from the image.
 	Disks []VMDiskCreate `json:"disks,omitempty"`
 	NICs  []VMNICCreate  `json:"nics,omitempty"`
+	// CloudInit is what the guest is told at its first boot.
+	CloudInit *VMCloudInit `json:"cloud_init,omitempty"`
 	// Start it once it is made?
 	Start bool `json:"start,omitempty"`
 	// Node restricts placement to one node.
@@ -111,6 +133,9 @@ type VMPatch struct {
 	// CPUs and MemoryBytes change while the VM is stopped.
 	CPUs        *int   `json:"cpus,omitempty"`
 	MemoryBytes *Bytes `json:"memory_bytes,omitempty"`
+	// CloudInit is the whole of it, and changes while the VM is stopped; one with
+	// nothing in it takes it away.
+	CloudInit *VMCloudInit `json:"cloud_init,omitempty"`
 }
 
 // VMClone asks for a VM made from another one.

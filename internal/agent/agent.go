@@ -220,6 +220,7 @@ var handlers = map[string]handler{
 	(*nodelink.CopyVolumes)(nil).Method():   fenced((*Agent).copyVolumes),
 	(*nodelink.GrowVolume)(nil).Method():    fenced((*Agent).growVolume),
 	(*nodelink.DeleteVolumes)(nil).Method(): fenced((*Agent).deleteVolumes),
+	(*nodelink.WriteSeed)(nil).Method():     fenced((*Agent).writeSeed),
 	(*nodelink.Launch)(nil).Method():        fenced((*Agent).launchCommand),
 	(*nodelink.Shutdown)(nil).Method():      fenced((*Agent).shutdown),
 	(*nodelink.PowerOff)(nil).Method():      fenced((*Agent).powerOff),

@@ -3,8 +3,8 @@
 //
 // # Who owns what
 //
-// The agent owns its node's records (one small file per VM), its volumes and
-// its image cache, through drivers. It reports observations and never writes
+// The agent owns its node's records (one small file per VM), its volumes, VMs'
+// seeds among them, and its image cache, through drivers. It reports observations and never writes
 // intent. Its records answer two questions without any control plane: which
 // commands are too old to obey (the fence), and which VMs this host should run
 // after a reboot (PowerOn with the machine they were launched with).

@@ -88,6 +88,9 @@ func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m no
 		}
 		machine.Disks = append(machine.Disks, hypervisor.Disk{ID: v, File: vol.File, Backing: vol.Backing})
 	}
+	if machine.CDs, err = a.drive(ctx, machine.VM, m); err != nil {
+		return hypervisor.Status{}, err
+	}
 	for _, n := range m.NICs {
 		machine.NICs = append(machine.NICs, nic(n))
 	}
@@ -106,6 +109,9 @@ func nic(n nodelink.NIC) hypervisor.NIC {
 
 func (a *Agent) launchNewest(ctx context.Context, g *guest, c *nodelink.Launch) (hypervisor.Status, error) {
 	if err := a.endEarlier(ctx, c.VM, c.OwnerEpoch); err != nil {
+		return hypervisor.Status{}, err
+	}
+	if err := a.dropSeed(ctx, c.VM, c.Machine); err != nil {
 		return hypervisor.Status{}, err
 	}
 	return a.launch(ctx, g, c.OwnerEpoch, c.Machine)
@@ -230,7 +236,7 @@ func (a *Agent) erase(ctx context.Context, _ Peer, g *guest, c *nodelink.Erase) 
 	if err := a.driver.Release(ctx, c.VM); err != nil {
 		return nil, err
 	}
-	for _, v := range c.Volumes {
+	for _, v := range append(c.Volumes, c.VM) { // the seed has the VM's id
 		if err := a.cfg.Volumes.Delete(ctx, v); err != nil {
 			return nil, err
 		}

@@ -105,7 +105,12 @@ func TestProjectMoves(t *testing.T) {
 	two.up("--sim 2")
 	disk := one.file("disk.raw")
 	one.do(0, "image import tiny --disk "+disk)
-	one.do(0, "vm create web --image tiny --memory 128MiB --disk 64MiB --disk 32MiB --label tier=web --forward tcp:18080:80 --start --wait")
+	told := filepath.Join(t.TempDir(), "user-data")
+	const userData = "#cloud-config\r\nruncmd:\n  - [ sh, -c, \"echo 'a: b' # c\" ]   \n\n# é \t\n\n"
+	if err := os.WriteFile(told, []byte(userData), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	one.do(0, "vm create web --image tiny --memory 128MiB --disk 64MiB --disk 32MiB --label tier=web --forward tcp:18080:80 --hostname www --user-data @"+told+" --start --wait")
 	one.do(0, "vm create db --image tiny --memory 128MiB --disk 64MiB --disk 16MiB:tiny --wait")
 	dir := filepath.Join(t.TempDir(), "project")
 	one.do(0, "export --dir "+dir)
@@ -129,7 +134,7 @@ func TestProjectMoves(t *testing.T) {
 	if got := two.do(0, "export"); got != text {
 		t.Errorf("exported\n%s\nfrom what was made of\n%s", got, text)
 	}
-	if v := two.vm("web"); v.Status.State != "running" || v.Labels["tier"] != "web" {
+	if v := two.vm("web"); v.Status.State != "running" || v.Labels["tier"] != "web" || v.Spec.CloudInit == nil || v.Spec.CloudInit.UserData != userData {
 		t.Errorf("%+v", v)
 	}
 	two.do(0, "diff -f "+dir)

@@ -21,6 +21,7 @@ type createFlags struct {
 	disks, forwards     []string
 	labels              []string
 	start               bool
+	cloud               cloudFlags
 }
 
 func newVMCreate(a *app) *cobra.Command {
@@ -30,6 +31,13 @@ func newVMCreate(a *app) *cobra.Command {
 		req, err := f.request(cmd, args[0])
 		if err != nil {
 			return err
+		}
+		edit, err := f.cloud.edit(a, cmd)
+		if err != nil {
+			return err
+		}
+		if edit != nil {
+			req.CloudInit = edit(nil)
 		}
 		c, err := a.connect(cmd)
 		if err != nil {
@@ -42,7 +50,8 @@ func newVMCreate(a *app) *cobra.Command {
 		return a.settle(cmd, c, "create "+args[0], ch, w)
 	})
 	cmd.Example = `  novacron vm create web --image debian --cpus 2 --memory 2GiB --disk 20GiB --start --wait
-  novacron vm create db --image debian --disk 20GiB --disk 100GiB --forward tcp:15432:5432 --label tier=data`
+  novacron vm create db --image debian --disk 20GiB --disk 100GiB --forward tcp:15432:5432 --label tier=data
+  novacron vm create web --image debian --ssh-key ~/.ssh/id_ed25519.pub --user-data @web.yaml --start`
 	fl := cmd.Flags()
 	fl.StringVar(&f.image, "image", "", "`image` it is made from")
 	fl.IntVar(&f.cpus, "cpus", 1, "number of virtual CPUs")
@@ -52,6 +61,7 @@ func newVMCreate(a *app) *cobra.Command {
 	fl.StringArrayVar(&f.labels, "label", nil, "a label, `key=value`")
 	fl.StringVar(&f.node, "node", "", "place it on this `node` only")
 	fl.BoolVar(&f.start, "start", false, "start it once it is made")
+	f.cloud.add(cmd)
 	w = a.addWait(cmd)
 	mustComplete(cmd.RegisterFlagCompletionFunc("image", a.completeImages))
 	mustComplete(cmd.RegisterFlagCompletionFunc("node", a.completeNodes))

@@ -33,7 +33,8 @@ network interfaces with addresses of their own, on the same node. Ports of the
 node are not forwarded to it.
 
 What makes a guest unique, such as its host name, host keys and machine id, is
-copied with its disks: change it in the clone.`
+copied with its disks. cloud-init, if it is told anything, sees another instance
+and sets the clone up under its own host name; otherwise change it there.`
 	cmd.Example = "  novacron vm clone web web-2 --label tier=test --wait"
 	cmd.Flags().StringArrayVar(&labels, "label", nil, "a label, `key=value`, instead of those of the original")
 	w = a.addWait(cmd)

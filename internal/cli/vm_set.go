@@ -18,6 +18,7 @@ type setFlags struct {
 	name, memory string
 	cpus         int
 	labels       []string
+	cloud        cloudFlags
 }
 
 func newVMSet(a *app) *cobra.Command {
@@ -27,11 +28,21 @@ func newVMSet(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		cloud, err := f.cloud.edit(a, cmd)
+		if err != nil {
+			return err
+		}
 		c, err := a.connect(cmd)
 		if err != nil {
 			return err
 		}
-		v, err := amend(cmd, c, args[0], patch, set, unset)
+		v, err := amend(cmd, c, args[0], func(is api.VM) api.VMPatch {
+			patch.Labels = relabel(is.Labels, set, unset)
+			if cloud != nil {
+				patch.CloudInit = cloud(is.Spec.CloudInit)
+			}
+			return patch
+		})
 		if err != nil {
 			return err
 		}
@@ -42,16 +53,24 @@ func newVMSet(a *app) *cobra.Command {
 		return nil
 	})
 	cmd.Example = `  novacron vm set web --cpus 4 --memory 8GiB
-  novacron vm set web --name web-old --label tier=retired --label owner-`
+  novacron vm set web --name web-old --label tier=retired --label owner-
+  novacron vm set web --user-data @web.yaml --ssh-key ~/.ssh/id_ed25519.pub`
 	cmd.Long = `Change the name, labels or size of a virtual machine, all at once or nothing.
 
 Name and labels may change at any time. CPUs and memory change while it is
-stopped, to what its node has room for.`
+stopped, to what its node has room for.
+
+What cloud-init is told changes while it is stopped, and reaches the guest at
+its next start. What is not named stays; --ssh-key replaces all keys. The guest
+still is the same instance, so that cloud-init does not do again what it does
+once per instance, such as running user data's commands.`
 	fl := cmd.Flags()
 	fl.StringVar(&f.name, "name", "", "its new `name`")
 	fl.IntVar(&f.cpus, "cpus", 0, "number of virtual CPUs")
 	fl.StringVar(&f.memory, "memory", "", "`size` of its memory, such as 512MiB")
 	fl.StringArrayVar(&f.labels, "label", nil, "set a label with `key=value`, or remove one with key-")
+	f.cloud.add(cmd)
+	fl.BoolVar(&f.cloud.none, "no-cloud-init", false, "tell cloud-init nothing but what other flags say")
 	cmd.ValidArgsFunction = a.completeVMs
 	return cmd
 }
@@ -74,8 +93,8 @@ func (f setFlags) patch(cmd *cobra.Command) (p api.VMPatch, set map[string]strin
 	if set, unset, err = parseLabels(f.labels); err != nil {
 		return p, nil, nil, usage(cmd, "--label: %s", errs.As(err).Message)
 	}
-	if p == (api.VMPatch{}) && len(f.labels) == 0 {
-		return p, nil, nil, usage(cmd, "nothing to change is given: --name, --cpus, --memory or --label")
+	if p == (api.VMPatch{}) && len(f.labels) == 0 && !f.cloud.given(cmd) {
+		return p, nil, nil, usage(cmd, "nothing to change is given: --name, --cpus, --memory, --label, or what cloud-init is told")
 	}
 	return p, set, unset, nil
 }
@@ -101,7 +120,7 @@ func newVMLabel(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			v, err := amend(cmd, c, args[0], api.VMPatch{}, set, unset)
+			v, err := amend(cmd, c, args[0], func(is api.VM) api.VMPatch { return api.VMPatch{Labels: relabel(is.Labels, set, unset)} })
 			if err != nil {
 				return err
 			}
@@ -118,26 +137,31 @@ func newVMLabel(a *app) *cobra.Command {
 // amendTries bounds how often a change is made anew over someone else's.
 const amendTries = 5
 
-// amend changes a VM, and of its labels only those named: when another change
-// comes between, it is read and the change applied again.
-func amend(cmd *cobra.Command, c *client.Client, vm string, patch api.VMPatch, set map[string]string, unset []string) (api.VM, error) {
+// amend changes a VM as edit says for what it is: when another change comes
+// between, it is read and the change made anew.
+func amend(cmd *cobra.Command, c *client.Client, vm string, edit func(api.VM) api.VMPatch) (api.VM, error) {
 	for n := 1; ; n++ {
 		v, err := c.VMs.Get(cmd.Context(), vm)
 		if err != nil {
 			return v, err
 		}
-		if len(set)+len(unset) > 0 {
-			labels := map[string]string{}
-			maps.Copy(labels, v.Labels)
-			maps.Copy(labels, set)
-			for _, k := range unset {
-				delete(labels, k)
-			}
-			patch.Labels = &labels
-		}
-		v, err = c.VMs.Patch(cmd.Context(), v.ID, v.Revision, patch)
+		v, err = c.VMs.Patch(cmd.Context(), v.ID, v.Revision, edit(v))
 		if client.CodeOf(err) != string(errs.RevisionMismatch) || n == amendTries {
 			return v, err
 		}
 	}
+}
+
+// relabel gives all labels with those named changed; nil when none is named.
+func relabel(is, set map[string]string, unset []string) *map[string]string {
+	if len(set)+len(unset) == 0 {
+		return nil
+	}
+	labels := map[string]string{}
+	maps.Copy(labels, is)
+	maps.Copy(labels, set)
+	for _, k := range unset {
+		delete(labels, k)
+	}
+	return &labels
 }

@@ -132,7 +132,7 @@ func (s *Service) beginWith(ctx context.Context, tx *store.Tx, c Caller, v vm.Vi
 func (s *Service) newView(ctx context.Context, tx *store.Tx, n NewVM, img image.Image) (vm.View, error) {
 	v := vm.View{Intent: vm.Intent{
 		ID: id.New(), ProjectID: s.cfg.Project, Name: n.Name, Labels: n.Labels,
-		CPUs: n.CPUs, MemoryBytes: n.MemoryBytes, ImageID: &img.ID, ImageName: img.Name,
+		CPUs: n.CPUs, MemoryBytes: n.MemoryBytes, ImageID: &img.ID, ImageName: img.Name, CloudInit: n.CloudInit.OrNil(),
 	}}
 	disks := n.Disks
 	base, fromImage := img.File(image.RoleDisk)

@@ -12,9 +12,10 @@ import (
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
-// UpdateVM changes a VM's name, labels and size at once: all of it or nothing.
-// Name and labels may change at any time, since everything on hosts is named by
-// ids; the size only while nothing runs, and only to what its node has room for.
+// UpdateVM changes a VM's name, labels, size and what cloud-init is told, at once:
+// all of it or nothing. Name and labels may change at any time, since everything on
+// hosts is named by ids; the rest only while nothing runs, and the size only to what
+// its node has room for. The next start brings the guest its new seed.
 func (s *Service) UpdateVM(ctx context.Context, c Caller, ref string, change vm.Change) (id.ID, error) {
 	var which id.ID
 	if err := change.Validate(); err != nil {
@@ -52,9 +53,9 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, c Caller, v vm.View,
 	return tx.AuditInsert(ctx, r)
 }
 
-// mayChange refuses a size that the VM cannot get now.
+// mayChange refuses what the VM cannot get now: a size, or another seed.
 func mayChange(ctx context.Context, tx *store.Tx, v vm.View, change vm.Change) error {
-	if !change.Resizes(v.Intent) {
+	if !change.Rests(v.Intent) {
 		return nil
 	}
 	if _, err := vm.Decide(v, vm.Resize); err != nil {
@@ -108,5 +109,8 @@ func differences(was, next vm.Intent) map[string]any {
 	note("labels", was.Labels, next.Labels, !maps.Equal(was.Labels, next.Labels))
 	note("cpus", was.CPUs, next.CPUs, was.CPUs != next.CPUs)
 	note("memory_bytes", was.MemoryBytes, next.MemoryBytes, was.MemoryBytes != next.MemoryBytes)
+	if what := was.CloudInit.Changed(next.CloudInit); len(what) > 0 {
+		out["cloud_init"] = map[string]any{"changed": what} // the texts may hold what is nobody's business
+	}
 	return out
 }

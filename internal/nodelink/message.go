@@ -144,6 +144,22 @@ type DeleteVolumes struct {
 // Method implements Command.
 func (*DeleteVolumes) Method() string { return "delete_volumes" }
 
+// SeedFile is a file of a seed.
+type SeedFile struct {
+	Name    string `json:"name"`
+	Content string `json:"content"`
+}
+
+// WriteSeed makes the VM's seed, the CD that cloud-init in its guest reads, beside
+// the VM's disks, or makes it anew when it is to hold something else.
+type WriteSeed struct {
+	Header
+	Files []SeedFile `json:"files"`
+}
+
+// Method implements Command.
+func (*WriteSeed) Method() string { return "write_seed" }
+
 // Machine is everything a node needs to launch a VM, with objects named by id
 // and content, never by path.
 type Machine struct {
@@ -155,6 +171,8 @@ type Machine struct {
 	Cmdline     string     `json:"cmdline,omitempty"`
 	Volumes     []id.ID    `json:"volumes"`
 	NICs        []NIC      `json:"nics"`
+	// Seed: does the guest find the VM's seed in its CD drive?
+	Seed bool `json:"seed,omitempty"`
 }
 
 // NIC is one network interface of a Machine.

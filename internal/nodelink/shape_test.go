@@ -29,7 +29,7 @@ var messages = []any{
 	OfferImage{},
 	ImageOffer{},
 	CreateVolumes{},
-	CopyVolumes{},
+	CopyVolumes{}, WriteSeed{},
 	GrowVolume{},
 	DeleteVolumes{},
 	Launch{},

@@ -44,8 +44,21 @@ func toVM(v vm.View) api.VM {
 		}
 		out.Spec.NICs = append(out.Spec.NICs, c)
 	}
+	if c := in.CloudInit; c != nil {
+		told := api.VMCloudInit(*c)
+		out.Spec.CloudInit = &told
+	}
 	vmStatus(v, &out.Status)
 	return out
+}
+
+// fromCloudInit is the way back.
+func fromCloudInit(c *api.VMCloudInit) *vm.CloudInit {
+	if c == nil {
+		return nil
+	}
+	told := vm.CloudInit(*c)
+	return &told
 }
 
 func vmStatus(v vm.View, s *api.VMStatus) {

@@ -260,7 +260,7 @@ func vmDocument(raw []byte) (control.Document, error) {
 		return control.Document{}, err
 	}
 	d, err := documentMeta(b.DocumentMeta)
-	w := &vm.Want{Labels: b.Labels, CPUs: b.Spec.CPUs, MemoryBytes: (*int64)(b.Spec.MemoryBytes), Image: b.Spec.Image}
+	w := &vm.Want{Labels: b.Labels, CPUs: b.Spec.CPUs, MemoryBytes: (*int64)(b.Spec.MemoryBytes), Image: b.Spec.Image, CloudInit: fromCloudInit(b.Spec.CloudInit)}
 	d.VM = w
 	if err == nil {
 		w.PowerOn, err = powerOn(b.Spec.Power)

@@ -162,6 +162,36 @@ func readUnplaced(raw []byte) (*vm.Unplaced, error) {
 	return &why, nil
 }
 
+// cloudInitDoc is vm.CloudInit.
+type cloudInitDoc struct {
+	Hostname          string   `json:"hostname,omitempty"`
+	SSHAuthorizedKeys []string `json:"ssh_authorized_keys,omitempty"`
+	UserData          string   `json:"user_data,omitempty"`
+	NetworkConfig     string   `json:"network_config,omitempty"`
+	MetaData          string   `json:"meta_data,omitempty"`
+}
+
+// writeCloudInit gives nil when there is nothing to keep.
+func writeCloudInit(c *vm.CloudInit) ([]byte, error) {
+	if c == nil || c.Empty() {
+		return nil, nil
+	}
+	return encode(cloudInitDoc(*c))
+}
+
+// readCloudInit gives nil when no document is kept.
+func readCloudInit(raw []byte) (*vm.CloudInit, error) {
+	if raw == nil {
+		return nil, nil
+	}
+	var d cloudInitDoc
+	if err := json.Unmarshal(raw, &d); err != nil {
+		return nil, err
+	}
+	c := vm.CloudInit(d)
+	return &c, nil
+}
+
 // forwardDoc is vm.Forward.
 type forwardDoc struct {
 	Protocol  string `json:"protocol"`

@@ -21,13 +21,17 @@ func (t *Tx) VMInsert(ctx context.Context, v vm.View, job id.ID) error {
 	if err != nil {
 		return err
 	}
+	told, err := writeCloudInit(in.CloudInit)
+	if err != nil {
+		return err
+	}
 	power := query.VmPowerOff
 	if in.PowerOn {
 		power = query.VmPowerOn
 	}
 	err = t.q.VMInsert(ctx, query.VMInsertParams{
 		ID: in.ID, ProjectID: in.ProjectID, Name: in.Name, Labels: labels,
-		Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, ImageID: in.ImageID, Power: power, JobID: &job,
+		Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, ImageID: in.ImageID, CloudInit: told, Power: power, JobID: &job,
 	})
 	if err != nil {
 		return taken(err, "vms_project_id_name_key", "VM", in.Name)
@@ -227,7 +231,7 @@ func (t *Tx) VMDelete(ctx context.Context, v vm.View, job *id.ID) error {
 	return t.vmEvent(ctx, v.Intent.ID, "vm.deleted", v.Intent, job)
 }
 
-// VMUpdate writes a VM's name, labels, CPUs and memory. in.Revision is the one the
+// VMUpdate writes what changes of a VM: name, labels, CPUs, memory, cloud-init. in.Revision is the one the
 // caller has seen. What a VM without a process takes of its node is not counted,
 // so that its size is free to change.
 func (t *Tx) VMUpdate(ctx context.Context, in vm.Intent, was string) error {
@@ -235,8 +239,12 @@ func (t *Tx) VMUpdate(ctx context.Context, in vm.Intent, was string) error {
 	if err != nil {
 		return err
 	}
+	told, err := writeCloudInit(in.CloudInit)
+	if err != nil {
+		return err
+	}
 	n, err := t.q.VMUpdate(ctx, query.VMUpdateParams{
-		ID: in.ID, Name: in.Name, Labels: b, Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, Revision: int64(in.Revision),
+		ID: in.ID, Name: in.Name, Labels: b, Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, CloudInit: told, Revision: int64(in.Revision),
 	})
 	if err != nil {
 		return taken(err, "vms_project_id_name_key", "VM", in.Name)

@@ -18,7 +18,7 @@ import (
 // vmList is the one query behind every view of VMs: intent, observation, node,
 // job, disks and interfaces, as of one moment.
 var vmList = lister{
-	columns: `v.id, v.project_id, v.name, v.labels, v.cpus, v.memory_bytes, v.image_id, coalesce(i.name, ''),
+	columns: `v.id, v.project_id, v.name, v.labels, v.cpus, v.memory_bytes, v.image_id, coalesce(i.name, ''), v.cloud_init,
   v.power = 'on', v.node_id, v.owner_epoch, v.op_seq, v.reserved, v.deleting, v.placement,
   (SELECT l.name FROM nodes l WHERE l.id = v.lost_node_id), v.lost_at,
   v.failure_code, v.failure_message, v.failed_at, v.revision, v.created_at, v.updated_at,
@@ -56,6 +56,7 @@ type vmRow struct {
 	in     vm.Intent
 	labels []byte
 	place  []byte
+	told   []byte
 	fail   struct {
 		code, message *string
 		at            *time.Time
@@ -89,7 +90,7 @@ type vmRow struct {
 func (r *vmRow) targets() []any {
 	in, s, j := &r.in, &r.seen, &r.job
 	return []any{
-		&r.key, &in.ID, &in.ProjectID, &in.Name, &r.labels, &in.CPUs, &in.MemoryBytes, &in.ImageID, &in.ImageName,
+		&r.key, &in.ID, &in.ProjectID, &in.Name, &r.labels, &in.CPUs, &in.MemoryBytes, &in.ImageID, &in.ImageName, &r.told,
 		&in.PowerOn, &in.NodeID, &in.Epoch, &in.OpSeq, &in.Reserved, &in.Deleting, &r.place, &r.lost.node, &r.lost.at,
 		&r.fail.code, &r.fail.message, &r.fail.at, &in.Revision, &in.CreatedAt, &in.UpdatedAt,
 		&s.epoch, &s.node, &s.nodeEpoch, &s.seq, &s.phase, &s.reason, &s.since,
@@ -146,7 +147,11 @@ func (r *vmRow) documents(v *vm.View) error {
 		}
 	}
 	var err error
-	if v.Intent.Placement, err = readUnplaced(r.place); err != nil {
+	v.Intent.Placement, err = readUnplaced(r.place)
+	if err == nil {
+		v.Intent.CloudInit, err = readCloudInit(r.told)
+	}
+	if err != nil {
 		return errs.New(errs.Internal, "the record of VM %s is damaged", r.in.ID).Because(err)
 	}
 	for _, d := range volumes {

@@ -6,22 +6,22 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/strictyaml"
 )
 
 // Bounds of what is read.
 const (
 	maxFile      = 8 << 20
-	maxScalar    = 64 << 10
-	maxDepth     = 32
 	maxDocuments = 10000
 )
+
+var rules = strictyaml.Rules{MaxScalar: 64 << 10, MaxDepth: 32}
 
 // Document is one declared object, as JSON for the server and with the way back
 // to where it was written.
@@ -75,19 +75,13 @@ func Read(file string, r io.Reader) ([]Document, error) {
 	if len(text) > maxFile {
 		return nil, errs.New(errs.TooLarge, "%s is larger than %d bytes", file, maxFile)
 	}
-	dec := yaml.NewDecoder(strings.NewReader(string(text)))
+	roots, err := strictyaml.Parse(string(text), maxDocuments)
+	if err != nil {
+		return nil, inFile(file, err)
+	}
 	var out []Document
-	for {
-		var root yaml.Node
-		if err := dec.Decode(&root); errors.Is(err, io.EOF) {
-			return out, nil
-		} else if err != nil {
-			return nil, errs.New(errs.InvalidYAML, "%s is not YAML: %s", file, errs.Clip(strings.TrimPrefix(err.Error(), "yaml: ")))
-		}
-		if len(root.Content) != 1 || root.Content[0].ShortTag() == "!!null" {
-			continue // nothing but comments
-		}
-		found, err := documents(file, root.Content[0])
+	for _, root := range roots {
+		found, err := documents(file, root)
 		if err != nil {
 			return nil, err
 		}
@@ -95,12 +89,26 @@ func Read(file string, r io.Reader) ([]Document, error) {
 			return nil, errs.New(errs.TooLarge, "%s has more than %d documents", file, maxDocuments)
 		}
 	}
+	return out, nil
+}
+
+// inFile makes what is wrong with a text an error about a file.
+func inFile(file string, err error) error {
+	e, ok := errors.AsType[*strictyaml.Error](err)
+	switch {
+	case !ok:
+		return err
+	case e.Line == 0:
+		return errs.New(e.Code, "%s is not YAML: %s", file, e.Message)
+	default:
+		return errs.New(e.Code, "%s: %s", place(file, e.Line), e.Message)
+	}
 }
 
 // documents takes a document, or the items of a list.
 func documents(file string, n *yaml.Node) ([]Document, error) {
 	items := []*yaml.Node{n}
-	if list := value(n, "items"); list != nil && value(n, "kind") == nil && list.Kind == yaml.SequenceNode {
+	if list := strictyaml.Value(n, "items"); list != nil && strictyaml.Value(n, "kind") == nil && list.Kind == yaml.SequenceNode {
 		items = list.Content
 	}
 	out := make([]Document, 0, len(items))
@@ -114,30 +122,21 @@ func documents(file string, n *yaml.Node) ([]Document, error) {
 	return out, nil
 }
 
-func value(n *yaml.Node, key string) *yaml.Node {
-	if n.Kind != yaml.MappingNode {
-		return nil
-	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == key {
-			return n.Content[i+1]
-		}
-	}
-	return nil
-}
-
 func document(file string, n *yaml.Node) (Document, error) {
 	d := Document{file: file, line: n.Line, lines: map[string]int{}}
 	w := &writer{doc: &d}
 	if n.Kind != yaml.MappingNode {
 		return d, w.refuse(n, "a document is fields and their values, such as 'kind: vm'")
 	}
-	if err := w.node(n, "", 0); err != nil {
+	if err := strictyaml.Check(n, rules); err != nil {
+		return d, inFile(file, err)
+	}
+	if err := w.node(n, ""); err != nil {
 		return d, err
 	}
 	d.JSON = json.RawMessage(w.out.String())
 	for field, into := range map[string]*string{"kind": &d.Kind, "name": &d.Name, "id": &d.ID} {
-		if v := value(n, field); v != nil && v.ShortTag() == "!!str" {
+		if v := strictyaml.Value(n, field); v != nil && v.ShortTag() == "!!str" {
 			*into = v.Value
 		}
 	}
@@ -157,55 +156,28 @@ type writer struct {
 }
 
 func (w *writer) refuse(n *yaml.Node, format string, args ...any) error {
-	return w.refuseAs(errs.InvalidYAML, n, format, args...)
+	return errs.New(errs.InvalidYAML, "%s: %s", place(w.doc.file, n.Line), fmt.Sprintf(format, args...))
 }
 
-func (w *writer) refuseAs(code errs.Code, n *yaml.Node, format string, args ...any) error {
-	return errs.New(code, "%s: %s", place(w.doc.file, n.Line), fmt.Sprintf(format, args...))
-}
-
-// coreTags are what a value may be tagged as by hand.
-var coreTags = []string{"!!str", "!!int", "!!float", "!!bool", "!!null", "!!map", "!!seq"}
-
-func (w *writer) node(n *yaml.Node, at string, depth int) error {
-	if depth > maxDepth {
-		return w.refuse(n, "the document is nested deeper than %d", maxDepth)
-	}
-	if n.Style&yaml.TaggedStyle != 0 && !slices.Contains(coreTags, n.ShortTag()) {
-		return w.refuse(n, "the tag %q is not taken", errs.Clip(n.Tag))
-	}
+// node writes what Check has let pass.
+func (w *writer) node(n *yaml.Node, at string) error {
 	if _, known := w.doc.lines[at]; !known {
 		w.doc.lines[at] = n.Line
 	}
 	switch n.Kind {
 	case yaml.MappingNode:
-		return w.mapping(n, at, depth)
+		return w.mapping(n, at)
 	case yaml.SequenceNode:
-		return w.sequence(n, at, depth)
-	case yaml.ScalarNode:
-		return w.scalar(n)
-	case yaml.AliasNode:
-		return w.refuse(n, "aliases are not taken: write out what *%s stands for", errs.Clip(n.Value))
+		return w.sequence(n, at)
 	default:
-		return w.refuse(n, "this cannot be read")
+		return w.scalar(n)
 	}
 }
 
-func (w *writer) mapping(n *yaml.Node, at string, depth int) error {
-	seen := map[string]int{}
+func (w *writer) mapping(n *yaml.Node, at string) error {
 	w.out.WriteByte('{')
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := n.Content[i]
-		if k.Kind != yaml.ScalarNode || k.ShortTag() != "!!str" {
-			return w.refuse(k, "the name of a field is text; put %q in quotes", errs.Clip(k.Value))
-		}
-		if len(k.Value) > maxScalar {
-			return w.refuseAs(errs.TooLarge, k, "the name of a field is longer than %d bytes", maxScalar)
-		}
-		if line, twice := seen[k.Value]; twice {
-			return w.refuse(k, "the field %q stands twice, first in line %d", errs.Clip(k.Value), line)
-		}
-		seen[k.Value] = k.Line
 		if i > 0 {
 			w.out.WriteByte(',')
 		}
@@ -213,7 +185,7 @@ func (w *writer) mapping(n *yaml.Node, at string, depth int) error {
 		w.out.WriteByte(':')
 		here := at + "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(errs.Clip(k.Value))
 		w.doc.lines[here] = k.Line
-		if err := w.node(n.Content[i+1], here, depth+1); err != nil {
+		if err := w.node(n.Content[i+1], here); err != nil {
 			return err
 		}
 	}
@@ -221,13 +193,13 @@ func (w *writer) mapping(n *yaml.Node, at string, depth int) error {
 	return nil
 }
 
-func (w *writer) sequence(n *yaml.Node, at string, depth int) error {
+func (w *writer) sequence(n *yaml.Node, at string) error {
 	w.out.WriteByte('[')
 	for i, c := range n.Content {
 		if i > 0 {
 			w.out.WriteByte(',')
 		}
-		if err := w.node(c, at+"/"+strconv.Itoa(i), depth+1); err != nil {
+		if err := w.node(c, at+"/"+strconv.Itoa(i)); err != nil {
 			return err
 		}
 	}
@@ -241,9 +213,6 @@ func (w *writer) text(s string) {
 }
 
 func (w *writer) scalar(n *yaml.Node) error {
-	if len(n.Value) > maxScalar {
-		return w.refuseAs(errs.TooLarge, n, "the value is longer than %d bytes", maxScalar)
-	}
 	switch n.ShortTag() {
 	case "!!str", "!!timestamp":
 		w.text(n.Value)

@@ -277,8 +277,9 @@ func (c *Cluster) NewVM(name string, start bool) control.NewVM {
 	return control.NewVM{
 		Spec: vm.Spec{
 			Name: name, CPUs: 1, MemoryBytes: 64 * unit.MiB,
-			Disks: []vm.DiskSpec{{SizeBytes: unit.GiB}, {SizeBytes: 64 * unit.MiB}},
-			NICs:  []vm.NICSpec{{}},
+			Disks:     []vm.DiskSpec{{SizeBytes: unit.GiB}, {SizeBytes: 64 * unit.MiB}},
+			NICs:      []vm.NICSpec{{}},
+			CloudInit: &vm.CloudInit{UserData: "#cloud-config\nruncmd: [id]\n"},
 		},
 		Image: "tiny", Start: start,
 	}

@@ -140,7 +140,9 @@ func free(ctx context.Context, tx pgx.Tx, r *run, out workflow.Outcome) error {
 
 // machine is what the node needs to launch the VM.
 func machine(v vm.View, img *image.Image) nodelink.Machine {
-	m := nodelink.Machine{Name: v.Intent.Name, CPUs: v.Intent.CPUs, MemoryBytes: v.Intent.MemoryBytes}
+	m := nodelink.Machine{
+		Name: v.Intent.Name, CPUs: v.Intent.CPUs, MemoryBytes: v.Intent.MemoryBytes, Seed: v.Intent.CloudInit != nil,
+	}
 	if img != nil && img.Kind == image.Kernel {
 		m.Kernel, m.Initrd, m.Cmdline = part(*img, image.RoleKernel), part(*img, image.RoleInitrd), img.Cmdline
 	}

@@ -2,6 +2,7 @@ package flows_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -47,7 +48,7 @@ var proofs = map[string]proof{
 			if end != job.Succeeded {
 				return gone(ctx, w, name)
 			}
-			return appears(ctx, w, name, vm.Running)
+			return errors.Join(appears(ctx, w, name, vm.Running), hasSeed(ctx, w, name))
 		},
 	},
 	vm.JobStart: {
@@ -106,7 +107,7 @@ var proofs = map[string]proof{
 				return err
 			}
 			if end == job.Succeeded {
-				return hasDisks(ctx, w, name+"-copy", vm.Stopped, unit.GiB, 64*unit.MiB)
+				return errors.Join(hasDisks(ctx, w, name+"-copy", vm.Stopped, unit.GiB, 64*unit.MiB), hasSeed(ctx, w, name+"-copy"))
 			}
 			return gone(ctx, w, name+"-copy")
 		},
@@ -303,6 +304,24 @@ func hasDisks(ctx context.Context, w *world, name string, state vm.State, sizes 
 	}
 	if !slices.Equal(recorded, sizes) || !slices.Equal(there, sizes) {
 		return fmt.Errorf("VM %s has disks of %d, its host of %d, want %d", name, recorded, there, sizes)
+	}
+	return nil
+}
+
+// hasSeed looks whether the VM's host has its seed.
+func hasSeed(ctx context.Context, w *world, name string) error {
+	v, err := w.Store.VMGet(ctx, w.Project, name)
+	if err != nil {
+		return err
+	}
+	for _, n := range w.Nodes {
+		if n.ID != *v.Intent.NodeID {
+			continue
+		}
+		s, err := n.Host.Volumes().Inspect(ctx, v.Intent.ID)
+		if err != nil || !s.ReadOnly {
+			return fmt.Errorf("the seed of VM %s is %+v, %w", name, s, err)
+		}
 	}
 	return nil
 }

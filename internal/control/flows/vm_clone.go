@@ -44,14 +44,20 @@ func copyDisks(ctx context.Context, r *run) (any, error) {
 		return nil, err
 	}
 	v, err := usable(ctx, r)
-	if err != nil || len(v.Volumes) == 0 {
+	if err != nil {
 		return nil, err
+	}
+	if len(v.Volumes) == 0 {
+		return nil, writeSeed(ctx, r, v)
 	}
 	cmd := &nodelink.CopyVolumes{Header: head(r, v, v.Intent.Epoch, fetchTimeout), Source: p.Source}
 	for _, d := range v.Volumes {
 		cmd.Volumes = append(cmd.Volumes, nodelink.VolumeCopy{ID: d.ID, From: p.Volumes[d.ID]})
 	}
-	return nil, call(ctx, r, v, cmd, nil)
+	if err := call(ctx, r, v, cmd, nil); err != nil {
+		return nil, err
+	}
+	return nil, writeSeed(ctx, r, v)
 }
 
 func finishClone(ctx context.Context, tx pgx.Tx, r *run, out workflow.Outcome) error {

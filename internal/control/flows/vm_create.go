@@ -204,7 +204,26 @@ func makeDisks(ctx context.Context, r *run) (any, error) {
 		}
 		cmd.Volumes = append(cmd.Volumes, spec)
 	}
-	return nil, call(ctx, r, v, cmd, nil)
+	if err := call(ctx, r, v, cmd, nil); err != nil {
+		return nil, err
+	}
+	return nil, writeSeed(ctx, r, v)
+}
+
+// writeSeed makes the seed of a VM that has one, by a command of its own of the
+// step. It is repeated before each launch: what is already so is left alone, and
+// what changed since the last one arrives.
+func writeSeed(ctx context.Context, r *run, v vm.View) error {
+	files, err := v.Intent.Seed()
+	if err != nil || len(files) == 0 {
+		return err
+	}
+	cmd := &nodelink.WriteSeed{Header: head(r, v, v.Intent.Epoch, stepTimeout)}
+	cmd.Step = r.Step + ": seed"
+	for _, f := range files {
+		cmd.Files = append(cmd.Files, nodelink.SeedFile(f))
+	}
+	return call(ctx, r, v, cmd, nil)
 }
 
 // volumeSpec is what a node needs to make a disk.

@@ -194,6 +194,9 @@ func launch(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := writeSeed(ctx, r, v); err != nil {
+		return nil, err
+	}
 	cmd := &nodelink.Launch{
 		Header:  head(r, v, v.Intent.Epoch, launchTimeout),
 		Machine: machine(v, img),

@@ -12,18 +12,28 @@ type Change struct {
 	Labels      *map[string]string
 	CPUs        *int
 	MemoryBytes *int64
+	// CloudInit is the whole of it; one with nothing in it takes it away.
+	CloudInit *CloudInit
 }
 
-// Resizes tells whether the guest would see the change: it must not be there then.
+// Resizes tells whether the VM's size would be different.
 func (c Change) Resizes(in Intent) bool {
 	return (c.CPUs != nil && *c.CPUs != in.CPUs) || (c.MemoryBytes != nil && *c.MemoryBytes != in.MemoryBytes)
 }
+
+// Reseeds tells whether the guest would find another seed.
+func (c Change) Reseeds(in Intent) bool {
+	return c.CloudInit != nil && !c.CloudInit.Equal(in.CloudInit)
+}
+
+// Rests tells whether the guest would see the change: it must not be there then.
+func (c Change) Rests(in Intent) bool { return c.Resizes(in) || c.Reseeds(in) }
 
 // Validate checks what can be told without looking at any VM. The error lists
 // every refused field.
 func (c Change) Validate() error {
 	in := c.Apply(Intent{Name: "any", CPUs: 1, MemoryBytes: MinMemory})
-	return Spec{Name: in.Name, Labels: in.Labels, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes}.Validate()
+	return Spec{Name: in.Name, Labels: in.Labels, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes, CloudInit: in.CloudInit}.Validate()
 }
 
 // Apply gives the intent as it would be.
@@ -32,13 +42,16 @@ func (c Change) Apply(in Intent) Intent {
 	set(&in.Labels, c.Labels)
 	set(&in.CPUs, c.CPUs)
 	set(&in.MemoryBytes, c.MemoryBytes)
+	if c.CloudInit != nil {
+		in.CloudInit = c.CloudInit.OrNil()
+	}
 	return in
 }
 
 // Differs tells whether anything would be different.
 func (c Change) Differs(in Intent) bool {
 	out := c.Apply(in)
-	return out.Name != in.Name || !maps.Equal(out.Labels, in.Labels) || c.Resizes(in)
+	return out.Name != in.Name || !maps.Equal(out.Labels, in.Labels) || c.Rests(in)
 }
 
 func set[T any](to, from *T) {
@@ -50,6 +63,8 @@ func set[T any](to, from *T) {
 // does says what a request does to a VM, as in "cannot start VM".
 func (r Request) does() string {
 	switch r {
+	case Resize:
+		return "change the size or the seed of VM"
 	case AddDisk:
 		return "add a disk to VM"
 	case GrowDisk:

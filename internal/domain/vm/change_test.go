@@ -21,13 +21,13 @@ func TestChange(t *testing.T) {
 		"labels":      {Change{Labels: &labels}, true, false},
 		"cpus":        {Change{CPUs: &cpus}, true, true},
 		"memory":      {Change{MemoryBytes: &memory}, true, true},
-		"all of them": {Change{&name, &labels, &cpus, &memory}, true, true},
+		"all of them": {Change{Name: &name, Labels: &labels, CPUs: &cpus, MemoryBytes: &memory}, true, true},
 	} {
 		if err := c.change.Validate(); err != nil || c.change.Differs(in) != c.differs || c.change.Resizes(in) != c.resizes {
 			t.Errorf("%s: %v %v %v", what, c.change.Differs(in), c.change.Resizes(in), err)
 		}
 	}
-	out := Change{&name, &labels, &cpus, &memory}.Apply(in)
+	out := Change{Name: &name, Labels: &labels, CPUs: &cpus, MemoryBytes: &memory}.Apply(in)
 	if out.Name != "db" || len(out.Labels) != 0 || out.CPUs != 4 || out.MemoryBytes != 2<<30 || in.Name != "web" {
 		t.Errorf("%+v", out)
 	}

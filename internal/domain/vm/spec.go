@@ -35,6 +35,8 @@ type Spec struct {
 	MemoryBytes int64
 	Disks       []DiskSpec
 	NICs        []NICSpec
+	// CloudInit is what the guest is told at its first boot; nil for nothing.
+	CloudInit *CloudInit
 }
 
 // DiskSpec is a disk wanted. Disk 0 of a VM from a disk image is made from it.
@@ -78,6 +80,7 @@ func (s Spec) Validate() error {
 		v.forwards("/nics/"+strconv.Itoa(i)+"/forwards", n.Forwards)
 	}
 	v.labels(s.Labels)
+	v.cloudInit("/cloud_init", s.CloudInit)
 	return v.err()
 }
 

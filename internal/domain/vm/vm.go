@@ -34,6 +34,8 @@ type Intent struct {
 	MemoryBytes int64
 	ImageID     *id.ID
 	ImageName   string
+	// CloudInit is what its guest is told at its first boot; nil for nothing.
+	CloudInit *CloudInit
 	// PowerOn: does the user want it to run?
 	PowerOn bool
 	NodeID  *id.ID

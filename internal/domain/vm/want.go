@@ -19,6 +19,8 @@ type Want struct {
 	Image *string
 	Disks *[]WantDisk
 	NICs  *[]WantNIC
+	// CloudInit is the whole of it.
+	CloudInit *CloudInit
 }
 
 // WantDisk is a disk as somebody declares it: the one with this id, else the one
@@ -49,7 +51,7 @@ func notOurs(at, format string, args ...any) error {
 // New gives the spec of a VM that does not exist yet. What the server chooses for
 // a new VM cannot be declared: its document was of another one.
 func (w Want) New(name string) (Spec, error) {
-	s := Spec{Name: name}
+	s := Spec{Name: name, CloudInit: w.CloudInit.OrNil()}
 	set(&s.Labels, w.Labels)
 	set(&s.CPUs, w.CPUs)
 	set(&s.MemoryBytes, w.MemoryBytes)
@@ -126,7 +128,7 @@ func (w Want) Steps(v View, prune bool) ([]Step, error) {
 	if w.PowerOn != nil && !*w.PowerOn && v.Intent.PowerOn {
 		steps = append(steps, Step{Kind: StepStop, At: "/power"})
 	}
-	change := Change{Labels: w.Labels, CPUs: w.CPUs, MemoryBytes: w.MemoryBytes}
+	change := Change{Labels: w.Labels, CPUs: w.CPUs, MemoryBytes: w.MemoryBytes, CloudInit: w.CloudInit}
 	if change.Differs(v.Intent) {
 		steps = append(steps, Step{Kind: StepChange, Change: change})
 	}

@@ -743,4 +743,5 @@ type Vm struct {
 	UpdatedAt      time.Time
 	LostNodeID     *uuid.UUID
 	LostAt         *time.Time
+	CloudInit      []byte
 }

@@ -1,6 +1,6 @@
 -- name: VMInsert :exec
-INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, power, op_seq, job_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9);
+INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, power, op_seq, job_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10);
 
 -- name: VolumeInsert :exec
 INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id)
@@ -101,7 +101,7 @@ UPDATE vms SET deleting = true WHERE id = $1 AND NOT deleting;
 DELETE FROM vms WHERE id = $1;
 
 -- name: VMUpdate :execrows
-UPDATE vms SET name = @name, labels = @labels, cpus = @cpus, memory_bytes = @memory_bytes
+UPDATE vms SET name = @name, labels = @labels, cpus = @cpus, memory_bytes = @memory_bytes, cloud_init = @cloud_init
 WHERE id = @id AND revision = @revision;
 
 -- name: ReportsApply :many

@@ -232,8 +232,8 @@ func (q *Queries) VMHold(ctx context.Context, arg VMHoldParams) (int64, error) {
 }
 
 const vMInsert = `-- name: VMInsert :exec
-INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, power, op_seq, job_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9)
+INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, power, op_seq, job_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10)
 `
 
 type VMInsertParams struct {
@@ -244,6 +244,7 @@ type VMInsertParams struct {
 	Cpus        int32
 	MemoryBytes int64
 	ImageID     *uuid.UUID
+	CloudInit   []byte
 	Power       VmPower
 	JobID       *uuid.UUID
 }
@@ -257,6 +258,7 @@ func (q *Queries) VMInsert(ctx context.Context, arg VMInsertParams) error {
 		arg.Cpus,
 		arg.MemoryBytes,
 		arg.ImageID,
+		arg.CloudInit,
 		arg.Power,
 		arg.JobID,
 	)
@@ -417,8 +419,8 @@ func (q *Queries) VMUnreserve(ctx context.Context, id uuid.UUID) (VMUnreserveRow
 }
 
 const vMUpdate = `-- name: VMUpdate :execrows
-UPDATE vms SET name = $1, labels = $2, cpus = $3, memory_bytes = $4
-WHERE id = $5 AND revision = $6
+UPDATE vms SET name = $1, labels = $2, cpus = $3, memory_bytes = $4, cloud_init = $5
+WHERE id = $6 AND revision = $7
 `
 
 type VMUpdateParams struct {
@@ -426,6 +428,7 @@ type VMUpdateParams struct {
 	Labels      []byte
 	Cpus        int32
 	MemoryBytes int64
+	CloudInit   []byte
 	ID          uuid.UUID
 	Revision    int64
 }
@@ -436,6 +439,7 @@ func (q *Queries) VMUpdate(ctx context.Context, arg VMUpdateParams) (int64, erro
 		arg.Labels,
 		arg.Cpus,
 		arg.MemoryBytes,
+		arg.CloudInit,
 		arg.ID,
 		arg.Revision,
 	)

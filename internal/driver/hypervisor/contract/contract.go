@@ -128,7 +128,9 @@ type Machine struct {
 	Boot        Boot
 	// Disks in slot order: the guest sees /dev/vda, /dev/vdb, …
 	Disks []Disk
-	NICs  []NIC
+	// CDs are in drives that the guest sees as /dev/sr0, /dev/sr1, …
+	CDs  []CD
+	NICs []NIC
 }
 
 // Boot says what the guest starts from: its first disk by firmware when Kernel
@@ -144,6 +146,16 @@ type Disk struct {
 	File     File
 	Backing  *File // read-only base of our own overlay; nil means no backing, enforced
 	ReadOnly bool
+}
+
+// CD is an image, raw, that guests only read. Several machines may have one in
+// their drives at once.
+type CD struct {
+	ID   id.ID
+	File File
+	// Private: may nobody but this machine's guest read it? The driver then gives it
+	// to that one's user; any other is readable for all already.
+	Private bool
 }
 
 // File is a path and its explicit format, never probed.

@@ -18,6 +18,7 @@ const (
 	MinMemoryBytes = 1 * unit.MiB
 	MaxMemoryBytes = 16 * unit.TiB
 	MaxDisks       = 26
+	MaxCDs         = 4
 	MaxNICs        = 16
 	MaxForwards    = 64
 	MaxCmdline     = 2048
@@ -47,9 +48,9 @@ func (m Machine) validateSize() error {
 	if m.MemoryBytes < MinMemoryBytes || m.MemoryBytes > MaxMemoryBytes || m.MemoryBytes%unit.MiB != 0 {
 		return errs.New(errs.InvalidSize, "%d bytes of memory: a machine has whole MiB, 1 MiB to 16 TiB", m.MemoryBytes)
 	}
-	if len(m.Disks) > MaxDisks || len(m.NICs) > MaxNICs {
-		return errs.New(errs.OutOfRange, "%d disks and %d network interfaces: a machine has at most %d and %d",
-			len(m.Disks), len(m.NICs), MaxDisks, MaxNICs)
+	if len(m.Disks) > MaxDisks || len(m.CDs) > MaxCDs || len(m.NICs) > MaxNICs {
+		return errs.New(errs.OutOfRange, "%d disks, %d CDs and %d network interfaces: a machine has at most %d, %d and %d",
+			len(m.Disks), len(m.CDs), len(m.NICs), MaxDisks, MaxCDs, MaxNICs)
 	}
 	return nil
 }
@@ -65,6 +66,9 @@ func (m Machine) validateDevices() error {
 			return err
 		}
 	}
+	if err := m.validateCDs(seen); err != nil {
+		return err
+	}
 	for _, n := range m.NICs {
 		if n.ID == id.Nil || seen[n.ID] {
 			return errs.New(errs.InvalidField, "network interface %s: each has an id of its own", n.ID)
@@ -72,6 +76,22 @@ func (m Machine) validateDevices() error {
 		seen[n.ID] = true
 		if err := n.validate(); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+func (m Machine) validateCDs(seen map[id.ID]bool) error {
+	for _, c := range m.CDs {
+		if c.ID == id.Nil || seen[c.ID] {
+			return errs.New(errs.InvalidField, "CD %s: each has an id of its own", c.ID)
+		}
+		seen[c.ID] = true
+		if err := c.File.validate(); err != nil {
+			return err
+		}
+		if c.File.Format != "raw" {
+			return errs.New(errs.InvalidField, "CD %s: its image is raw", c.ID)
 		}
 	}
 	return nil

@@ -49,6 +49,7 @@ func commandLine(m contract.Machine, s shape) ([]string, error) {
 	for i, d := range m.Disks {
 		w.addDisk(i, d, m.Boot.Kernel == "" && i == 0)
 	}
+	w.addCDs(m.CDs)
 	for i, n := range m.NICs {
 		if err := w.addNIC(i, n); err != nil {
 			return nil, err
@@ -123,6 +124,23 @@ func (w *jsonArgs) addDisk(slot int, d contract.Disk, boot bool) {
 	}
 	w.add("-device", dev)
 }
+
+// addCDs adds drives for CDs, behind a controller that every Linux for virtual
+// machines drives: kernels made for clouds leave out that of a real board.
+func (w *jsonArgs) addCDs(cds []contract.CD) {
+	if len(cds) == 0 {
+		return
+	}
+	w.add("-device", object{"driver": "virtio-scsi-pci", "id": "scsi0"})
+	for i, c := range cds {
+		name := cdName(i)
+		top := w.addImage(name, c.File, true, nil)
+		w.add("-device", object{"driver": "scsi-cd", "id": "cd-" + name, "bus": "scsi0.0", "scsi-id": i, "drive": top})
+	}
+}
+
+// cdName is how a CD's drive is called in the guest and in messages.
+func cdName(slot int) string { return "sr" + strconv.Itoa(slot) }
 
 // serialOf is what tells disks apart in the guest: the random end of the id, as
 // long as virtio allows.

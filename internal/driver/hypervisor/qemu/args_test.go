@@ -38,7 +38,11 @@ func full() contract.Machine {
 				Backing: &contract.File{Path: "/images/base.raw", Format: "raw"},
 			},
 			{ID: fixed(3), File: contract.File{Path: "/volumes/b.qcow2", Format: "qcow2"}},
-			{ID: fixed(4), File: contract.File{Path: "/volumes/seed.iso", Format: "raw"}, ReadOnly: true},
+			{ID: fixed(4), File: contract.File{Path: "/volumes/c.raw", Format: "raw"}, ReadOnly: true},
+		},
+		CDs: []contract.CD{
+			{ID: fixed(6), File: contract.File{Path: "/volumes/seed.raw", Format: "raw"}, Private: true},
+			{ID: fixed(7), File: contract.File{Path: "/images/drivers", Format: "raw"}},
 		},
 		NICs: []contract.NIC{{ID: fixed(5), MAC: "52:54:00:12:34:56", Forwards: []contract.Forward{
 			{Protocol: "tcp", HostPort: 2222, GuestPort: 22},
@@ -49,7 +53,7 @@ func full() contract.Machine {
 
 func plain() contract.Machine {
 	m := full()
-	m.Boot, m.NICs, m.Disks = contract.Boot{}, nil, m.Disks[1:2]
+	m.Boot, m.NICs, m.CDs, m.Disks = contract.Boot{}, nil, nil, m.Disks[1:2]
 	return m
 }
 

@@ -93,6 +93,9 @@ func checkFiles(m contract.Machine) error {
 			files = append(files, file{fmt.Sprintf("the base image of disk %s (%s)", diskName(i), disk.ID), disk.Backing.Path})
 		}
 	}
+	for i, c := range m.CDs {
+		files = append(files, file{fmt.Sprintf("the image of CD %s (%s)", cdName(i), c.ID), c.File.Path})
+	}
 	for _, f := range files {
 		if f.path == "" {
 			continue
@@ -288,6 +291,26 @@ func giveFiles(g *guest) error {
 		if err := g.giveFile(p); err != nil {
 			return err
 		}
+	}
+	for _, c := range g.rec.Machine.CDs {
+		if !c.Private {
+			continue
+		}
+		if err := g.showFile(c.File.Path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// showFile lets the guest's user read a file that is not its own.
+func (g *guest) showFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err == nil {
+		err = errors.Join(f.Chown(os.Geteuid(), g.rec.UID), f.Chmod(0o440), f.Close())
+	}
+	if err != nil {
+		return errs.New(errs.HostFailure, "a CD of VM %s cannot be shown to its user", g.ref.VM).Because(err)
 	}
 	return nil
 }

@@ -111,6 +111,10 @@ func TestLinuxGuest(t *testing.T) {
 	m := h.linux(t)
 	m.CPUs = 2
 	m.Disks = []contract.Disk{h.overlay(t, "a base image", filepath.Join(h.dir, "volumes"))}
+	m.CDs = []contract.CD{{ID: id.New(), File: contract.File{Path: filepath.Join(h.dir, "cd.raw"), Format: "raw"}, Private: true}}
+	if err := os.WriteFile(m.CDs[0].File.Path, append([]byte("what is on a CD"), make([]byte, 8192-15)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	port := h.FreePort(t)
 	m.NICs = []contract.NIC{{ID: id.New(), MAC: "52:54:00:ab:cd:ef", Forwards: []contract.Forward{
 		{Protocol: "tcp", HostPort: port, GuestPort: 80},
@@ -126,8 +130,8 @@ func TestLinuxGuest(t *testing.T) {
 	sh := shell{t, c}
 	sh.expect("NovaCron test guest ready")
 	sh.expect("address: 10.0.2.15")
-	got := sh.run("nproc; head -c 12 /dev/vda; cat /sys/block/vda/serial /sys/class/net/eth0/address /sys/class/dmi/id/product_uuid")
-	for _, want := range []string{"\n2\r", "a base image", "52:54:00:ab:cd:ef", m.VM.String()} {
+	got := sh.run("nproc; head -c 12 /dev/vda; head -c 15 /dev/sr0; cat /sys/block/sr0/ro /sys/block/vda/serial /sys/class/net/eth0/address /sys/class/dmi/id/product_uuid")
+	for _, want := range []string{"\n2\r", "a base image", "what is on a CD1\r", "52:54:00:ab:cd:ef", m.VM.String()} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the guest says %q, without %q", got, want)
 		}

@@ -35,6 +35,13 @@ type Driver interface {
 	// it. After an error the volume has its old size or the new one and is whole;
 	// Grow again settles it.
 	Grow(ctx context.Context, volume id.ID, sizeBytes int64, resize func(context.Context) error) (Volume, error)
+	// Write makes a volume of a content that guests only read, or gives one that Write
+	// made another content. After an error or a crash it has the old content or the
+	// new one, whole; who has the old one open keeps reading that. The content it has
+	// already is left alone. Such a volume is neither copied nor grown
+	// (errs.Unsupported); under the id of another one it is refused with
+	// errs.AlreadyExists. The content is whole sectors of 512 bytes, at most MaxWrite.
+	Write(ctx context.Context, volume id.ID, content []byte) (Volume, error)
 	// Delete removes a volume.
 	Delete(ctx context.Context, volume id.ID) error
 	// Inspect gives one volume, or errs.NotFound.
@@ -44,6 +51,9 @@ type Driver interface {
 	// Usage gives the capacity of the place where volumes live.
 	Usage(ctx context.Context) (Usage, error)
 }
+
+// MaxWrite bounds the content of a volume that Write makes, in bytes.
+const MaxWrite = 16 << 20
 
 // Capabilities answers questions about a volume driver.
 type Capabilities struct {
@@ -74,6 +84,8 @@ type Volume struct {
 	SizeBytes int64
 	File      hypervisor.File
 	Backing   *hypervisor.File
+	// ReadOnly: was it made by Write?
+	ReadOnly bool
 	// AllocatedBytes is what it occupies now.
 	AllocatedBytes int64
 }

@@ -28,6 +28,9 @@ func (d *Driver) Copy(ctx context.Context, v, from id.ID) (contract.Volume, erro
 	if err != nil {
 		return contract.Volume{}, err
 	}
+	if want.ReadOnly {
+		return contract.Volume{}, readOnly(from, "copied")
+	}
 	have, err := d.read(v)
 	switch {
 	case err == nil && have.same(want):

@@ -22,10 +22,11 @@ import (
 )
 
 const (
-	imageSuffix  = ".qcow2"
-	recordSuffix = ".json"
-	lockName     = "lock"
-	sector       = 512
+	imageSuffix   = ".qcow2"
+	contentSuffix = ".raw" // of volumes that guests only read
+	recordSuffix  = ".json"
+	lockName      = "lock"
+	sector        = 512
 )
 
 // Driver keeps volumes in a folder.
@@ -42,6 +43,8 @@ var _ contract.Driver = (*Driver)(nil)
 type record struct {
 	SizeBytes int64            `json:"size_bytes"`
 	Backing   *hypervisor.File `json:"backing,omitempty"`
+	// ReadOnly volumes have their size from their content.
+	ReadOnly bool `json:"read_only,omitempty"`
 }
 
 // Open makes the folder if need be, takes it for this driver alone, and sweeps
@@ -93,7 +96,16 @@ func (d *Driver) sweep() error {
 	if err := durable.Sweep(d.root); err != nil {
 		return err
 	}
-	names, err := d.names(imageSuffix)
+	for _, suffix := range []string{imageSuffix, contentSuffix} {
+		if err := d.sweepUnnamed(suffix); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Driver) sweepUnnamed(suffix string) error {
+	names, err := d.names(suffix)
 	if err != nil {
 		return err
 	}
@@ -101,7 +113,7 @@ func (d *Driver) sweep() error {
 		if _, err := d.root.Stat(v.String() + recordSuffix); !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err := d.root.Remove(v.String() + imageSuffix); err != nil {
+		if err := d.root.Remove(v.String() + suffix); err != nil {
 			return err
 		}
 	}
@@ -257,7 +269,7 @@ func (d *Driver) makeOf(v id.ID, r record, fill func(*os.File) error) (err error
 }
 
 func (r record) same(o record) bool {
-	if r.SizeBytes != o.SizeBytes || (r.Backing == nil) != (o.Backing == nil) {
+	if r.ReadOnly != o.ReadOnly || r.SizeBytes != o.SizeBytes || (r.Backing == nil) != (o.Backing == nil) {
 		return false
 	}
 	return r.Backing == nil || *r.Backing == *o.Backing
@@ -287,6 +299,9 @@ func broken(v id.ID, err error) error {
 
 // volume describes a volume by its record and the space its image takes.
 func (d *Driver) volume(v id.ID, r record) (contract.Volume, error) {
+	if r.ReadOnly {
+		return d.contentOf(v)
+	}
 	info, err := d.root.Lstat(v.String() + imageSuffix)
 	if err != nil {
 		return contract.Volume{}, broken(v, err)
@@ -295,10 +310,17 @@ func (d *Driver) volume(v id.ID, r record) (contract.Volume, error) {
 		ID: v, SizeBytes: r.SizeBytes, Backing: r.Backing,
 		File: hypervisor.File{Path: filepath.Join(d.path, v.String()+imageSuffix), Format: "qcow2"},
 	}
-	if s, ok := info.Sys().(*syscall.Stat_t); ok {
-		out.AllocatedBytes = s.Blocks * sector // st_blocks counts these, whatever the file system
-	}
+	out.AllocatedBytes = allocated(info)
 	return out, nil
+}
+
+// allocated is what a file occupies.
+func allocated(info fs.FileInfo) int64 {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0
+	}
+	return s.Blocks * sector // st_blocks counts these, whatever the file system
 }
 
 // Grow implements contract.Driver. The image first, then the record: an image
@@ -312,6 +334,9 @@ func (d *Driver) Grow(ctx context.Context, v id.ID, size int64, resize func(cont
 	r, err := d.known(v)
 	if err != nil {
 		return contract.Volume{}, err
+	}
+	if r.ReadOnly {
+		return contract.Volume{}, readOnly(v, "grown")
 	}
 	if err := checkSize(size); err != nil {
 		return contract.Volume{}, err
@@ -363,16 +388,25 @@ func (d *Driver) Delete(ctx context.Context, v id.ID) error {
 		return err
 	}
 	defer leave()
-	for _, suffix := range []string{recordSuffix, imageSuffix} {
-		if err := d.root.Remove(v.String() + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return errs.New(errs.HostFailure, "volume %s cannot be removed", v).Because(err)
-		}
-		// The record's end reaches the disk before the image's.
-		if err := durable.Sync(d.root); err != nil {
-			return errs.New(errs.HostFailure, "volume %s cannot be removed", v).Because(err)
-		}
+	// The record's end reaches the disk before the image's.
+	err = d.remove(v, recordSuffix)
+	if err == nil {
+		err = d.remove(v, imageSuffix, contentSuffix)
+	}
+	if err != nil {
+		return errs.New(errs.HostFailure, "volume %s cannot be removed", v).Because(err)
 	}
 	return nil
+}
+
+// remove removes files of a volume, durably; absent ones are no error.
+func (d *Driver) remove(v id.ID, suffixes ...string) error {
+	for _, suffix := range suffixes {
+		if err := d.root.Remove(v.String() + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return durable.Sync(d.root)
 }
 
 // Inspect implements contract.Driver.

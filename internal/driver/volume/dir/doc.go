@@ -7,6 +7,9 @@
 // written last. The JSON alone is believed: a guest's process can write anything
 // into its image, the name of a backing file included.
 //
+// A volume that guests only read is <id>.raw, with a JSON that says so: the file
+// is replaced whole, and whoever has the old one open keeps it.
+//
 // # Crash and duplicate
 //
 // Create writes the image under a temporary name, flushes and renames it, and then

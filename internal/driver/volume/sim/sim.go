@@ -5,6 +5,8 @@ package sim
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -40,7 +42,7 @@ func Open(dir string, total int64) (*Driver, error) {
 	return &Driver{dir: dir, total: total, fail: map[string]error{}}, nil
 }
 
-// Fail makes the named method ("create", "copy", "grow", "delete") return an error until it is
+// Fail makes the named method ("create", "copy", "grow", "write", "delete") return an error until it is
 // set to nil.
 func (d *Driver) Fail(method string, err error) {
 	d.mu.Lock()
@@ -72,10 +74,12 @@ func (d *Driver) Create(_ context.Context, s contract.Spec) (contract.Volume, er
 	return want, d.write(want)
 }
 
-func (d *Driver) write(v contract.Volume) error {
-	b, err := json.Marshal(document(v))
+func (d *Driver) write(v contract.Volume) error { return d.writeFile(v.ID, document(v)) }
+
+func (d *Driver) writeFile(v id.ID, f file) error {
+	b, err := json.Marshal(f)
 	if err == nil {
-		err = os.WriteFile(d.path(v.ID), b, 0o600)
+		err = os.WriteFile(d.path(v), b, 0o600)
 	}
 	if err != nil {
 		return errs.New(errs.HostFailure, "the volume cannot be written").Because(err)
@@ -88,6 +92,8 @@ type file struct {
 	SizeBytes  int64  `json:"size_bytes"`
 	BasePath   string `json:"base_path,omitempty"`
 	BaseFormat string `json:"base_format,omitempty"`
+	// ContentSHA256 is of what guests read, of a volume that Write made.
+	ContentSHA256 string `json:"content_sha256,omitempty"`
 }
 
 func document(v contract.Volume) file {
@@ -106,7 +112,7 @@ func check(s contract.Spec) error {
 }
 
 func sameVolume(have, want contract.Volume) error {
-	if have.SizeBytes != want.SizeBytes || (have.Backing == nil) != (want.Backing == nil) {
+	if have.ReadOnly || have.SizeBytes != want.SizeBytes || (have.Backing == nil) != (want.Backing == nil) {
 		return errs.New(errs.AlreadyExists, "another volume has the id %s", want.ID)
 	}
 	return nil
@@ -134,6 +140,9 @@ func (d *Driver) read(v id.ID) (contract.Volume, error) {
 		return contract.Volume{}, errs.New(errs.HostFailure, "the volume cannot be read").Because(err)
 	}
 	out := contract.Volume{ID: v, SizeBytes: doc.SizeBytes, File: hypervisor.File{Path: d.path(v), Format: "qcow2"}}
+	if doc.ContentSHA256 != "" {
+		out.ReadOnly, out.File.Format = true, "raw"
+	}
 	if doc.BasePath != "" {
 		out.Backing = &hypervisor.File{Path: doc.BasePath, Format: doc.BaseFormat}
 	}
@@ -150,6 +159,9 @@ func (d *Driver) Copy(_ context.Context, v, from id.ID) (contract.Volume, error)
 	want, err := d.read(from)
 	if err != nil {
 		return contract.Volume{}, err
+	}
+	if want.ReadOnly {
+		return contract.Volume{}, readOnly(from, "copied")
 	}
 	want.ID, want.File.Path = v, d.path(v)
 	if have, err := d.read(v); err == nil {
@@ -169,6 +181,8 @@ func (d *Driver) Grow(ctx context.Context, v id.ID, size int64, resize func(cont
 	switch {
 	case err != nil:
 		return contract.Volume{}, err
+	case have.ReadOnly:
+		return contract.Volume{}, readOnly(v, "grown")
 	case size <= 0 || size%512 != 0 || size > maxSize:
 		return contract.Volume{}, errs.New(errs.InvalidSize, "a volume's size is a multiple of 512 bytes, at most 64 TiB")
 	case size < have.SizeBytes:
@@ -181,6 +195,36 @@ func (d *Driver) Grow(ctx context.Context, v id.ID, size int64, resize func(cont
 	}
 	have.SizeBytes = size
 	return have, d.write(have)
+}
+
+// Write implements contract.Driver. Of the content, its hash is kept.
+func (d *Driver) Write(ctx context.Context, v id.ID, content []byte) (contract.Volume, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.fail["write"]; err != nil {
+		return contract.Volume{}, err
+	}
+	if v == id.Nil {
+		return contract.Volume{}, errs.New(errs.InvalidID, "a volume needs an id")
+	}
+	if len(content) == 0 || len(content)%512 != 0 || len(content) > contract.MaxWrite {
+		return contract.Volume{}, errs.New(errs.InvalidSize, "a content is a multiple of 512 bytes, at most 16 MiB")
+	}
+	if err := ctx.Err(); err != nil {
+		return contract.Volume{}, errs.New(errs.Cancelled, "the call was cancelled").Because(err)
+	}
+	if have, err := d.read(v); err == nil && !have.ReadOnly {
+		return contract.Volume{}, errs.New(errs.AlreadyExists, "another volume has the id %s", v)
+	}
+	sum := sha256.Sum256(content)
+	if err := d.writeFile(v, file{SizeBytes: int64(len(content)), ContentSHA256: hex.EncodeToString(sum[:])}); err != nil {
+		return contract.Volume{}, err
+	}
+	return d.read(v)
+}
+
+func readOnly(v id.ID, what string) error {
+	return errs.New(errs.Unsupported, "volume %s is only read by its guest and cannot be %s", v, what)
 }
 
 // Delete implements contract.Driver.
