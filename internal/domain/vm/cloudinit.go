@@ -40,7 +40,7 @@ type CloudInit struct {
 }
 
 // Empty tells whether nothing is to be told.
-func (c CloudInit) Empty() bool {
+func (c *CloudInit) Empty() bool {
 	return c.Hostname == "" && len(c.SSHAuthorizedKeys) == 0 && c.UserData == "" && c.NetworkConfig == "" && c.MetaData == ""
 }
 
