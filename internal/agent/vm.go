@@ -62,18 +62,10 @@ func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m no
 	machine := hypervisor.Machine{
 		Ref:  hypervisor.Ref{VM: g.snapshot().VM, Epoch: epoch},
 		CPUs: m.CPUs, MemoryBytes: m.MemoryBytes,
-		Boot: hypervisor.Boot{Cmdline: m.Cmdline},
 	}
 	var err error
-	if m.Kernel != nil {
-		if machine.Boot.Kernel, err = a.cfg.Images.Path(*m.Kernel); err != nil {
-			return hypervisor.Status{}, err
-		}
-	}
-	if m.Initrd != nil {
-		if machine.Boot.Initrd, err = a.cfg.Images.Path(*m.Initrd); err != nil {
-			return hypervisor.Status{}, err
-		}
+	if machine.Boot, err = a.boot(m); err != nil {
+		return hypervisor.Status{}, err
 	}
 	bases := g.snapshot().Bases
 	for _, v := range m.Volumes {
@@ -95,6 +87,24 @@ func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m no
 		machine.NICs = append(machine.NICs, nic(n))
 	}
 	return a.driver.Launch(ctx, machine)
+}
+
+// boot says what the machine starts from.
+func (a *Agent) boot(m nodelink.Machine) (hypervisor.Boot, error) {
+	b := hypervisor.Boot{Cmdline: m.Cmdline}
+	for _, part := range []struct {
+		file *nodelink.ImageFile
+		path *string
+	}{{m.Kernel, &b.Kernel}, {m.Initrd, &b.Initrd}} {
+		if part.file == nil {
+			continue
+		}
+		var err error
+		if *part.path, err = a.cfg.Images.Path(*part.file); err != nil {
+			return b, err
+		}
+	}
+	return b, nil
 }
 
 func nic(n nodelink.NIC) hypervisor.NIC {

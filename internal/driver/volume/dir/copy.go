@@ -24,12 +24,9 @@ func (d *Driver) Copy(ctx context.Context, v, from id.ID) (contract.Volume, erro
 		return contract.Volume{}, err
 	}
 	defer leave()
-	want, err := d.known(from)
+	want, err := d.writable(from, "copied")
 	if err != nil {
 		return contract.Volume{}, err
-	}
-	if want.ReadOnly {
-		return contract.Volume{}, readOnly(from, "copied")
 	}
 	have, err := d.read(v)
 	switch {

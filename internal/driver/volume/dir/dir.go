@@ -331,12 +331,9 @@ func (d *Driver) Grow(ctx context.Context, v id.ID, size int64, resize func(cont
 		return contract.Volume{}, err
 	}
 	defer leave()
-	r, err := d.known(v)
+	r, err := d.writable(v, "grown")
 	if err != nil {
 		return contract.Volume{}, err
-	}
-	if r.ReadOnly {
-		return contract.Volume{}, readOnly(v, "grown")
 	}
 	if err := checkSize(size); err != nil {
 		return contract.Volume{}, err

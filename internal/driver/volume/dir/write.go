@@ -16,11 +16,8 @@ import (
 // Write implements contract.Driver. The content is a file that is replaced whole;
 // the record, which says no more than that there is one, is written once.
 func (d *Driver) Write(ctx context.Context, v id.ID, content []byte) (contract.Volume, error) {
-	if v == id.Nil {
-		return contract.Volume{}, errs.New(errs.InvalidID, "a volume needs an id")
-	}
-	if len(content) == 0 || len(content)%sector != 0 || len(content) > contract.MaxWrite {
-		return contract.Volume{}, errs.New(errs.InvalidSize, "%d bytes: a content has a multiple of %d bytes, at most 16 MiB", len(content), sector)
+	if err := checkContent(v, content); err != nil {
+		return contract.Volume{}, err
 	}
 	leave, err := d.turns.Take(ctx, v)
 	if err != nil {
@@ -72,6 +69,22 @@ func (d *Driver) contentOf(v id.ID) (contract.Volume, error) {
 	return out, nil
 }
 
-func readOnly(v id.ID, what string) error {
-	return errs.New(errs.Unsupported, "volume %s is only read by its guest and cannot be %s", v, what)
+// writable reads the record of a volume that must be there and be its guest's to
+// write.
+func (d *Driver) writable(v id.ID, what string) (record, error) {
+	r, err := d.known(v)
+	if err == nil && r.ReadOnly {
+		err = errs.New(errs.Unsupported, "volume %s is only read by its guest and cannot be %s", v, what)
+	}
+	return r, err
+}
+
+func checkContent(v id.ID, content []byte) error {
+	if v == id.Nil {
+		return errs.New(errs.InvalidID, "a volume needs an id")
+	}
+	if len(content) == 0 || len(content)%sector != 0 || len(content) > contract.MaxWrite {
+		return errs.New(errs.InvalidSize, "%d bytes: a content has a multiple of %d bytes, at most 16 MiB", len(content), sector)
+	}
+	return nil
 }

@@ -156,12 +156,9 @@ func (d *Driver) Copy(_ context.Context, v, from id.ID) (contract.Volume, error)
 	if err := d.fail["copy"]; err != nil {
 		return contract.Volume{}, err
 	}
-	want, err := d.read(from)
+	want, err := d.writable(from, "copied")
 	if err != nil {
 		return contract.Volume{}, err
-	}
-	if want.ReadOnly {
-		return contract.Volume{}, readOnly(from, "copied")
 	}
 	want.ID, want.File.Path = v, d.path(v)
 	if have, err := d.read(v); err == nil {
@@ -177,12 +174,10 @@ func (d *Driver) Grow(ctx context.Context, v id.ID, size int64, resize func(cont
 	if err := d.fail["grow"]; err != nil {
 		return contract.Volume{}, err
 	}
-	have, err := d.read(v)
+	have, err := d.writable(v, "grown")
 	switch {
 	case err != nil:
 		return contract.Volume{}, err
-	case have.ReadOnly:
-		return contract.Volume{}, readOnly(v, "grown")
 	case size <= 0 || size%512 != 0 || size > maxSize:
 		return contract.Volume{}, errs.New(errs.InvalidSize, "a volume's size is a multiple of 512 bytes, at most 64 TiB")
 	case size < have.SizeBytes:
@@ -223,8 +218,13 @@ func (d *Driver) Write(ctx context.Context, v id.ID, content []byte) (contract.V
 	return d.read(v)
 }
 
-func readOnly(v id.ID, what string) error {
-	return errs.New(errs.Unsupported, "volume %s is only read by its guest and cannot be %s", v, what)
+// writable reads a volume that is its guest's to write.
+func (d *Driver) writable(v id.ID, what string) (contract.Volume, error) {
+	have, err := d.read(v)
+	if err == nil && have.ReadOnly {
+		err = errs.New(errs.Unsupported, "volume %s is only read by its guest and cannot be %s", v, what)
+	}
+	return have, err
 }
 
 // Delete implements contract.Driver.
