@@ -53,6 +53,8 @@ type instance struct {
 	t    testing.TB
 	data string
 	args []string
+	// patience bounds every wait.
+	patience time.Duration
 }
 
 // up starts an instance, and at the end of the test stops and removes it and
@@ -67,7 +69,7 @@ func up(t testing.TB, args ...string) *instance {
 	if err := os.Chmod(data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	i := &instance{t: t, data: data, args: append([]string{"up", "--detach", "--data-dir", data, "--listen", "127.0.0.1:0"}, args...)}
+	i := &instance{t: t, data: data, patience: patience, args: append([]string{"up", "--detach", "--data-dir", data, "--listen", "127.0.0.1:0"}, args...)}
 	t.Cleanup(i.remove)
 	i.start()
 	return i
@@ -116,7 +118,7 @@ func (i *instance) run(args ...string) (string, error) {
 }
 
 func (i *instance) runIn(stdin io.Reader, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), i.patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Env = append(os.Environ(), "NOVACRON_DATA_DIR="+i.data, "HOME="+i.data)
@@ -150,7 +152,7 @@ func (i *instance) fails(code int, says string, args ...string) {
 // get reads a document over the command line.
 func get[T any](i *instance, args ...string) T {
 	i.t.Helper()
-	ctx, cancel := context.WithTimeout(i.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(i.t.Context(), i.patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, append(args, "-o", "json")...)
 	cmd.Env = append(os.Environ(), "NOVACRON_DATA_DIR="+i.data, "HOME="+i.data)
@@ -170,7 +172,7 @@ func get[T any](i *instance, args ...string) T {
 // eventually waits for a level: what must become true, with why it is not yet.
 func (i *instance) eventually(what string, is func() (bool, string)) {
 	i.t.Helper()
-	ctx, cancel := context.WithTimeout(i.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(i.t.Context(), i.patience)
 	defer cancel()
 	for {
 		ok, why := is()
@@ -206,7 +208,7 @@ func (i *instance) logged(vm, text string) {
 // console types lines into a VM's serial console until a text comes back.
 func (i *instance) console(vm, want string, lines ...string) string {
 	i.t.Helper()
-	ctx, cancel := context.WithTimeout(i.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(i.t.Context(), i.patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, "vm", "console", vm)
 	cmd.Env = append(os.Environ(), "NOVACRON_DATA_DIR="+i.data, "HOME="+i.data)
