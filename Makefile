@@ -15,9 +15,9 @@ TOOL := go tool -modfile=tools/go.mod
 LINT := CGO_ENABLED=0 $(TOOL) golangci-lint
 GOFUMPT := CGO_ENABLED=0 $(TOOL) gofumpt
 GO_FILES = $$(git ls-files --cached --others --exclude-standard -- '*.go')
-SHELL_FILES := scripts/fresh-machine-test scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/env.sh .ci/run
+SHELL_FILES := e2e/debian-guest scripts/fresh-machine-test scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/env.sh .ci/run
 
-.PHONY: fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench up down clean cover vuln build guest
+.PHONY: debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench up down clean cover vuln build guest
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ e2e: guest ## Run the tests of the whole system, uncached
 
 fleet: guest ## 200 simulated nodes, 2,000 VMs, a server killed every few seconds (10 minutes)
 	NOVACRON_E2E_FLEET=200,2000 go test -count=1 -v -timeout 30m -run TestFleetUnderFire ./e2e
+
+debian-test: ## Boot a full Debian guest that cloud-init sets up (root, debootstrap; 5 minutes)
+	NOVACRON_E2E_DEBIAN=yes go test -count=1 -v -timeout 30m -run TestDebianGuest ./e2e
 
 install-test: build guest ## Install it as a service in a machine of its own with a real systemd (root, 3 minutes)
 	@scripts/install-test
