@@ -74,11 +74,14 @@ func (b *Birth) Drop() {
 	}
 	b.c.ex.mu.Lock()
 	defer b.c.ex.mu.Unlock()
-	delete(b.c.ex.active, b.c.job.ID)
+	b.c.ex.forget(b.c)
 }
 
 // errNotAtHead says that a head step did not come to its end.
 var errNotAtHead = errors.New("workflow: a step cannot be done while the job is accepted")
+
+// bornPerWorker bounds the jobs that were accepted and wait for a worker.
+const bornPerWorker = 4
 
 // reserve takes one of the executor's places for the job; nil when it cannot.
 func (e *Executor) reserve(ctx context.Context, j NewJob, params json.RawMessage) *claim {
@@ -87,7 +90,7 @@ func (e *Executor) reserve(ctx context.Context, j NewJob, params json.RawMessage
 	defer cancel()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if flow == nil || bound.Err() != nil || e.root == nil || e.stopped || e.isKilled() || len(e.active) >= e.opts.Workers {
+	if flow == nil || bound.Err() != nil || e.root == nil || e.stopped || e.isKilled() || e.born >= bornPerWorker*e.opts.Workers {
 		return nil
 	}
 	const first = 1 // the fence of a first claim
@@ -95,7 +98,9 @@ func (e *Executor) reserve(ctx context.Context, j NewJob, params json.RawMessage
 		ID: j.ID, ProjectID: j.ProjectID, Kind: j.Kind, TargetKind: j.Target.Kind, TargetID: j.Target.ID, TargetName: j.Target.Name,
 		Params: params, OpSeq: j.OpSeq, Fence: first, CreatedBy: j.CreatedBy, RequestID: j.RequestID,
 	})
+	c.born = true
 	e.active[j.ID] = c
+	e.born++
 	return c
 }
 

@@ -36,8 +36,8 @@ type claim struct {
 	// and seen what that has read; nil from then on
 	accepting pgx.Tx
 	seen      any
-	// begun says that the step at pos is in the journal already
-	begun bool
+	// born here, by Accept; begun says that the step at pos is in the journal already
+	born, begun bool
 	// progress as last written, of the whole job
 	progress int
 	// pos is the step under way
@@ -89,8 +89,8 @@ func (e *Executor) look(ctx, root context.Context, polled bool) error {
 		return err
 	}
 	for {
-		active := e.activeIDs()
-		free := min(e.opts.Workers-len(active), mostPerRound)
+		active, claimed := e.activeIDs()
+		free := min(e.opts.Workers-claimed, mostPerRound)
 		if free <= 0 {
 			return nil
 		}
@@ -211,10 +211,16 @@ func (e *Executor) drive(root context.Context, c *claim) {
 	e.wg.Go(func() {
 		bound, cancel := e.opts.Members.Bind(root)
 		defer cancel()
-		c.settle(bound, c.run(bound))
+		select {
+		case e.slots <- struct{}{}:
+			c.settle(bound, c.run(bound))
+			<-e.slots
+		case <-bound.Done():
+			c.settle(bound, context.Cause(bound))
+		}
 		e.mu.Lock()
-		full := len(e.active) >= e.opts.Workers
-		delete(e.active, c.job.ID)
+		full := len(e.active)-e.born >= e.opts.Workers
+		e.forget(c)
 		e.mu.Unlock()
 		if full {
 			e.Nudge()
@@ -222,14 +228,23 @@ func (e *Executor) drive(root context.Context, c *claim) {
 	})
 }
 
-func (e *Executor) activeIDs() []id.ID {
+// forget is for a claim that is no longer driven; the executor is locked.
+func (e *Executor) forget(c *claim) {
+	delete(e.active, c.job.ID)
+	if c.born {
+		e.born--
+	}
+}
+
+// activeIDs gives the jobs that are driven, and how many of them were claimed.
+func (e *Executor) activeIDs() (ids []id.ID, claimed int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	ids := make([]id.ID, 0, len(e.active))
+	ids = make([]id.ID, 0, len(e.active))
 	for j := range e.active {
 		ids = append(ids, j)
 	}
-	return ids
+	return ids, len(ids) - e.born
 }
 
 // lookForCancels ends the steps of jobs that somebody asked to cancel.

@@ -33,7 +33,8 @@ type Options struct {
 	Clock   clock.Clock
 	Log     *slog.Logger
 	Flows   []Bound
-	// Workers bounds how many jobs run at once; 64 by default.
+	// Workers bounds how many jobs run at once; 256 by default. Four times as many
+	// that were born here (Accept) may wait for their turn.
 	Workers int
 	// Poll is how often the database is asked for work without a nudge; 1 s by
 	// default, with jitter.
@@ -61,7 +62,7 @@ func (o Options) filled() Options {
 			*n = v
 		}
 	}
-	def(&o.Workers, 64)
+	def(&o.Workers, 256)
 	def(&o.MaxFailures, 10)
 	def(&o.MaxFailuresAfter, 10)
 	if o.Poll == 0 {
@@ -92,8 +93,14 @@ type Executor struct {
 	killOnce sync.Once
 	wg       sync.WaitGroup
 
+	// slots are held by the jobs that run
+	slots chan struct{}
+
 	mu     sync.Mutex
 	active map[id.ID]*claim
+	// born is how many of active were accepted here: they do not keep others from
+	// being claimed
+	born int
 	// due holds when jobs parked by this executor want to be looked at, on the
 	// clock's Boot: the poll alone would make short pauses a second long
 	due []time.Duration
@@ -125,6 +132,7 @@ func New(opts Options) *Executor {
 		opts: opts.filled(), flows: map[string]*Bound{}, nudge: make(chan struct{}, 1), replan: make(chan struct{}, 1),
 		killed: make(chan struct{}), active: map[id.ID]*claim{},
 	}
+	e.slots = make(chan struct{}, e.opts.Workers)
 	for _, f := range opts.Flows {
 		if e.flows[f.name] != nil {
 			panic("workflow: two flows are named " + f.name)
