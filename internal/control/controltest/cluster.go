@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,6 +49,8 @@ type Cluster struct {
 	Project id.ID
 	Images  *blob.Dir
 	Nodes   []*Node
+
+	acceptor atomic.Pointer[workflow.Executor]
 
 	mu    sync.Mutex
 	byID  map[id.ID]*Node
@@ -119,7 +122,7 @@ func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, nod
 	}
 	c.Service = control.New(control.Config{
 		Store: c.Store, Cluster: cluster, Project: c.Project, Images: c.Images, Clock: clock.System{},
-		Live: leases{c}, Log: slog.New(slog.DiscardHandler), Committed: func() {},
+		Live: leases{c}, Log: slog.New(slog.DiscardHandler), Committed: func() {}, Accept: c.accept,
 	})
 	for i := range n {
 		c.addNode(tb, fmt.Sprintf("n%d", i+1), newHost)

@@ -209,6 +209,7 @@ func newWorld(c *controltest.Cluster, p proof) prove.World[flows.Env] {
 			}
 			return *a.Job, nil
 		},
+		Accept: w.Accept,
 		Check: func(ctx context.Context, _ id.ID, end job.State) error {
 			if err := p.check(ctx, w, w.name, end); err != nil {
 				return err

@@ -93,6 +93,8 @@ type Executor struct {
 	killOnce sync.Once
 	wg       sync.WaitGroup
 
+	// ready is closed once Run has begun
+	ready chan struct{}
 	// slots are held by the jobs that run
 	slots chan struct{}
 
@@ -130,7 +132,7 @@ const patience = 15 * time.Second
 func New(opts Options) *Executor {
 	e := &Executor{
 		opts: opts.filled(), flows: map[string]*Bound{}, nudge: make(chan struct{}, 1), replan: make(chan struct{}, 1),
-		killed: make(chan struct{}), active: map[id.ID]*claim{},
+		killed: make(chan struct{}), ready: make(chan struct{}), active: map[id.ID]*claim{},
 	}
 	e.slots = make(chan struct{}, e.opts.Workers)
 	for _, f := range opts.Flows {
@@ -152,6 +154,7 @@ func (e *Executor) Run(ctx context.Context) error {
 	e.mu.Lock()
 	e.root = root
 	e.mu.Unlock()
+	close(e.ready)
 	for {
 		polled, more := e.wait(ctx)
 		if !more {
@@ -170,6 +173,9 @@ func (e *Executor) Run(ctx context.Context) error {
 	end(errStopping)
 	return e.drain()
 }
+
+// Ready is closed once Run has begun: from then on Accept takes jobs on.
+func (e *Executor) Ready() <-chan struct{} { return e.ready }
 
 // wait sleeps until there may be work: nudged, a parked job due, or polled.
 func (e *Executor) wait(ctx context.Context) (polled, more bool) {

@@ -34,6 +34,9 @@ type World[E any] struct {
 	Env  E
 	// Start makes what the job needs and enqueues it.
 	Start func(ctx context.Context) (id.ID, error)
+	// Accept has Start hand its job to this executor from now on; nil for none. May
+	// be nil: then the flow is proved as one that others accept.
+	Accept func(e *workflow.Executor)
 	// Settle waits until the environment is quiet, before the checks; may be nil.
 	Settle func(ctx context.Context) error
 	// Check tells what is wrong after the job ended in the state.
@@ -52,6 +55,8 @@ type Combination struct {
 
 	twice   bool
 	disturb disturbance
+	// accepted by the server that runs it
+	accepted bool
 }
 
 // Prove runs every combination as a subtest and gives their names.
@@ -69,6 +74,9 @@ func Prove[E any](t *testing.T, s Subject[E]) []string {
 				tb := testing.TB(t)
 				fresh := s.World(tb)
 				w = &fresh
+			}
+			if c.accepted && w.Accept == nil {
+				return
 			}
 			for _, finding := range run(s, *w, c) {
 				t.Error(finding)
@@ -95,7 +103,36 @@ func Combinations[E any](f workflow.Flow[E]) []Combination {
 	}
 	out = append(out, failures(f)...)
 	out = append(out, kills(f)...)
-	return append(out, cancels(f)...)
+	out = append(out, cancels(f)...)
+	return append(out, accepted(f)...)
+}
+
+// accepted are the ways to disturb a server that accepts the job itself.
+func accepted[E any](f workflow.Flow[E]) []Combination {
+	out := []Combination{
+		{Name: "accepted here", Want: job.Succeeded},
+		{Name: "accepted here, every do twice", Want: job.Succeeded, twice: true},
+	}
+	for _, m := range []workflow.Moment{workflow.BeforeDo, workflow.AfterDo} {
+		for _, s := range f.Steps {
+			out = append(out, Combination{
+				Name: "accepted here, kill " + string(m) + " of " + s.Name, Want: job.Succeeded,
+				disturb: disturbance{kill: &at{moment: m, step: s.Name}},
+			})
+		}
+		want, first := job.Failed, f.Steps[0]
+		if turning(f) < 0 {
+			want = job.Succeeded
+		}
+		out = append(out, Combination{
+			Name: "accepted here, fail " + string(m) + " of " + first.Name, Want: want,
+			disturb: disturbance{fail: &at{moment: m, step: first.Name}},
+		})
+	}
+	for i := range out {
+		out[i].accepted = true
+	}
+	return out
 }
 
 // turning is the position of the last step from which the job still unwinds;

@@ -110,10 +110,6 @@ func run[E any](s Subject[E], w World[E], c Combination) []string {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	which, err := w.Start(ctx)
-	if err != nil {
-		return []string{fmt.Sprintf("start the job: %v", err)}
-	}
 	sab := &saboteur{ctx: ctx, pool: w.Pool, d: c.disturb}
 	first := server{id: id.New()}
 	opts := workflow.Options{
@@ -121,26 +117,53 @@ func run[E any](s Subject[E], w World[E], c Combination) []string {
 		Poll: 20 * time.Millisecond, Twice: c.twice, Fault: sab.fault,
 		Backoff: func(int) time.Duration { return time.Millisecond },
 	}
-	err = drive(ctx, opts, sab, which)
+	which, err := drive(ctx, w, opts, sab, c.accepted, nil)
 	if errors.Is(err, workflow.ErrKilled) {
-		opts.Members, opts.Fault = server{id: id.New(), dead: first.id}, sab.fault
-		err = drive(ctx, opts, sab, which)
+		opts.Members = server{id: id.New(), dead: first.id}
+		which, err = drive(ctx, w, opts, sab, c.accepted, which)
 	}
 	if err != nil {
 		return append(sab.done(), err.Error())
 	}
-	return append(sab.done(), examine(ctx, w, c, which)...)
+	return append(sab.done(), examine(ctx, w, c, *which)...)
 }
 
-// drive runs an executor until the job has ended or the executor was killed.
-func drive(ctx context.Context, opts workflow.Options, sab *saboteur, which id.ID) error {
+// drive runs an executor until the job has ended or the executor was killed. The
+// job is started here when there is none yet: before the executor, or, when that is
+// to accept it, after.
+func drive[E any](ctx context.Context, w World[E], opts workflow.Options, sab *saboteur, accepted bool, which *id.ID) (*id.ID, error) {
 	e := workflow.New(opts)
 	sab.mu.Lock()
 	sab.poke = e.Nudge
 	sab.mu.Unlock()
 	life, stop := context.WithCancel(ctx)
+	defer stop()
 	done := make(chan error, 1)
-	go func() { done <- e.Run(life) }()
+	begin := func() { go func() { done <- e.Run(life) }() }
+	if accepted {
+		begin()
+		<-e.Ready()
+		w.Accept(e)
+		defer w.Accept(nil)
+	}
+	if which == nil {
+		j, err := w.Start(ctx)
+		if errors.Is(err, workflow.ErrKilled) {
+			return nil, <-done // nothing was accepted
+		}
+		if err != nil {
+			return nil, fmt.Errorf("start the job: %w", err)
+		}
+		which = &j
+	}
+	if !accepted {
+		begin()
+	}
+	return which, await(ctx, opts, *which, done, stop)
+}
+
+// await waits until the job has ended, then stops the executor.
+func await(ctx context.Context, opts workflow.Options, which id.ID, done <-chan error, stop func()) error {
 	for {
 		var state job.State
 		var reason string
@@ -150,7 +173,6 @@ func drive(ctx context.Context, opts workflow.Options, sab *saboteur, which id.I
 		}
 		select {
 		case err := <-done:
-			stop()
 			return err
 		default:
 		}
