@@ -9,12 +9,21 @@
 //
 // # Who owns which data
 //
-// jobs and job_steps are written by this package alone: Enqueue, Cancel, Retry
-// and Wake inside the caller's transaction, everything else by the executor that
+// jobs and job_steps are written by this package alone: Enqueue, Accept, Cancel,
+// Retry and Wake inside the caller's transaction, everything else by the executor that
 // holds the claim. The claim is (holder, fence): fence rises with each claim and
 // goes along with every command as the attempt, so that a host refuses whoever
 // lost it. Every write of an executor names both and changes nothing when they
 // are no longer its own.
+//
+// # Births
+//
+// A server hands the jobs that it accepts to its own executor (Accept): they are
+// inserted as claimed, after the steps at the head of the flow that are all in the
+// database have run in the same transaction. After the commit the job is driven
+// here without a look for work; a server that dies before leaves a claim like any
+// other. A head step that does not come to its end leaves no trace, and the job is
+// queued.
 //
 // # States
 //
