@@ -25,7 +25,7 @@ func (b *bench) configFile(t *testing.T, text string) string {
 func TestConfigPrecedence(t *testing.T) {
 	b := newBench(t)
 	delete(b.vars, "NOVACRON_DATA_DIR")
-	path := b.configFile(t, "server:\n  listen: 1.1.1.1:1\n  advertise: [a:1, 'b:2']\n  data_dir: /file\n  database: postgres://u:canary@h/d\n  debug: true\nagent:\n  share: 3\n")
+	path := b.configFile(t, "server:\n  listen: 1.1.1.1:1\n  advertise: [a:1, 'b:2']\n  data_dir: /file\n  database: postgres://u:canary@h/d\n  log_level: debug\nagent:\n  share: 3\n")
 	b.vars["NOVACRON_SERVER_LISTEN"] = "2.2.2.2:2"
 	b.vars["NOVACRON_DATABASE_OWNER"] = "postgres://o:canary@h/d"
 	var doc struct{ Items []setting }
@@ -40,7 +40,7 @@ func TestConfigPrecedence(t *testing.T) {
 		{"listen", "2.2.2.2:2", "NOVACRON_SERVER_LISTEN"},
 		{"advertise", "[a:1,b:2]", path},
 		{"data-dir", "/file", path},
-		{"debug", "true", path},
+		{"log-level", "debug", path},
 		{"database", "[redacted]", path},
 		{"database-owner", "[redacted]", "NOVACRON_DATABASE_OWNER"},
 		{"setup-token", "false", "default"},
@@ -89,7 +89,7 @@ func TestConfigRefusals(t *testing.T) {
 		"server:\n  listen: a\n  listen: b": {errs.InvalidField, "section per command"},
 		"- a":                               {errs.InvalidField, "section per command"},
 		"server: {}\n---\nagent: {}":        {errs.InvalidField, "more than one document"},
-		"server:\n  debug: maybe":           {errs.InvalidField, "maybe"},
+		"server:\n  log_level: maybe":           {errs.InvalidField, "maybe"},
 		"\x00":                              {errs.InvalidField, "section per command"},
 	} {
 		b := newBench(t)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -84,18 +85,44 @@ func ignorePipes() {
 	}()
 }
 
-// logLevel is the flag of what to log.
-type logLevel struct{ debug bool }
+// logLevel is the flag of what to log; info when it is empty.
+type logLevel string
+
+// noLog logs nothing.
+const noLog = "none"
 
 func (l *logLevel) add(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&l.debug, "debug", false, "log details, too")
+	*l = "info"
+	cmd.Flags().Var(l, "log-level", "log from this `level` on: debug, info, warn, error or "+noLog)
+}
+
+// String implements pflag.Value.
+func (l *logLevel) String() string { return string(*l) }
+
+// Type implements pflag.Value.
+func (l *logLevel) Type() string { return "string" }
+
+// Set implements pflag.Value.
+func (l *logLevel) Set(s string) error {
+	if _, err := logLevel(s).level(); err != nil {
+		return errors.New("it is one of debug, info, warn, error, " + noLog)
+	}
+	*l = logLevel(s)
+	return nil
+}
+
+func (l logLevel) level() (level slog.Level, err error) {
+	if l == "" || l == noLog {
+		return slog.LevelInfo, nil
+	}
+	return level, level.UnmarshalText([]byte(l))
 }
 
 // logger logs to standard error.
 func (a *app) logger(l logLevel) *slog.Logger {
-	level := slog.LevelInfo
-	if l.debug {
-		level = slog.LevelDebug
+	level, err := l.level()
+	if err != nil || l == noLog {
+		return slog.New(slog.DiscardHandler)
 	}
 	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
 }

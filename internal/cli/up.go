@@ -101,7 +101,7 @@ func (a *app) upHere(ctx context.Context, o local.Options) error {
 			end()
 		}
 	}()
-	o.Log = a.logger(logLevel{})
+	o.Log = a.logger("")
 	o.Say = func(s string) {
 		tell.Say(s)
 		fmt.Fprintln(a.err, s)
