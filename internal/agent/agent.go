@@ -23,8 +23,13 @@ import (
 
 // Config is what an agent is made of.
 type Config struct {
-	Node    id.ID
+	Node id.ID
+	// Name is the one the node joined under.
+	Name string
+	// Cluster is the incarnation that the node follows; Follow makes another one
+	// durable, before it counts.
 	Cluster id.ID
+	Follow  func(cluster id.ID) error
 	// Epoch is this process's incarnation, already made durable.
 	Epoch gen.NodeEpoch
 	// DataDir holds records and the image cache.
@@ -79,6 +84,8 @@ type Agent struct {
 
 	mu     sync.Mutex
 	guests map[id.ID]*guest
+	// cluster is the incarnation whose commands are obeyed
+	cluster id.ID
 	// images is held while image files are dropped, and shared while a VM takes one
 	// up: between the look at a file and the record that keeps it, nobody drops it
 	images sync.RWMutex
@@ -91,7 +98,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{
-		cfg: cfg, records: recs, guests: map[id.ID]*guest{},
+		cfg: cfg, records: recs, guests: map[id.ID]*guest{}, cluster: cfg.Cluster,
 		log:     cfg.Log,
 		reports: newReporter(cfg.Epoch),
 	}
@@ -195,7 +202,7 @@ func (a *Agent) Hello(ctx context.Context, version string) (nodelink.Hello, erro
 	}
 	return nodelink.Hello{
 		Node: a.cfg.Node, NodeEpoch: a.cfg.Epoch, AgentVersion: version,
-		Protocol: nodelink.Protocol, Inventory: inv,
+		Protocol: nodelink.Protocol, Inventory: inv, Cluster: a.following(), Name: a.cfg.Name,
 	}, nil
 }
 
@@ -232,6 +239,7 @@ var handlers = map[string]handler{
 	(*nodelink.OpenConsole)(nil).Method():   plain((*Agent).openConsole),
 	(*nodelink.OpenLog)(nil).Method():       plain((*Agent).openLog),
 	(*nodelink.Metrics)(nil).Method():       plain((*Agent).metrics),
+	(*nodelink.ListHoldings)(nil).Method():  plain((*Agent).listHoldings),
 }
 
 // Handle carries out a command that came from a server.
@@ -294,12 +302,13 @@ func fenced[C any, P interface {
 			defer cancel()
 		}
 		g := a.guest(h.VM)
-		ctx, release, err := g.take(ctx, h, a.cfg.Cluster)
+		cluster := a.following()
+		ctx, release, err := g.take(ctx, h, cluster)
 		if err != nil {
 			return nil, err
 		}
 		defer release()
-		old, err := g.admit(h, a.cfg.Cluster, a.records)
+		old, err := g.admit(h, cluster, a.records)
 		if err != nil {
 			return nil, err
 		}

@@ -31,6 +31,8 @@ type record struct {
 	Boot string `json:"boot,omitempty"`
 	// Bases are the images its volumes stand on, by volume.
 	Bases map[id.ID]nodelink.ImageFile `json:"bases,omitempty"`
+	// Volumes were made for it by this node; records of older agents do not tell.
+	Volumes []id.ID `json:"volumes,omitempty"`
 	// Erased: everything is gone but this fence.
 	Erased bool `json:"erased,omitempty"`
 }
@@ -124,7 +126,7 @@ const fenceLife = 24 * time.Hour
 // holds tells whether the record is more than a fence. A VM whose creation was
 // cancelled before anything was made of it leaves a fence alone, too.
 func (r record) holds() bool {
-	return !r.Erased && (r.PowerOn || r.Machine != nil || len(r.Bases) > 0)
+	return !r.Erased && (r.PowerOn || r.Machine != nil || len(r.Bases) > 0 || len(r.Volumes) > 0)
 }
 
 // prune forgets the fences of VMs that nothing was heard of for long.

@@ -113,6 +113,17 @@ func (r *reporter) alive(v id.ID) bool {
 	return r.last[v].Phase.OnNode()
 }
 
+// newest gives the last report about a VM; nil when there is none.
+func (r *reporter) newest(v id.ID) *nodelink.Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rep, ok := r.last[v]
+	if !ok {
+		return nil
+	}
+	return &rep
+}
+
 // put is called with r.mu held.
 func (r *reporter) put(s hypervisor.Status) nodelink.Report {
 	old, ok := r.last[s.VM]

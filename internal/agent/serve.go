@@ -7,7 +7,6 @@ import (
 
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/clock"
-	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
 // Up is the way to one server.
@@ -31,8 +30,8 @@ func (a *Agent) Greet(ctx context.Context, up Up, version string) (nodelink.Welc
 	if err := up.Call(ctx, nodelink.MethodHello, h, &w); err != nil {
 		return w, err
 	}
-	if w.Cluster != a.cfg.Cluster {
-		return w, errs.New(errs.Conflict, "the server belongs to another cluster than this node joined")
+	if err := a.follow(w); err != nil {
+		return w, err
 	}
 	a.reports.all()
 	return w, nil

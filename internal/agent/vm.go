@@ -238,7 +238,7 @@ func (a *Agent) resume(ctx context.Context, _ Peer, _ *guest, c *nodelink.Resume
 // that nothing can start what is being removed.
 func (a *Agent) erase(ctx context.Context, _ Peer, g *guest, c *nodelink.Erase) (any, error) {
 	err := g.change(a.records, func(r *record) {
-		r.PowerOn, r.Machine, r.Bases, r.Erased = false, nil, nil, true
+		r.PowerOn, r.Machine, r.Bases, r.Volumes, r.Erased = false, nil, nil, nil, true
 	})
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"maps"
+	"slices"
 
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	volume "github.com/novacron/novacron/internal/driver/volume/contract"
@@ -12,6 +13,13 @@ import (
 )
 
 func (a *Agent) createVolumes(ctx context.Context, _ Peer, g *guest, c *nodelink.CreateVolumes) (any, error) {
+	ids := make([]id.ID, 0, len(c.Volumes))
+	for _, v := range c.Volumes {
+		ids = append(ids, v.ID)
+	}
+	if err := a.owns(g, ids); err != nil {
+		return nil, err
+	}
 	for _, v := range c.Volumes {
 		spec := volume.Spec{ID: v.ID, SizeBytes: v.SizeBytes}
 		if v.Base != nil {
@@ -25,6 +33,19 @@ func (a *Agent) createVolumes(ctx context.Context, _ Peer, g *guest, c *nodelink
 		}
 	}
 	return nodelink.Done{}, nil
+}
+
+// owns puts volumes that are about to be made on the VM's record.
+func (a *Agent) owns(g *guest, volumes []id.ID) error {
+	return g.change(a.records, func(r *record) {
+		r.Volumes = slices.Clone(r.Volumes)
+		for _, v := range volumes {
+			if !slices.Contains(r.Volumes, v) {
+				r.Volumes = append(r.Volumes, v)
+			}
+		}
+		r.Erased = r.Erased && len(volumes) == 0
+	})
 }
 
 // base takes up an image file that a volume is to stand on.
@@ -57,6 +78,13 @@ func (a *Agent) copyVolumes(ctx context.Context, _ Peer, g *guest, c *nodelink.C
 	}
 	if alive {
 		return nil, errs.New(errs.InvalidState, "VM %s is %s on this node: its disks are copied while it has no process", c.Source, s.Phase)
+	}
+	ids := make([]id.ID, 0, len(c.Volumes))
+	for _, v := range c.Volumes {
+		ids = append(ids, v.ID)
+	}
+	if err := a.owns(g, ids); err != nil {
+		return nil, err
 	}
 	bases := a.guest(c.Source).snapshot().Bases
 	for _, v := range c.Volumes {
@@ -107,7 +135,10 @@ func (a *Agent) deleteVolumes(ctx context.Context, _ Peer, g *guest, c *nodelink
 		}
 	}
 	// last: what a volume stands on must not go before it
-	return nodelink.Done{}, g.change(a.records, func(r *record) { r.Bases = without(r.Bases, c.Volumes) })
+	return nodelink.Done{}, g.change(a.records, func(r *record) {
+		r.Bases = without(r.Bases, c.Volumes)
+		r.Volumes = slices.DeleteFunc(slices.Clone(r.Volumes), func(v id.ID) bool { return slices.Contains(c.Volumes, v) })
+	})
 }
 
 func without(m map[id.ID]nodelink.ImageFile, keys []id.ID) map[id.ID]nodelink.ImageFile {

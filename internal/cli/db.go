@@ -25,7 +25,7 @@ NOVACRON_DATABASE names, or the config file, else the private one of this
 machine's instance, while it runs.`
 
 func newDB(a *app) *cobra.Command {
-	cmd := group(a, "db", "The cluster's database", newDBBackup(a), newDBPsql(a))
+	cmd := group(a, "db", "The cluster's database", newDBBackup(a), newDBRestore(a), newDBPsql(a))
 	cmd.Long = dbLong
 	return cmd
 }
@@ -187,7 +187,7 @@ func (d database) environment() (env []string, done func(), err error) {
 	password, _ := d.url.User.Password()
 	line("password", password)
 	for k, v := range d.url.Query() {
-		if !strings.HasPrefix(k, "pool_") { // our own driver's
+		if !strings.HasPrefix(k, "pool_") && k != "role" { // our own driver's
 			line(k, v[0])
 		}
 	}

@@ -40,7 +40,7 @@ func (a *app) examineCluster(cmd *cobra.Command) []finding {
 		out = append(out, warn("setup", "'novacron context add NAME --address HOST:PORT --setup-token -' from where you work", "no administrator has been made: only this machine's socket is let in"))
 	}
 	d := &clusterDoctor{app: a, client: c}
-	return append(out, examine(cmd.Context(), d.authority, d.nodes, d.vms, d.jobs, d.tasks, d.audit)...)
+	return append(out, examine(cmd.Context(), d.authority, d.recovery, d.nodes, d.vms, d.jobs, d.tasks, d.audit)...)
 }
 
 type clusterDoctor struct {
@@ -63,6 +63,20 @@ func (d *clusterDoctor) authority(ctx context.Context) []finding {
 		return []finding{bad(check, "plan a new cluster, or a version that replaces the root", "the cluster's root certificate ends on %s", ca.ExpiresAt.Format(time.DateOnly))}
 	}
 	return []finding{fine(check, "the cluster's root is good until %s", ca.ExpiresAt.Format(time.DateOnly))}
+}
+
+func (d *clusterDoctor) recovery(ctx context.Context) []finding {
+	const check = "recovery"
+	r, err := d.client.Recovery(ctx)
+	switch {
+	case err != nil:
+		return unasked(check, err)
+	case r.Held:
+		return []finding{bad(check, "'novacron recovery show' lists what differs; 'novacron recovery confirm' ends the hold", "%s", holdLine(&r))}
+	case len(r.Left) > 0:
+		return []finding{warn(check, "'novacron recovery show' lists them; look at their nodes", "%d virtual machines that the database does not have were left on their nodes", len(r.Left))}
+	}
+	return []finding{fine(check, "nothing is held")}
 }
 
 func (d *clusterDoctor) nodes(ctx context.Context) (out []finding) {

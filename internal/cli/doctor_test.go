@@ -18,6 +18,7 @@ func sickCluster(b *bench, now time.Time) {
 	n.Name = "n1"
 	b.on("GET /nodes", http.StatusOK, api.List[api.Node]{Items: []api.Node{n}})
 	b.on("GET /vms", http.StatusOK, api.List[api.VM]{Items: []api.VM{someVM("web", "failed"), someVM("db", "pending")}})
+	b.on("GET /recovery", http.StatusOK, api.Recovery{Held: true, Cause: "restored", Reason: "the database was put back"})
 	b.on("GET /jobs", http.StatusOK, api.List[api.Job]{Items: []api.Job{someJob("needs_attention")}})
 	b.on("GET /debug/tasks", http.StatusOK, api.List[api.Task]{Items: []api.Task{{Name: "pending-vms", LastError: "it broke"}}})
 	b.on("GET /audit/verify", http.StatusOK, api.AuditVerified{Records: 3, Problem: "record 2 was changed"})
@@ -31,7 +32,7 @@ func TestDoctorNamesFaultAndRemedy(t *testing.T) {
 	for _, want := range []string{
 		"version other", "no administrator", "root certificate ends", "it does not report", "node remove --force",
 		"has not been renewed", "hardware virtualization", "no cgroup", "1 are failed: web", "1 are pending: db",
-		"1 need attention", "job retry", "pending-vms failed: it broke", "record 2 was changed",
+		"1 need attention", "job retry", "the cluster is in recovery hold: the database was put back", "recovery confirm", "pending-vms failed: it broke", "record 2 was changed",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("it does not say %q:\n%s", want, out)
@@ -48,7 +49,7 @@ func TestDoctorNamesFaultAndRemedy(t *testing.T) {
 func TestDoctorWithoutRights(t *testing.T) {
 	b := newBench(t)
 	b.on("GET /system", http.StatusOK, api.System{Cluster: "c", Server: "s", Version: b.app.version, SetupDone: true})
-	for _, p := range []string{"ca", "nodes", "vms", "jobs", "debug/tasks", "audit/verify"} {
+	for _, p := range []string{"ca", "recovery", "nodes", "vms", "jobs", "debug/tasks", "audit/verify"} {
 		b.on("GET /"+p, http.StatusForbidden, api.Error{Code: "forbidden", Detail: "the role reader may not"})
 	}
 	cmd := newDoctor(b.app)

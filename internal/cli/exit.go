@@ -97,6 +97,7 @@ var classes = map[string]int{
 	string(errs.ShrinkNotAllowed): exitConflict,
 	string(errs.NodeRemoved):      exitConflict,
 	string(errs.NeedsAttention):   exitConflict,
+	string(errs.RecoveryHold):     exitConflict,
 	string(errs.OffsetMismatch):   exitConflict,
 	string(errs.WrongServer):      exitConflict,
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/novacron/novacron/internal/control/flows"
 	"github.com/novacron/novacron/internal/domain/audit"
 	"github.com/novacron/novacron/internal/domain/auth"
 	"github.com/novacron/novacron/internal/domain/job"
@@ -39,6 +40,11 @@ type Config struct {
 	// Accept takes a job on within the transaction of its request, as
 	// workflow.Executor.Accept does; nil leaves jobs to whoever looks for work.
 	Accept func(ctx context.Context, tx pgx.Tx, j workflow.NewJob) (*workflow.Birth, error)
+	// Nodes sends commands, to ask nodes what they hold.
+	Nodes flows.Nodes
+	// Suspect is called when a node told of a VM that the database does not know: it
+	// should be looked at (Look). May be nil.
+	Suspect func(node id.ID)
 	// RoomMade is called when a node came or takes VMs again: VMs that fitted
 	// nowhere may look again. May be nil.
 	RoomMade func()
@@ -63,11 +69,12 @@ type Leases interface {
 type Service struct {
 	cfg     Config
 	uploads uploads
+	holds   *Holds
 }
 
 // New makes a service.
 func New(cfg Config) *Service {
-	return &Service{cfg: cfg, uploads: uploads{open: map[id.ID]*sender{}}}
+	return &Service{cfg: cfg, holds: &Holds{store: cfg.Store}, uploads: uploads{open: map[id.ID]*sender{}}}
 }
 
 // Caller is who asks, and for which request.

@@ -8,5 +8,5 @@ import (
 
 // Count counts what there is of each kind and state, for the metrics.
 func (s *Service) Count(ctx context.Context) (store.Counts, error) {
-	return s.cfg.Store.Count(ctx, s.cfg.Live.AllReporting())
+	return s.cfg.Store.Count(ctx, s.judged())
 }

@@ -142,6 +142,10 @@ func (s *Service) DeleteImage(ctx context.Context, c Caller, ref string) (Accept
 			out = Accepted{i.JobID, i.ID}
 			return nil
 		}
+		// who uses it, a database that is behind does not know
+		if err := s.holds.Any(); err != nil {
+			return err
+		}
 		users, total, err := tx.ImageUsers(ctx, i.ID)
 		if err != nil {
 			return err

@@ -22,6 +22,7 @@ func (s *Service) Nodes(ctx context.Context, p store.Page) ([]node.Node, *store.
 	nodes, next, err := s.cfg.Store.NodeList(ctx, p)
 	for i := range nodes {
 		nodes[i].Reporting = s.cfg.Live.Reporting(nodes[i].ID)
+		nodes[i].Held = s.holds.On(&nodes[i].ID) != nil
 	}
 	return nodes, next, err
 }
@@ -31,6 +32,7 @@ func (s *Service) Node(ctx context.Context, ref string) (node.Node, error) {
 	n, err := s.cfg.Store.NodeGet(ctx, ref)
 	if err == nil {
 		n.Reporting = s.cfg.Live.Reporting(n.ID)
+		n.Held = s.holds.On(&n.ID) != nil
 	}
 	return n, err
 }
@@ -103,7 +105,14 @@ func (s *Service) Hello(ctx context.Context, h nodelink.Hello, keyHash []byte) (
 	n := node.Node{
 		ID: h.Node, Epoch: h.NodeEpoch, AgentVersion: nodelink.Text(h.AgentVersion), Inventory: inv, Capacity: node.Schedulable(inv),
 	}
-	err := s.change(ctx, func(tx *store.Tx) error {
+	follows, err := s.follows(ctx, h)
+	if err != nil {
+		return nodelink.Welcome{}, err
+	}
+	if err := s.takeBack(ctx, h, keyHash); err != nil {
+		return nodelink.Welcome{}, err
+	}
+	err = s.change(ctx, func(tx *store.Tx) error {
 		if err := tx.NodeHello(ctx, n, keyHash); err != nil {
 			return err
 		}
@@ -116,7 +125,7 @@ func (s *Service) Hello(ctx context.Context, h nodelink.Hello, keyHash []byte) (
 	s.cfg.Live.Heard(h.Node, int64(h.NodeEpoch)<<32)
 	s.roomMade()
 	servers, err := s.cfg.Store.ServerAddresses(ctx)
-	return nodelink.Welcome{Cluster: s.cfg.Cluster.Incarnation, Servers: servers, LeaseMS: LeaseTTL.Milliseconds()}, err
+	return nodelink.Welcome{Cluster: s.cfg.Cluster.Incarnation, Follows: follows, Servers: servers, LeaseMS: LeaseTTL.Milliseconds()}, err
 }
 
 // roomMade lets VMs that fit nowhere look again.
@@ -153,10 +162,11 @@ func (s *Service) Reports(ctx context.Context, node id.ID, epoch gen.NodeEpoch, 
 		items[i].Reason = nodelink.Text(r.Reason)
 	}
 	results, err := s.cfg.Store.ReportsApply(ctx, node, epoch, items)
-	if err == nil {
-		s.cfg.Committed()
+	if err != nil {
+		return nodelink.ReportsReply{}, err
 	}
-	return nodelink.ReportsReply{Results: results}, err
+	s.cfg.Committed()
+	return nodelink.ReportsReply{Results: results}, s.compareReports(ctx, node, items, results)
 }
 
 // SetNode cordons, uncordons or removes a node.
@@ -164,6 +174,9 @@ func (s *Service) SetNode(ctx context.Context, c Caller, ref string, to node.Sta
 	var n node.Node
 	err := s.change(ctx, func(tx *store.Tx) (err error) {
 		if n, err = tx.NodeGet(ctx, ref); err != nil {
+			return err
+		}
+		if err := s.holds.On(nil); err != nil && to == node.Removed {
 			return err
 		}
 		return setNode(ctx, tx, c, n, to, revision)

@@ -21,6 +21,9 @@ func (s *Service) RemoveNodeByForce(ctx context.Context, c Caller, ref string, r
 		if n, err = tx.NodeGet(ctx, ref); err != nil {
 			return err
 		}
+		if err := s.holds.On(nil); err != nil {
+			return err
+		}
 		n.Reporting = s.cfg.Live.Reporting(n.ID)
 		if err := n.RemoveByForce(s.cfg.Live.Silent(n.ID, n.LeaseSeq)); err != nil {
 			return err

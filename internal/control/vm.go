@@ -30,15 +30,12 @@ type NewVM struct {
 // VMs gives a page of VMs, each with what it appears as.
 func (s *Service) VMs(ctx context.Context, p store.Page) ([]vm.View, *store.Next, error) {
 	// one judgement for the filter and for what is shown
-	reporting := s.cfg.Live.AllReporting()
-	views, next, err := s.cfg.Store.VMListByState(ctx, s.cfg.Project, p, reporting)
-	set := make(map[id.ID]bool, len(reporting))
-	for _, n := range reporting {
-		set[n] = true
-	}
+	judged := s.judged()
+	views, next, err := s.cfg.Store.VMListByState(ctx, s.cfg.Project, p, judged)
+	reporting, held := setOf(judged.Reporting), setOf(judged.Held)
 	for i := range views {
 		if n := views[i].Node; n != nil {
-			n.Reporting = set[n.ID]
+			n.Reporting, n.Held = reporting[n.ID], judged.AllHeld || held[n.ID]
 		}
 	}
 	return views, next, err
@@ -51,11 +48,27 @@ func (s *Service) VM(ctx context.Context, ref string) (vm.View, error) {
 	return v, err
 }
 
-// judge fills in whether the VM's node reports.
+// judge fills in whether the VM's node reports, and whether it is held.
 func (s *Service) judge(v *vm.View) {
 	if v.Node != nil {
 		v.Node.Reporting = s.cfg.Live.Reporting(v.Node.ID)
+		v.Node.Held = s.holds.On(&v.Node.ID) != nil
 	}
+}
+
+// judged is what this server judges of nodes now.
+func (s *Service) judged() store.Judged {
+	j := s.holds.judged()
+	j.Reporting = s.cfg.Live.AllReporting()
+	return j
+}
+
+func setOf(ids []id.ID) map[id.ID]bool {
+	set := make(map[id.ID]bool, len(ids))
+	for _, i := range ids {
+		set[i] = true
+	}
+	return set
 }
 
 // CreateVM records a VM and starts its creation.
@@ -117,6 +130,9 @@ func (s *Service) begin(ctx context.Context, tx *store.Tx, c Caller, v vm.View, 
 
 // beginWith is begin with particulars for the audit record.
 func (s *Service) beginWith(ctx context.Context, tx *store.Tx, c Caller, v vm.View, j workflow.NewJob, detail map[string]any) error {
+	if err := s.holds.On(v.Intent.NodeID); err != nil {
+		return err
+	}
 	j.ProjectID = &s.cfg.Project
 	j.Target = workflow.Target{Kind: "vm", ID: v.Intent.ID, Name: v.Intent.Name}
 	j.Seen = v
@@ -201,6 +217,9 @@ func (s *Service) AskVM(ctx context.Context, c Caller, ref string, r vm.Request,
 
 func (s *Service) ask(ctx context.Context, tx *store.Tx, c Caller, v vm.View, r vm.Request, stop Stop) (Accepted, error) {
 	out := Accepted{Object: v.Intent.ID}
+	if err := s.holds.On(v.Intent.NodeID); err != nil {
+		return out, err // before any decision: what the database has of the VM may not be true
+	}
 	action, err := vm.Decide(v, r)
 	if err != nil {
 		return out, err

@@ -41,6 +41,9 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, c Caller, v vm.View,
 	if !change.Differs(v.Intent) {
 		return nil
 	}
+	if err := s.holds.On(v.Intent.NodeID); err != nil && change.Resizes(v.Intent) {
+		return err
+	}
 	if err := mayChange(ctx, tx, v, change); err != nil {
 		return err
 	}

@@ -192,6 +192,9 @@ func (s *Service) decided(ctx context.Context, tx *store.Tx, c Caller, ref strin
 		return v, err
 	}
 	s.judge(&v)
+	if err := s.holds.On(v.Intent.NodeID); err != nil {
+		return v, err
+	}
 	_, err = vm.Decide(v, r)
 	return v, err
 }

@@ -44,6 +44,8 @@ var messages = []any{
 	OpenLog{},
 	Metrics{},
 	MetricsReply{},
+	ListHoldings{},
+	HoldingsReply{},
 	Done{},
 	Report{},
 	Hello{},

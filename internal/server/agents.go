@@ -28,8 +28,12 @@ type agents struct {
 	clock   clock.Clock
 	log     *slog.Logger
 
+	// life ends when the server begins to stop
+	life context.Context //nolint:containedctx // the process's own
+
 	mu       sync.Mutex
 	sessions map[id.ID]*session
+	looking  map[id.ID]bool
 }
 
 // session is one agent's connection. It counts from its hello on.
@@ -158,7 +162,35 @@ func (a *agents) hello(ctx context.Context, s *session, body []byte) (any, error
 	if old != nil && old != s {
 		old.link.Close()
 	}
+	a.look(s.node)
 	return w, nil
+}
+
+// lookTimeout bounds one look at a node.
+const lookTimeout = time.Minute
+
+// look compares what a node holds with the database, unless that is under way.
+func (a *agents) look(node id.ID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.looking == nil {
+		a.looking = map[id.ID]bool{}
+	}
+	if a.looking[node] {
+		return
+	}
+	a.looking[node] = true
+	go func() {
+		ctx, cancel := context.WithTimeout(a.life, lookTimeout)
+		defer cancel()
+		err := a.control.Look(ctx, node)
+		if err != nil && ctx.Err() == nil && !errs.Is(err, errs.NodeUnreachable) {
+			a.log.Warn("what a node holds cannot be compared with the database", "node", node, "err", err)
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.looking, node)
+	}()
 }
 
 func (a *agents) forget(s *session) {

@@ -62,6 +62,16 @@ func openCluster(ctx context.Context, st *store.Store, dataDir string, clk clock
 	return secrets{c, ca, cursorKey}, err
 }
 
+// CheckKey tells whether a key file is that of the cluster whose sealed CA key this
+// is.
+func CheckKey(keyFile string, caKeySealed []byte) error {
+	sealer, err := pki.SealerFromFile(keyFile, false)
+	if err == nil {
+		_, err = sealer.Open(sealCA, caKeySealed)
+	}
+	return err
+}
+
 func initCluster(ctx context.Context, st *store.Store, sealer *pki.Sealer, clk clock.Clock) error {
 	cluster := id.New()
 	ca, err := pki.NewAuthority(cluster, clk.Now())

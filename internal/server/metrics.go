@@ -97,6 +97,13 @@ func (m *meter) watch(s *Server) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
 	}
 	gauge("novacron_node_sessions", "Agents that have a session with this server.", func() float64 { return float64(len(s.agents.connected())) })
+	gauge("novacron_recovery_hold", "1 while the whole cluster is in recovery hold.", func() float64 {
+		if s.control.Holds().Now().Cause != "" {
+			return 1
+		}
+		return 0
+	})
+	gauge("novacron_recovery_held_nodes", "Nodes that are in recovery hold by themselves.", func() float64 { return float64(len(s.control.Holds().Now().Nodes)) })
 	gauge("novacron_server_lease_valid", "1 while this server may act.", func() float64 {
 		if s.member.Valid() {
 			return 1

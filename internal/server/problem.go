@@ -44,6 +44,7 @@ var statusOf = map[errs.Code]int{
 	errs.NeedsAttention:   http.StatusConflict,
 	errs.NodeRemoved:      http.StatusConflict,
 	errs.Cancelled:        http.StatusConflict,
+	errs.RecoveryHold:     http.StatusConflict,
 	errs.OffsetMismatch:   http.StatusConflict,
 	errs.WrongServer:      http.StatusMisdirectedRequest,
 	errs.RevisionMismatch: http.StatusPreconditionFailed,

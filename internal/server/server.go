@@ -147,20 +147,26 @@ func build(ctx context.Context, o Options, st *store.Store) (*Server, *certifica
 		o.Log.Warn("this server's name cannot be left for the next one here", "err", err)
 	}
 	s.seq = sequence.New(sequence.Options{Pool: pool, Clock: o.Clock, Log: o.Log})
+	s.agents = &agents{tickets: s.tickets, clock: o.Clock, log: o.Log, sessions: map[id.ID]*session{}}
 	s.control = control.New(control.Config{
-		Accept: s.accept,
-		Store:  st, CA: sec.ca, Cluster: sec.cluster, Project: project, Images: images, Address: o.Advertise[0], Live: s.live,
+		Accept: s.accept, Nodes: s.agents, Suspect: s.agents.look,
+		Store: st, CA: sec.ca, Cluster: sec.cluster, Project: project, Images: images, Address: o.Advertise[0], Live: s.live,
 		Clock: o.Clock, Log: o.Log, Committed: s.committed, RoomMade: func() { s.tasks.Nudge(tasks.PendingVMs) },
 	})
-	s.agents = &agents{control: s.control, tickets: s.tickets, clock: o.Clock, log: o.Log, sessions: map[id.ID]*session{}}
+	s.agents.control = s.control
+	// before anything is done: what is held is not touched
+	if err := s.control.Holds().Refresh(ctx); err != nil {
+		return nil, nil, err
+	}
 	s.exec = workflow.New(workflow.Options{
 		Pool: pool, Members: s.member, Clock: o.Clock, Log: o.Log, Committed: s.seq.Nudge,
 		Flows: flows.Bound(flows.Env{
-			Store: st, Nodes: s.agents, Candidates: flows.NewCandidates(st, s.live.Reporting, o.Clock), Files: files{images, s.tickets}, Cluster: sec.cluster.Incarnation,
+			Store: st, Nodes: s.agents, Candidates: flows.NewCandidates(st, s.live.Reporting, s.control.Holds(), o.Clock), Files: files{images, s.tickets}, Cluster: sec.cluster.Incarnation,
+			Holds: s.control.Holds(),
 		}),
 	})
 	s.tasks = reconcile.New(o.Clock, o.Log, s.member, tasks.All(tasks.Env{
-		Store: st, Images: images, Clock: o.Clock, Connected: s.agents.connected, Drop: s.agents.drop, Committed: s.committed,
+		Store: st, Images: images, Clock: o.Clock, Connected: s.agents.connected, Drop: s.agents.drop, Committed: s.committed, Held: func() bool { return s.control.Holds().Any() != nil },
 	})...)
 	s.meter.watch(s)
 	s.routes = s.table()
@@ -182,7 +188,7 @@ func (s *Server) committed() {
 // table is every route there is.
 func (s *Server) table() []Route {
 	var all []Route
-	for _, rs := range [][]Route{s.systemRoutes(), s.metricsRoutes(), s.vmRoutes(), s.diskRoutes(), s.nodeRoutes(), s.imageRoutes(), s.aliasRoutes(), s.uploadRoutes(), s.jobRoutes(), s.tokenRoutes(), s.documentRoutes(), s.streamRoutes()} {
+	for _, rs := range [][]Route{s.systemRoutes(), s.metricsRoutes(), s.vmRoutes(), s.diskRoutes(), s.nodeRoutes(), s.imageRoutes(), s.aliasRoutes(), s.uploadRoutes(), s.jobRoutes(), s.tokenRoutes(), s.documentRoutes(), s.recoveryRoutes(), s.streamRoutes()} {
 		all = append(all, rs...)
 	}
 	return all
@@ -206,6 +212,7 @@ func (s *Server) serveMux() *http.ServeMux {
 // claims are given back, the loops end.
 func (s *Server) run(ctx context.Context, l net.Listener, cert *certificates) error {
 	s.life = ctx
+	s.agents.life = ctx
 	// what serves outlives ctx by the time it takes to stop
 	work, endWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer endWork()
@@ -222,6 +229,7 @@ func (s *Server) run(ctx context.Context, l net.Listener, cert *certificates) er
 	}
 	for _, f := range []func(context.Context){
 		s.live.Run,
+		func(ctx context.Context) { s.control.Holds().Run(ctx, s.opts.Clock, s.log) },
 		func(ctx context.Context) { s.logEnd("executor", s.exec.Run(ctx)) },
 		func(ctx context.Context) { s.logEnd("event hub", s.seq.Run(ctx)) },
 		func(ctx context.Context) {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
@@ -23,15 +24,20 @@ type Counts struct {
 	UnnumberedEvents, UnnumberedAudit int64
 }
 
-// Count counts. reporting are the nodes whose lease is good, as the caller
-// judges. It reads every VM.
-func (s *Store) Count(ctx context.Context, reporting []id.ID) (Counts, error) {
+// Count counts; j is what the caller judges of nodes. It reads every VM.
+func (s *Store) Count(ctx context.Context, j Judged) (Counts, error) {
+	reporting := j.Reporting
 	if reporting == nil {
 		reporting = []id.ID{}
 	}
+	var args []any
+	state := j.stateSQL(func(v any) string {
+		args = append(args, v)
+		return fmt.Sprintf("$%d", len(args))
+	})
 	c := Counts{VMs: map[string]int64{}, Nodes: map[string]int64{}, Jobs: map[[2]string]int64{}}
 	var b pgx.Batch
-	b.Queue(`SELECT `+stateSQL("$1")+`, count(*) FROM `+vmList.from+` GROUP BY 1`, reporting).Query(each(func(state string, n int64) { c.VMs[state] = n }))
+	b.Queue(`SELECT `+state+`, count(*) FROM `+vmList.from+` GROUP BY 1`, args...).Query(each(func(state string, n int64) { c.VMs[state] = n }))
 	b.Queue(`SELECT CASE WHEN id <> ALL($1::uuid[]) THEN 'unknown' WHEN state = 'cordoned' THEN 'cordoned' ELSE 'ready' END, count(*)
 FROM nodes WHERE state <> 'removed' GROUP BY 1`, reporting).Query(each(func(state string, n int64) { c.Nodes[state] = n }))
 	b.Queue(`SELECT kind, state::text, count(*) FROM jobs WHERE state IN ('queued', 'running', 'waiting', 'unwinding') GROUP BY 1, 2

@@ -61,11 +61,10 @@ func TestReports(t *testing.T) {
 	if got := b.events("vm.updated") - events; got != 1 {
 		t.Errorf("%d events", got)
 	}
-	// replayed, late, of an earlier and of a later incarnation; several of one at once
+	// replayed, late, of an earlier incarnation; several of one at once
 	apply(n1.ID, []nodelink.Result{nodelink.Stale}, report(web, 2, 5, vm.PhaseCrashed))
 	apply(n1.ID, []nodelink.Result{nodelink.Stale}, report(web, 2, 4, vm.PhaseCrashed))
 	apply(n1.ID, []nodelink.Result{nodelink.Stale}, report(web, 1, 9, vm.PhaseCrashed))
-	apply(n1.ID, []nodelink.Result{nodelink.NotPlaced}, report(web, 3, 9, vm.PhaseRunning))
 	apply(n1.ID, []nodelink.Result{nodelink.Stale, nodelink.Applied, nodelink.Stale, nodelink.Stale},
 		report(web, 2, 6, vm.PhaseRunning), report(web, 2, 8, vm.PhasePaused), report(web, 2, 7, vm.PhaseRunning), report(web, 1, 8, vm.PhaseRunning))
 	v := b.view(web.Intent.ID)
@@ -85,6 +84,16 @@ func TestReports(t *testing.T) {
 		t.Errorf("%d incarnations kept", rows)
 	}
 	apply(n1.ID, nil)
+	// of a later incarnation than was decided: what is there counts, and it is told
+	apply(n1.ID, []nodelink.Result{nodelink.Ahead}, report(web, 5, 2, vm.PhasePaused))
+	if v := b.view(web.Intent.ID); v.Observed.Epoch != 5 || v.Intent.Epoch != 3 {
+		t.Errorf("%+v", v.Observed)
+	}
+	apply(n1.ID, []nodelink.Result{nodelink.Ahead}, report(web, 1<<41, 3, vm.PhaseRunning))
+	apply(n2.ID, []nodelink.Result{nodelink.NotPlaced}, report(web, 9, 9, vm.PhaseRunning))
+	if v := b.view(web.Intent.ID); v.Observed.Epoch != 5 {
+		t.Errorf("what cannot be true is kept: %+v", v.Observed)
+	}
 }
 
 // Reports that arrive in any order, twice, on several connections at once, while

@@ -19,8 +19,8 @@ const (
 	onNodeSQL = `o.phase IN ('starting', 'running', 'paused', 'stopping')`
 	// observed: vm.observed.
 	observedSQL = `(CASE o.phase WHEN 'exited' THEN 'stopped' WHEN 'crashed' THEN 'failed' ELSE o.phase::text END)`
-	// current: the observation is of the incarnation that was decided last.
-	currentSQL = `(o.owner_epoch IS NOT NULL AND o.owner_epoch = v.owner_epoch)`
+	// current: the observation is of the incarnation that was decided last, or later.
+	currentSQL = `(o.owner_epoch IS NOT NULL AND o.owner_epoch >= v.owner_epoch)`
 
 	launchingSQL = `CASE WHEN ` + currentSQL + ` AND ` + onNodeSQL + ` THEN ` + observedSQL + ` ELSE 'starting' END`
 	endingSQL    = `CASE WHEN ` + currentSQL + ` AND NOT ` + onNodeSQL + ` THEN ` + observedSQL + ` ELSE 'stopping' END`
@@ -49,11 +49,36 @@ var duringJobSQL = []struct{ kind, expr string }{
 	{vm.JobDelete, `'deleting'`},
 }
 
-// stateSQL is vm.Appear(...).State; reporting is the place of the parameter that
-// holds the reporting nodes.
-func stateSQL(reporting string) string {
+// Judged is what a server judges of nodes by itself.
+type Judged struct {
+	// Reporting are those whose lease is good.
+	Reporting []id.ID
+	// Held are those in recovery hold; AllHeld: every one is.
+	Held    []id.ID
+	AllHeld bool
+}
+
+// heldSQL tells whether the VM's node is held.
+func (j Judged) heldSQL(param func(any) string) string {
+	switch {
+	case j.AllHeld:
+		return "true"
+	case len(j.Held) == 0:
+		return "false"
+	default:
+		return "v.node_id = ANY(" + param(j.Held) + "::uuid[])"
+	}
+}
+
+// stateSQL is vm.Appear(...).State.
+func (j Judged) stateSQL(param func(any) string) string {
+	if j.Reporting == nil {
+		j.Reporting = []id.ID{}
+	}
+	reporting := param(j.Reporting)
 	var b strings.Builder
-	fmt.Fprintf(&b, "(CASE WHEN v.node_id IS NOT NULL AND v.node_id <> ALL(%s::uuid[]) AND %s THEN 'unknown'\n", reporting, mayRunSQL)
+	fmt.Fprintf(&b, "(CASE WHEN v.node_id IS NOT NULL AND v.owner_epoch > 0 AND o.owner_epoch IS NULL AND %s THEN 'unknown'\n", j.heldSQL(param))
+	fmt.Fprintf(&b, "  WHEN v.node_id IS NOT NULL AND v.node_id <> ALL(%s::uuid[]) AND %s THEN 'unknown'\n", reporting, mayRunSQL)
 	fmt.Fprintf(&b, "  WHEN v.lost_node_id IS NOT NULL AND j.kind IS DISTINCT FROM '%s' THEN 'failed'\n", vm.JobDelete)
 	b.WriteString("  WHEN j.state = 'needs_attention' THEN 'failed'\n")
 	fmt.Fprintf(&b, "  WHEN j.kind = '%s' AND j.target_id = v.id THEN %s\n", vm.JobClone, createSQL)
@@ -66,15 +91,12 @@ func stateSQL(reporting string) string {
 
 // appearsAs is the filter by state. Whether a node reports is a server's own
 // judgement, so that it comes along as a parameter.
-func appearsAs(reporting []id.ID) filter {
+func appearsAs(j Judged) filter {
 	return func(value string, param func(any) string) (string, error) {
 		all, err := choices(value, "state", vmStates())
 		if err != nil {
 			return "", err
 		}
-		if reporting == nil {
-			reporting = []id.ID{}
-		}
-		return fmt.Sprintf("%s = ANY(%s::text[])", stateSQL(param(reporting)), param(all)), nil
+		return fmt.Sprintf("%s = ANY(%s::text[])", j.stateSQL(param), param(all)), nil
 	}
 }

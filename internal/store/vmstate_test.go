@@ -68,7 +68,7 @@ func (b *bench) anyRows(r *rand.Rand, n int, nodes []id.ID) {
 }
 
 // byState lists names by what VMs appear as, computed by the domain.
-func (b *bench) byState(reporting []id.ID) map[vm.State][]string {
+func (b *bench) byState(reporting store.Judged) map[vm.State][]string {
 	b.t.Helper()
 	out := map[vm.State][]string{}
 	p := store.Page{Limit: 1000}
@@ -77,7 +77,8 @@ func (b *bench) byState(reporting []id.ID) map[vm.State][]string {
 		b.must(err)
 		for _, v := range views {
 			if v.Node != nil {
-				v.Node.Reporting = slices.Contains(reporting, v.Node.ID)
+				v.Node.Reporting = slices.Contains(reporting.Reporting, v.Node.ID)
+				v.Node.Held = reporting.AllHeld || slices.Contains(reporting.Held, v.Node.ID)
 			}
 			s := vm.Appear(v).State
 			out[s] = append(out[s], v.Intent.Name)
@@ -90,7 +91,7 @@ func (b *bench) byState(reporting []id.ID) map[vm.State][]string {
 }
 
 // inState lists names by the filter, in pages.
-func (b *bench) inState(filter string, reporting []id.ID) []string {
+func (b *bench) inState(filter string, reporting store.Judged) []string {
 	b.t.Helper()
 	var out []string
 	p := store.Page{Limit: 97, Filters: map[string]string{"state": filter}}
@@ -123,11 +124,11 @@ func TestStateInTheDatabaseIsAppear(t *testing.T) {
 	}
 	b.anyRows(r, 4000, nodes)
 	seen := map[vm.State]bool{}
-	for _, reporting := range [][]id.ID{nil, nodes, nodes[:2], nodes[3:]} {
+	for _, reporting := range []store.Judged{{}, {Reporting: nodes}, {Reporting: nodes[:2]}, {Reporting: nodes[3:], Held: nodes[2:]}, {Reporting: nodes, AllHeld: true}} {
 		want := b.byState(reporting)
 		for _, s := range vm.States() {
 			if diff := cmp.Diff(want[s], b.inState(string(s), reporting)); diff != "" {
-				t.Errorf("%s, %d nodes report (-Appear +database):\n%s", s, len(reporting), diff)
+				t.Errorf("%s, %d nodes report (-Appear +database):\n%s", s, len(reporting.Reporting), diff)
 			}
 			seen[s] = seen[s] || len(want[s]) > 0
 		}
@@ -192,13 +193,13 @@ func TestFilters(t *testing.T) {
 		}
 	}
 	for filter, value := range map[string]string{"name": "a*b", "node": "n1,", "label": "=web", "state": "runnng", "image": ""} {
-		_, _, err := b.VMListByState(b.ctx, b.project, store.Page{Limit: 1, Filters: map[string]string{filter: value}}, nil)
+		_, _, err := b.VMListByState(b.ctx, b.project, store.Page{Limit: 1, Filters: map[string]string{filter: value}}, store.Judged{})
 		wantCode(t, err, errs.InvalidFilter)
 		if f := errs.As(err).Fields; len(f) != 1 || f[0].Pointer != filter {
 			t.Errorf("%s=%s: %+v", filter, value, f)
 		}
 	}
-	_, _, err := b.VMListByState(b.ctx, b.project, store.Page{Limit: 1, Filters: map[string]string{"state": "runnng"}}, nil)
+	_, _, err := b.VMListByState(b.ctx, b.project, store.Page{Limit: 1, Filters: map[string]string{"state": "runnng"}}, store.Judged{})
 	if err == nil || !strings.Contains(err.Error(), `state: there is no state "runnng"; did you mean "running"?; there are: pending, `) {
 		t.Errorf("%v", err)
 	}

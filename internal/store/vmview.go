@@ -20,7 +20,7 @@ import (
 var vmList = lister{
 	columns: `v.id, v.project_id, v.name, v.labels, v.cpus, v.memory_bytes, v.image_id, coalesce(i.name, ''), v.cloud_init,
   v.power = 'on', v.node_id, v.owner_epoch, v.op_seq, v.reserved, v.deleting, v.placement,
-  (SELECT l.name FROM nodes l WHERE l.id = v.lost_node_id), v.lost_at,
+  (SELECT l.name FROM nodes l WHERE l.id = v.lost_node_id), v.lost_at, v.lost_reason,
   v.failure_code, v.failure_message, v.failed_at, v.revision, v.created_at, v.updated_at,
   o.owner_epoch, o.node_id, o.node_epoch, o.report_seq, o.phase::text, o.reason, o.since,
   n.name, coalesce(n.seen_at, n.created_at),
@@ -62,8 +62,9 @@ type vmRow struct {
 		at            *time.Time
 	}
 	lost struct {
-		node *string
-		at   *time.Time
+		node   *string
+		at     *time.Time
+		reason string
 	}
 	seen struct {
 		epoch     *gen.OwnerEpoch
@@ -91,7 +92,7 @@ func (r *vmRow) targets() []any {
 	in, s, j := &r.in, &r.seen, &r.job
 	return []any{
 		&r.key, &in.ID, &in.ProjectID, &in.Name, &r.labels, &in.CPUs, &in.MemoryBytes, &in.ImageID, &in.ImageName, &r.told,
-		&in.PowerOn, &in.NodeID, &in.Epoch, &in.OpSeq, &in.Reserved, &in.Deleting, &r.place, &r.lost.node, &r.lost.at,
+		&in.PowerOn, &in.NodeID, &in.Epoch, &in.OpSeq, &in.Reserved, &in.Deleting, &r.place, &r.lost.node, &r.lost.at, &r.lost.reason,
 		&r.fail.code, &r.fail.message, &r.fail.at, &in.Revision, &in.CreatedAt, &in.UpdatedAt,
 		&s.epoch, &s.node, &s.nodeEpoch, &s.seq, &s.phase, &s.reason, &s.since,
 		&r.node.name, &r.node.seen,
@@ -108,7 +109,7 @@ func (r *vmRow) view() (vm.View, error) {
 		v.Intent.Failure = &vm.Failure{Code: *r.fail.code, Message: *r.fail.message, At: *r.fail.at}
 	}
 	if r.lost.node != nil && r.lost.at != nil {
-		v.Intent.Lost = &vm.Lost{Node: *r.lost.node, At: *r.lost.at}
+		v.Intent.Lost = &vm.Lost{Node: *r.lost.node, At: *r.lost.at, Reason: r.lost.reason}
 	}
 	if s := r.seen; s.epoch != nil {
 		v.Observed = &vm.Observation{
@@ -181,12 +182,12 @@ func (s *Store) VMList(ctx context.Context, project id.ID, p Page) ([]vm.View, *
 	return listRows(ctx, s.pool, vmsOf(vmList), p, scanVM, project)
 }
 
-// VMListByState is VMList with a filter by state. reporting are the nodes whose
-// lease is good, as the caller judges.
-func (s *Store) VMListByState(ctx context.Context, project id.ID, p Page, reporting []id.ID) ([]vm.View, *Next, error) {
+// VMListByState is VMList with a filter by state. j is what the
+// caller judges of nodes.
+func (s *Store) VMListByState(ctx context.Context, project id.ID, p Page, j Judged) ([]vm.View, *Next, error) {
 	l := vmsOf(vmList)
 	l.filters = maps.Clone(l.filters)
-	l.filters["state"] = appearsAs(reporting)
+	l.filters["state"] = appearsAs(j)
 	return listRows(ctx, s.pool, l, p, scanVM, project)
 }
 

@@ -123,7 +123,7 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 		peers.fixed = noPeers
 	}
 	a, err := agent.New(agent.Config{
-		Node: who.state.Node, Cluster: who.state.Cluster, Epoch: who.state.Epoch,
+		Node: who.state.Node, Name: who.state.Name, Cluster: who.state.Cluster, Follow: who.follow, Epoch: who.state.Epoch,
 		DataDir: o.DataDir, Boot: boot,
 		NewHypervisor: func(s hypervisor.Sink) (h hypervisor.Driver, err error) {
 			driver, err = d.hypervisor(s)

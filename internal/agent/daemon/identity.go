@@ -39,7 +39,7 @@ type identity struct {
 	key   *ecdsa.PrivateKey
 	clock clock.Clock
 
-	// mu guards cert, which is renewed while sessions are dialled
+	// mu guards cert and state, which change while sessions are dialled
 	mu   sync.Mutex
 	cert *x509.Certificate
 }
@@ -123,11 +123,26 @@ func (n *identity) save() error {
 
 // remember keeps the list of servers for the next start.
 func (n *identity) remember(servers []string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if slices.Equal(servers, n.state.Servers) {
 		return nil
 	}
 	n.state.Servers = slices.Clone(servers)
 	return n.save()
+}
+
+// follow makes another incarnation of the cluster the node's own.
+func (n *identity) follow(cluster id.ID) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before := n.state.Cluster
+	n.state.Cluster = cluster
+	err := n.save()
+	if err != nil {
+		n.state.Cluster = before
+	}
+	return err
 }
 
 // store writes a fresh identity; node.json comes last and makes it count.

@@ -117,13 +117,14 @@ func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, nod
 	must(tb, err)
 	c.Images, err = blob.Open(filepath.Join(tb.TempDir(), "images"))
 	must(tb, err)
-	c.Env = flows.Env{
-		Store: c.Store, Nodes: c, Candidates: flows.NewCandidates(c.Store, c.reporting, clock.System{}), Files: noFiles{}, Cluster: cluster.Incarnation,
-	}
 	c.Service = control.New(control.Config{
 		Store: c.Store, Cluster: cluster, Project: c.Project, Images: c.Images, Clock: clock.System{},
-		Live: leases{c}, Log: slog.New(slog.DiscardHandler), Committed: func() {}, Accept: c.accept,
+		Live: leases{c}, Log: slog.New(slog.DiscardHandler), Committed: func() {}, Accept: c.accept, Nodes: c,
 	})
+	c.Env = flows.Env{
+		Store: c.Store, Nodes: c, Candidates: flows.NewCandidates(c.Store, c.reporting, c.Service.Holds(), clock.System{}), Files: noFiles{}, Cluster: cluster.Incarnation,
+		Holds: c.Service.Holds(),
+	}
 	for i := range n {
 		c.addNode(tb, fmt.Sprintf("n%d", i+1), newHost)
 	}

@@ -17,7 +17,7 @@ func All() []workflow.Flow[Env] {
 func Bound(env Env) []workflow.Bound {
 	var out []workflow.Bound
 	for _, f := range All() {
-		out = append(out, workflow.Bind(f, env))
+		out = append(out, workflow.Bind(held(f), env))
 	}
 	return out
 }

@@ -22,6 +22,7 @@ const maxAge = 200 * time.Millisecond
 type Candidates struct {
 	store     *store.Store
 	reporting func(node id.ID) bool
+	holds     Holds
 	clock     clock.Clock
 
 	mu    sync.Mutex
@@ -30,9 +31,9 @@ type Candidates struct {
 }
 
 // NewCandidates reads nodes from the store; reporting judges their leases by this
-// server's own clock.
-func NewCandidates(s *store.Store, reporting func(id.ID) bool, c clock.Clock) *Candidates {
-	return &Candidates{store: s, reporting: reporting, clock: c}
+// server's own clock. holds may be nil.
+func NewCandidates(s *store.Store, reporting func(id.ID) bool, holds Holds, c clock.Clock) *Candidates {
+	return &Candidates{store: s, reporting: reporting, holds: holds, clock: c}
 }
 
 // Reporting tells whether a node's lease is good, as this server's own clock tells.
@@ -66,6 +67,7 @@ func (c *Candidates) Recent() ([]node.Node, bool) {
 func (c *Candidates) judged() []node.Node {
 	for i := range c.nodes {
 		c.nodes[i].Reporting = c.reporting(c.nodes[i].ID)
+		c.nodes[i].Held = c.holds != nil && c.holds.On(&c.nodes[i].ID) != nil
 	}
 	return slices.Clone(c.nodes)
 }

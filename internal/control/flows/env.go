@@ -25,6 +25,16 @@ type Env struct {
 	Files      Files
 	// Cluster is the incarnation every command carries.
 	Cluster id.ID
+	// Holds tells what is in recovery hold; nil when nothing ever is.
+	Holds Holds
+}
+
+// Holds refuses, with errs.RecoveryHold, what is held.
+type Holds interface {
+	// Any refuses while anything is held.
+	Any() error
+	// On refuses what is on a node, or on none, while that is held.
+	On(node *id.ID) error
 }
 
 // Nodes sends commands.

@@ -24,6 +24,9 @@ type Env struct {
 	// Connected lists the nodes with a session with this server; Drop ends one.
 	Connected func() []id.ID
 	Drop      func(node id.ID)
+	// Held tells whether anything is in recovery hold: no file is removed then, since
+	// the database may not know whose it is. May be nil.
+	Held func() bool
 	// Committed wakes the executor after a commit.
 	Committed func()
 }
@@ -62,6 +65,9 @@ const unreferencedAge = time.Hour
 // sweepFiles removes image files that no image has: an upload whose record
 // failed, or a deletion that another server finished.
 func (e Env) sweepFiles(ctx context.Context) (any, error) {
+	if e.Held != nil && e.Held() {
+		return swept{}, nil
+	}
 	have, err := e.Images.List()
 	if err != nil {
 		return nil, err
@@ -88,6 +94,9 @@ func (e Env) sweepFiles(ctx context.Context) (any, error) {
 // sweepUploads forgets uploads of which nothing arrived for a day, and removes
 // what arrived of uploads that are no more from this server's folder.
 func (e Env) sweepUploads(ctx context.Context) (any, error) {
+	if e.Held != nil && e.Held() {
+		return swept{}, nil
+	}
 	if _, err := e.Store.UploadExpire(ctx); err != nil {
 		return nil, err
 	}

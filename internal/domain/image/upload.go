@@ -60,7 +60,7 @@ func ValidateUpload(role Role, size int64, sum string) error {
 		return errs.New(errs.OutOfRange, "a file of an image has 1 byte to %s", unit.FormatBytes(MaxFile)).
 			At(errs.Field{Pointer: "/size_bytes", Message: "is out of range", Limit: "1 to " + strconv.FormatInt(MaxFile, 10), Got: strconv.FormatInt(size, 10)})
 	}
-	if sum != "" && (len(sum) != 64 || strings.Trim(sum, "0123456789abcdef") != "") {
+	if sum != "" && !ValidSum(sum) {
 		return errs.New(errs.InvalidField, "a SHA-256 is 64 hexadecimal digits in lower case").
 			At(errs.Field{Pointer: "/sha256", Message: "is not a SHA-256", Got: sum})
 	}
@@ -109,4 +109,9 @@ func (u Upload) Check(sum, late string) error {
 	}
 	return errs.New(errs.ImageMismatch, "the file arrived as SHA-256 %s, not as promised: the upload is removed, begin it again", sum).
 		At(errs.Field{Pointer: "/sha256", Message: "is of another content", Limit: want, Got: sum})
+}
+
+// ValidSum tells whether a text is a SHA-256 as we write it.
+func ValidSum(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }

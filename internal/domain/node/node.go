@@ -29,6 +29,8 @@ type Node struct {
 	Epoch     gen.NodeEpoch
 	// Reporting is this server's own judgement of the node's lease.
 	Reporting    bool
+	// Held: is it in recovery hold?
+	Held         bool
 	LeaseSeq     int64
 	SeenAt       time.Time // zero before the first contact
 	AgentVersion string
@@ -134,6 +136,8 @@ func (n Node) Takes() (ok bool, why string) {
 		return false, "is cordoned"
 	case !n.Reporting:
 		return false, "does not report"
+	case n.Held:
+		return false, "is in recovery hold"
 	default:
 		return true, ""
 	}

@@ -19,6 +19,12 @@ type Appearance struct {
 // can change that.
 func Appear(v View) Appearance {
 	base := beneath(v)
+	if v.Node != nil && v.Node.Held && v.Intent.Epoch > 0 && v.Observed == nil {
+		return Appearance{
+			State: Unknown, Since: v.Node.SeenAt, Last: base.State,
+			Reason: "recovery hold: node " + v.Node.Name + " has told nothing of it; 'novacron recovery show' says what is known",
+		}
+	}
 	if v.Node == nil || v.Node.Reporting || !mayHaveProcess(v) {
 		return base
 	}
@@ -70,7 +76,7 @@ func duringJob(v View, j JobView) Appearance {
 	case JobStop:
 		return ending(v, since, reason)
 	case JobRestart:
-		if v.Observed != nil && v.Observed.Epoch == v.Intent.Epoch && v.Observed.Phase.OnNode() {
+		if current(v) && v.Observed.Phase.OnNode() {
 			return observed(*v.Observed, v.Intent)
 		}
 		return Appearance{State: Starting, Reason: reason, Since: since}
@@ -98,18 +104,23 @@ func duringCreate(v View, j JobView) Appearance {
 }
 
 func launching(v View, since time.Time, reason string) Appearance {
-	if o := v.Observed; o != nil && o.Epoch == v.Intent.Epoch && o.Phase.OnNode() {
-		return observed(*o, v.Intent)
+	if current(v) && v.Observed.Phase.OnNode() {
+		return observed(*v.Observed, v.Intent)
 	}
 	return Appearance{State: Starting, Reason: reason, Since: since}
 }
 
 func ending(v View, since time.Time, reason string) Appearance {
-	if v.Observed != nil && !v.Observed.Phase.OnNode() && v.Observed.Epoch == v.Intent.Epoch {
+	if current(v) && !v.Observed.Phase.OnNode() {
 		return observed(*v.Observed, v.Intent)
 	}
 	return Appearance{State: Stopping, Reason: reason, Since: since}
 }
+
+// current tells whether the observation is of the incarnation decided last. One of
+// a later incarnation is what the VM's host has and an older database that was put
+// back does not know yet: what is there counts.
+func current(v View) bool { return v.Observed != nil && v.Observed.Epoch >= v.Intent.Epoch }
 
 // atRest: no job holds the VM.
 func atRest(v View) Appearance {
@@ -117,7 +128,7 @@ func atRest(v View) Appearance {
 	if in.Deleting {
 		return Appearance{State: Deleting, Since: in.UpdatedAt}
 	}
-	current := v.Observed != nil && v.Observed.Epoch == in.Epoch
+	current := current(v)
 	if current && v.Observed.Phase.OnNode() {
 		return observed(*v.Observed, in)
 	}

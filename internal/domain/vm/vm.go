@@ -46,8 +46,8 @@ type Intent struct {
 	Deleting bool
 	// Placement explains, per node and per rule, why no node fits; nil otherwise.
 	Placement *Unplaced
-	// Lost tells of the node that had its disks and was removed by force; nil
-	// otherwise. Such a VM has no node and can only be deleted.
+	// Lost tells of the node that had its disks and was removed by force, or has them
+	// no more; nil otherwise. Such a VM has no node and can only be deleted.
 	Lost *Lost
 	// Failure is why the last operation failed; nil when it did not.
 	Failure   *Failure
@@ -63,14 +63,17 @@ type Failure struct {
 	At      time.Time
 }
 
-// Lost is what became of a VM whose node was removed by force.
+// Lost is what became of a VM whose node was removed by force, or does not have it
+// any more.
 type Lost struct {
 	Node string
 	At   time.Time
+	// Reason, unless its node was removed by force.
+	Reason string
 }
 
 // Unusable tells why nothing but deletion is left for the VM: errs.NodeRemoved;
-// nil for any VM whose node was not removed by force.
+// nil for any VM that is not lost.
 func (in Intent) Unusable() error {
 	if in.Lost == nil {
 		return nil
@@ -79,6 +82,9 @@ func (in Intent) Unusable() error {
 }
 
 func (l Lost) why() string {
+	if l.Reason != "" {
+		return l.Reason + "; all that can be done is to delete it"
+	}
 	return "its node " + l.Node + " was removed by force and its disks were on it; all that can be done is to delete it"
 }
 
@@ -114,6 +120,8 @@ type NodeView struct {
 	Reporting bool
 	// SeenAt is when it last reported, for display.
 	SeenAt time.Time
+	// Held: is it in recovery hold? Then nothing counts that was not observed since.
+	Held bool
 }
 
 // JobView is what Appear needs of the job that holds a VM.

@@ -25,7 +25,8 @@ FROM events WHERE events.seq > @after::bigint ORDER BY events.seq LIMIT @most;
 
 -- name: EventRange :one
 -- The oldest number kept (the next one to be given if none is) and the newest given.
-SELECT coalesce((SELECT min(seq) FROM events), event_seq + 1)::bigint AS oldest, event_seq AS newest FROM sequencer;
+-- Those of a time before a restore are not kept: other events had them, too.
+SELECT coalesce((SELECT min(e.seq) FROM events e WHERE e.seq > s.event_base), s.event_seq + 1)::bigint AS oldest, s.event_seq AS newest FROM sequencer s;
 
 -- name: NewestEvent :one
 SELECT event_seq FROM sequencer;

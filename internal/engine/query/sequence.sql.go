@@ -121,7 +121,7 @@ func (q *Queries) ChainAudit(ctx context.Context, arg ChainAuditParams) (int64, 
 }
 
 const eventRange = `-- name: EventRange :one
-SELECT coalesce((SELECT min(seq) FROM events), event_seq + 1)::bigint AS oldest, event_seq AS newest FROM sequencer
+SELECT coalesce((SELECT min(e.seq) FROM events e WHERE e.seq > s.event_base), s.event_seq + 1)::bigint AS oldest, s.event_seq AS newest FROM sequencer s
 `
 
 type EventRangeRow struct {
@@ -130,6 +130,7 @@ type EventRangeRow struct {
 }
 
 // The oldest number kept (the next one to be given if none is) and the newest given.
+// Those of a time before a restore are not kept: other events had them, too.
 func (q *Queries) EventRange(ctx context.Context) (EventRangeRow, error) {
 	row := q.db.QueryRow(ctx, eventRange)
 	var i EventRangeRow

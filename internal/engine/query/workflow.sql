@@ -206,3 +206,11 @@ WHERE state IN ('running', 'waiting', 'unwinding')
   AND (@target_kind::text = '' OR target_kind = @target_kind)
   AND (@reason::text = '' OR wait_reason = @reason)
 RETURNING id;
+
+-- name: SupersedeJob :execrows
+UPDATE jobs SET state = 'cancelled', holder = NULL, finished_at = now(), cancellable = false, wait_reason = '',
+  unwind_code = 'cancelled', unwind_message = @message::text, error_code = 'cancelled', error_message = @message::text
+WHERE id = @id AND state NOT IN ('succeeded', 'failed', 'cancelled');
+
+-- name: RaiseFence :exec
+UPDATE jobs SET fence = greatest(fence, @attempt::bigint) WHERE id = @id;

@@ -551,6 +551,20 @@ func (q *Queries) Park(ctx context.Context, arg ParkParams) (time.Time, error) {
 	return wake_at, err
 }
 
+const raiseFence = `-- name: RaiseFence :exec
+UPDATE jobs SET fence = greatest(fence, $1::bigint) WHERE id = $2
+`
+
+type RaiseFenceParams struct {
+	Attempt int64
+	ID      uuid.UUID
+}
+
+func (q *Queries) RaiseFence(ctx context.Context, arg RaiseFenceParams) error {
+	_, err := q.db.Exec(ctx, raiseFence, arg.Attempt, arg.ID)
+	return err
+}
+
 const release = `-- name: Release :exec
 UPDATE jobs SET holder = NULL WHERE id = $1 AND holder = $2::uuid AND fence = $3
 `
@@ -712,6 +726,25 @@ func (q *Queries) StepsOf(ctx context.Context, jobs []uuid.UUID) ([]JobStep, err
 		return nil, err
 	}
 	return items, nil
+}
+
+const supersedeJob = `-- name: SupersedeJob :execrows
+UPDATE jobs SET state = 'cancelled', holder = NULL, finished_at = now(), cancellable = false, wait_reason = '',
+  unwind_code = 'cancelled', unwind_message = $1::text, error_code = 'cancelled', error_message = $1::text
+WHERE id = $2 AND state NOT IN ('succeeded', 'failed', 'cancelled')
+`
+
+type SupersedeJobParams struct {
+	Message string
+	ID      uuid.UUID
+}
+
+func (q *Queries) SupersedeJob(ctx context.Context, arg SupersedeJobParams) (int64, error) {
+	result, err := q.db.Exec(ctx, supersedeJob, arg.Message, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const unwind = `-- name: Unwind :execrows

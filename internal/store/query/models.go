@@ -497,6 +497,7 @@ type Cluster struct {
 	CaKeySealed     []byte
 	CursorKeySealed []byte
 	CreatedAt       time.Time
+	Predecessors    []uuid.UUID
 }
 
 type Event struct {
@@ -680,11 +681,39 @@ type Project struct {
 	UpdatedAt      time.Time
 }
 
+type Recovery struct {
+	Singleton   bool
+	Cause       *string
+	Reason      string
+	Since       *time.Time
+	RestoredAt  *time.Time
+	BackupOf    *time.Time
+	Plan        string
+	ConfirmedAt *time.Time
+	ConfirmedBy string
+}
+
+type RecoveryLeft struct {
+	VmID   uuid.UUID
+	NodeID uuid.UUID
+	Name   string
+	LeftBy string
+	LeftAt time.Time
+}
+
+type RecoveryNode struct {
+	NodeID uuid.UUID
+	Cause  string
+	Reason string
+	Since  time.Time
+}
+
 type Sequencer struct {
 	Singleton bool
 	EventSeq  int64
 	AuditSeq  int64
 	AuditHash []byte
+	EventBase int64
 }
 
 type Server struct {
@@ -744,4 +773,5 @@ type Vm struct {
 	LostNodeID     *uuid.UUID
 	LostAt         *time.Time
 	CloudInit      []byte
+	LostReason     string
 }

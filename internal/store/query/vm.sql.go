@@ -48,7 +48,7 @@ WITH input AS (
 ), written AS (
   INSERT INTO instances AS t (vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since)
   SELECT vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since
-  FROM placed WHERE owner_epoch = current
+  FROM placed WHERE owner_epoch >= current AND owner_epoch < 1099511627776 -- none that cannot be true
   ORDER BY vm_id -- batches that overlap take their locks in one order
   ON CONFLICT (vm_id, owner_epoch) DO UPDATE SET node_id = EXCLUDED.node_id, node_epoch = EXCLUDED.node_epoch,
     report_seq = EXCLUDED.report_seq, phase = EXCLUDED.phase, reason = EXCLUDED.reason,
@@ -64,8 +64,9 @@ WITH input AS (
   RETURNING id
 )
 SELECT i.node_id::uuid AS node_id, i.vm_id::uuid AS vm_id, i.owner_epoch::bigint AS owner_epoch, CASE
+    WHEN p.owner_epoch > p.current THEN 'ahead'
     WHEN w.vm_id IS NOT NULL THEN 'applied'
-    WHEN p.vm_id IS NULL OR p.owner_epoch > p.current THEN 'not_placed'
+    WHEN p.vm_id IS NULL THEN 'not_placed'
     ELSE 'stale' END::text AS result,
   CASE WHEN $1::boolean THEN set_config('synchronous_commit', 'off', true) END AS relaxed
 FROM input i
@@ -93,9 +94,11 @@ type ReportsApplyRow struct {
 	Relaxed    interface{}
 }
 
-// Reports of nodes. A row changes only when the VM is placed on that node under that
-// very owner epoch and the report is newer than what is stored. Relaxed: the commit
-// does not wait for the disk, since what follows does.
+// Reports of nodes. A row changes only when the VM is placed on that node, the report
+// is of that very owner epoch and newer than what is stored. One of a later epoch
+// shows that the database is older than the node, or that the node lies: as an
+// observation it counts, and it is told as such. Relaxed: the commit does not wait
+// for the disk, since what follows does.
 func (q *Queries) ReportsApply(ctx context.Context, arg ReportsApplyParams) ([]ReportsApplyRow, error) {
 	rows, err := q.db.Query(ctx, reportsApply,
 		arg.Relaxed,

@@ -49,6 +49,8 @@ const (
 	ShrinkNotAllowed Code = "shrink_not_allowed"
 	// NodeRemoved: the node, or the one that had the VM's disks, is out of the cluster for good.
 	NodeRemoved Code = "node_removed"
+	// RecoveryHold: an operator has to confirm first what an older database lacks.
+	RecoveryHold Code = "recovery_hold"
 	// OffsetMismatch: a part of an upload does not begin where the upload stands.
 	OffsetMismatch Code = "offset_mismatch"
 	// WrongServer: another server has what this one was asked to go on with.
