@@ -135,7 +135,7 @@ func (r *restore) inspect(ctx context.Context) error {
 	if _, err := os.Stat(r.file); err != nil {
 		return errs.New(errs.NotFound, "there is no file %s that could be read", r.file).Because(err)
 	}
-	list := exec.CommandContext(ctx, tool, "--list", r.file) //nolint:gosec // PostgreSQL's own, found by us
+	list := exec.CommandContext(ctx, tool, "--list", r.file)
 	list.Env = append(os.Environ(), "TZ=UTC", "LC_ALL=C")
 	var words strings.Builder
 	list.Stderr = &words
@@ -259,7 +259,7 @@ func (r *restore) fill(ctx context.Context) (store.Facts, error) {
 		return store.Facts{}, err
 	}
 	defer done()
-	run := exec.CommandContext(ctx, tool, "--exit-on-error", "--single-transaction", "--no-owner", "--no-acl", "--role", r.owner, "--dbname", "service=novacron", r.file) //nolint:gosec // PostgreSQL's own, found by us
+	run := exec.CommandContext(ctx, tool, "--exit-on-error", "--single-transaction", "--no-owner", "--no-acl", "--role", r.owner, "--dbname", "service=novacron", r.file)
 	run.Env = env
 	if err := runTool(run, "pg_restore"); err != nil {
 		return store.Facts{}, err

@@ -63,6 +63,9 @@ func (h *Holds) On(node *id.ID) error {
 	return h.now.On(node)
 }
 
+// Held tells whether what is on a node is held.
+func (h *Holds) Held(node id.ID) bool { return h.On(&node) != nil }
+
 // Any refuses while anything is held.
 func (h *Holds) Any() error {
 	h.mu.RLock()

@@ -22,7 +22,7 @@ func (s *Service) Nodes(ctx context.Context, p store.Page) ([]node.Node, *store.
 	nodes, next, err := s.cfg.Store.NodeList(ctx, p)
 	for i := range nodes {
 		nodes[i].Reporting = s.cfg.Live.Reporting(nodes[i].ID)
-		nodes[i].Held = s.holds.On(&nodes[i].ID) != nil
+		nodes[i].Held = s.holds.Held(nodes[i].ID)
 	}
 	return nodes, next, err
 }
@@ -32,7 +32,7 @@ func (s *Service) Node(ctx context.Context, ref string) (node.Node, error) {
 	n, err := s.cfg.Store.NodeGet(ctx, ref)
 	if err == nil {
 		n.Reporting = s.cfg.Live.Reporting(n.ID)
-		n.Held = s.holds.On(&n.ID) != nil
+		n.Held = s.holds.Held(n.ID)
 	}
 	return n, err
 }

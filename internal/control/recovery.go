@@ -92,7 +92,7 @@ func imageFile(f nodelink.ImageFile) image.File {
 // a VM may be deleted while it looks.
 func (s *Service) Look(ctx context.Context, which id.ID) error {
 	for look := range 2 {
-		if s.holds.On(&which) != nil {
+		if s.holds.Held(which) {
 			return nil // compared when somebody asks
 		}
 		n, err := s.cfg.Store.NodeGet(ctx, which.String())
@@ -146,7 +146,7 @@ func (s *Service) compareReports(ctx context.Context, which id.ID, items []nodel
 	odd := false
 	for i, r := range results {
 		switch {
-		case r == nodelink.Ahead && s.holds.On(&which) == nil:
+		case r == nodelink.Ahead && !s.holds.Held(which):
 			n, err := s.cfg.Store.NodeGet(ctx, which.String())
 			if err != nil {
 				return err
@@ -156,7 +156,7 @@ func (s *Service) compareReports(ctx context.Context, which id.ID, items []nodel
 			odd = true
 		}
 	}
-	if odd && s.cfg.Suspect != nil && s.holds.On(&which) == nil {
+	if odd && s.cfg.Suspect != nil && !s.holds.Held(which) {
 		s.cfg.Suspect(which)
 	}
 	return nil
@@ -318,4 +318,3 @@ func (s *Service) askAll(ctx context.Context, nodes []recovery.Node) []recovery.
 	wg.Wait()
 	return out
 }
-

@@ -129,28 +129,18 @@ func (s *Service) recover(ctx context.Context, tx *store.Tx, c Caller, id string
 	if err := tx.NodesLock(ctx, released); err != nil {
 		return err
 	}
-	if err := s.recoverJobs(ctx, tx, p); err != nil {
+	if err := s.settle(ctx, tx, c, p); err != nil {
 		return err
-	}
-	for _, i := range p.Images {
-		i.ProjectID = s.cfg.Project
-		if err := tx.ImageRecreate(ctx, i); err != nil {
-			return err
-		}
-	}
-	for _, v := range p.VMs {
-		if err := s.recoverVM(ctx, tx, c, v); err != nil {
-			return err
-		}
 	}
 	if err := tx.NodesRecount(ctx, released); err != nil {
 		return err
 	}
-	if r.Cause != "" {
-		for _, n := range waiting {
-			if _, err := tx.RecoveryHoldNode(ctx, n, store.CauseRestored, "it was away when what differs was confirmed"); err != nil {
-				return err
-			}
+	if r.Cause == "" {
+		waiting = nil // they are held by themselves already
+	}
+	for _, n := range waiting {
+		if _, err := tx.RecoveryHoldNode(ctx, n, store.CauseRestored, "it was away when what differs was confirmed"); err != nil {
+			return err
 		}
 	}
 	if err := tx.RecoveryConfirmed(ctx, id, c.Name, released); err != nil {
@@ -165,6 +155,25 @@ func (s *Service) recover(ctx context.Context, tx *store.Tx, c Caller, id string
 		return err
 	}
 	return tx.RecoveryChanged(ctx, s.cfg.Cluster.ID, map[string]any{"held": len(waiting) > 0, "plan": id})
+}
+
+// settle writes what becomes of jobs, images and VMs.
+func (s *Service) settle(ctx context.Context, tx *store.Tx, c Caller, p recovery.Plan) error {
+	if err := s.recoverJobs(ctx, tx, p); err != nil {
+		return err
+	}
+	for _, i := range p.Images {
+		i.ProjectID = s.cfg.Project
+		if err := tx.ImageRecreate(ctx, i); err != nil {
+			return err
+		}
+	}
+	for _, v := range p.VMs {
+		if err := s.recoverVM(ctx, tx, c, v); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // split parts the nodes that the plan releases from those that stay held.

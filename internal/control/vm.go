@@ -52,7 +52,7 @@ func (s *Service) VM(ctx context.Context, ref string) (vm.View, error) {
 func (s *Service) judge(v *vm.View) {
 	if v.Node != nil {
 		v.Node.Reporting = s.cfg.Live.Reporting(v.Node.ID)
-		v.Node.Held = s.holds.On(&v.Node.ID) != nil
+		v.Node.Held = s.holds.Held(v.Node.ID)
 	}
 }
 

@@ -313,7 +313,6 @@ func (r Recovery) On(node *id.ID) error {
 // Held tells whether anything is held.
 func (r Recovery) Held() bool { return r.Cause != "" || len(r.Nodes) > 0 }
 
-
 // VMFences reads what the database knows of VMs, but for those that it does not
 // have.
 func (s *Store) VMFences(ctx context.Context, vms []id.ID) (map[id.ID]vm.Intent, error) {

@@ -28,7 +28,7 @@ type Node struct {
 	Simulated bool
 	Epoch     gen.NodeEpoch
 	// Reporting is this server's own judgement of the node's lease.
-	Reporting    bool
+	Reporting bool
 	// Held: is it in recovery hold?
 	Held         bool
 	LeaseSeq     int64

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/novacron/novacron/internal/domain/image"
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
@@ -25,6 +26,8 @@ type comparison struct {
 	held map[id.ID]Holding
 	// lost are the VMs that the plan loses
 	lost map[id.ID]bool
+	// claims counts the nodes that have a VM
+	claims map[id.ID]int
 	// waits: there are nodes that have not told what they hold
 	waits map[id.ID]bool
 }
@@ -34,7 +37,7 @@ type comparison struct {
 func Compare(s Snapshot) Plan {
 	c := &comparison{
 		Snapshot: s, known: map[id.ID]vm.View{}, names: map[string]bool{}, volumes: map[id.ID]bool{},
-		held: map[id.ID]Holding{}, lost: map[id.ID]bool{}, waits: map[id.ID]bool{},
+		held: map[id.ID]Holding{}, lost: map[id.ID]bool{}, waits: map[id.ID]bool{}, claims: map[id.ID]int{},
 	}
 	c.MACs = maps.Clone(s.MACs)
 	if c.MACs == nil {
@@ -49,6 +52,7 @@ func Compare(s Snapshot) Plan {
 		}
 	}
 	slices.SortFunc(c.Nodes, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
+	c.count()
 	for _, n := range c.Nodes {
 		c.plan.Nodes = append(c.plan.Nodes, NodePlan{ID: n.ID, Name: n.Name, Release: n.Answered})
 		if !n.Answered {
@@ -62,9 +66,33 @@ func Compare(s Snapshot) Plan {
 		c.plan.Jobs = append(c.plan.Jobs, c.job(j))
 	}
 	c.plan.Jobs = slices.DeleteFunc(c.plan.Jobs, func(j JobPlan) bool { return j.Action == "" })
+	c.plan.Images = slices.DeleteFunc(c.plan.Images, func(i image.Image) bool { return !c.used(i.ID) })
 	c.plan.ID = c.id()
 	return c.plan
 }
+
+// used tells whether an adopted VM stands on an image.
+func (c *comparison) used(i id.ID) bool {
+	is := func(of *id.ID) bool { return of != nil && *of == i }
+	return slices.ContainsFunc(c.plan.VMs, func(v VMPlan) bool {
+		return v.Adoption != nil && (is(v.Adoption.ImageID) ||
+			slices.ContainsFunc(v.Adoption.Volumes, func(d vm.Volume) bool { return is(d.ImageID) }))
+	})
+}
+
+// count counts how many nodes have each VM.
+func (c *comparison) count() {
+	for _, n := range c.Nodes {
+		for _, h := range n.Holdings {
+			if n.Answered && h.holds() {
+				c.claims[h.VM]++
+			}
+		}
+	}
+}
+
+// twice is why nobody can tell whose a VM is that the database places nowhere.
+const twice = "several nodes have it: find out which one runs it, and take it from the others"
 
 // node compares one node with the database, both ways.
 func (c *comparison) node(n Node) {
@@ -72,25 +100,28 @@ func (c *comparison) node(n Node) {
 	slices.SortFunc(n.Holdings, func(a, b Holding) int { return strings.Compare(a.VM.String(), b.VM.String()) })
 	for _, h := range n.Holdings {
 		holdings[h.VM] = h
-		v, ok := c.known[h.VM]
-		switch {
-		case !ok:
-			if h.holds() {
-				c.add(c.unknown(n, h))
-			}
-		case v.Intent.NodeID != nil && *v.Intent.NodeID != n.ID:
-			if h.holds() {
-				c.add(c.elsewhere(n, h, v))
-			}
-		case v.Intent.Lost == nil:
-			c.held[h.VM] = h
-			c.changed(n, h, v)
-		}
+		c.holding(n, h)
 	}
 	for _, v := range c.VMs {
 		if v.Intent.NodeID != nil && *v.Intent.NodeID == n.ID {
 			c.missing(n, v, holdings)
 		}
+	}
+}
+
+// holding compares one VM that a node has told of.
+func (c *comparison) holding(n Node, h Holding) {
+	v, known := c.known[h.VM]
+	elsewhere := known && v.Intent.NodeID != nil && *v.Intent.NodeID != n.ID
+	switch {
+	case (!known || elsewhere) && !h.holds():
+	case !known:
+		c.add(c.unknown(n, h))
+	case elsewhere:
+		c.add(c.elsewhere(n, h, v))
+	case v.Intent.Lost == nil:
+		c.held[h.VM] = h
+		c.changed(n, h, v)
 	}
 }
 
@@ -117,13 +148,13 @@ func (c *comparison) elsewhere(n Node, h Holding, v vm.View) VMPlan {
 
 // changed compares a VM that both know. What the node has done since is adopted.
 func (c *comparison) changed(n Node, h Holding, v vm.View) {
-	if h.Erased && !h.alive() || v.Intent.NodeID == nil && !h.holds() || v.Intent.NodeID != nil && !h.ahead(v.Intent) {
+	if h.Erased && !h.alive() || !tells(h, v.Intent) {
 		return // it is missing, or nothing is different
 	}
 	p := about(Changed, n, h, v.Intent.Name)
 	p.Differences = differences(h, v.Intent)
-	if !h.believable() {
-		p.Action, p.Why = Leave, "its node tells numbers that cannot be true"
+	if why := c.unbelievable(h, v.Intent); why != "" {
+		p.Action, p.Why = Leave, why
 		c.add(p)
 		return
 	}
@@ -131,17 +162,43 @@ func (c *comparison) changed(n Node, h Holding, v vm.View) {
 	a.Name = v.Intent.Name
 	a.ImageID = v.Intent.ImageID
 	c.disks(n, h, v, a)
-	for _, d := range a.Volumes {
-		p.Differences = append(p.Differences, "has the disk "+d.ID.String()+" besides")
-	}
-	for _, d := range a.Resized {
-		p.Differences = append(p.Differences, fmt.Sprintf("disk %d is larger", d.Slot))
-	}
-	for _, d := range a.Gone {
-		p.Differences = append(p.Differences, fmt.Sprintf("disk %d is gone", d.Slot))
-	}
+	p.Differences = append(p.Differences, a.disks()...)
 	p.Action, p.Adoption = Adopt, a
 	c.add(p)
+}
+
+// unbelievable is why a node is not believed about a VM; empty when it is.
+func (c *comparison) unbelievable(h Holding, in vm.Intent) string {
+	switch {
+	case !h.believable():
+		return "its node tells numbers that cannot be true"
+	case in.NodeID == nil && c.claims[h.VM] > 1:
+		return twice
+	default:
+		return ""
+	}
+}
+
+// tells whether a node tells more of a VM than the database knows.
+func tells(h Holding, in vm.Intent) bool {
+	if in.NodeID == nil {
+		return h.holds()
+	}
+	return h.ahead(in)
+}
+
+// disks says how its disks differ.
+func (a *Adoption) disks() (out []string) {
+	for _, d := range a.Volumes {
+		out = append(out, "has the disk "+d.ID.String()+" besides")
+	}
+	for _, d := range a.Resized {
+		out = append(out, fmt.Sprintf("disk %d is larger", d.Slot))
+	}
+	for _, d := range a.Gone {
+		out = append(out, fmt.Sprintf("disk %d is gone", d.Slot))
+	}
+	return out
 }
 
 // adopt takes what the node has over what the database says.

@@ -1,7 +1,6 @@
 package recovery
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -49,8 +48,9 @@ func (c *comparison) recreate(n Node, h Holding) (*Adoption, string) {
 		return nil, "it was deleted, and something of it runs all the same"
 	case m == nil:
 		return nil, "its node's record does not say what it is made of"
-	case !h.believable():
-		return nil, "its node tells numbers that cannot be true"
+	}
+	if why := c.unbelievable(h, vm.Intent{}); why != "" {
+		return nil, why
 	}
 	a := c.adopt(h, vm.Intent{Epoch: -1})
 	a.Fence = Fence{h.Epoch, h.OpSeq}
@@ -73,22 +73,31 @@ func (c *comparison) recreateDisks(n Node, h Holding, a *Adoption) string {
 			return "its disk " + d.String() + " is another VM's in the database"
 		case !there:
 			return "its disk " + d.String() + " is not on its node"
-		case size <= 0 || size%512 != 0 || slot >= vm.MaxDisks:
+		case !possible(size, slot):
 			return "its disk " + d.String() + " cannot be true"
 		}
-		vol := vm.Volume{ID: d, Slot: slot, SizeBytes: size}
-		if base, ok := h.Bases[d]; ok {
-			vol.ImageID = c.image(image.Disk, "", base)
-			if slot == 0 {
-				a.ImageID = vol.ImageID
-			}
-		}
-		a.Volumes = append(a.Volumes, vol)
+		a.Volumes = append(a.Volumes, c.volume(h, d, slot, size))
 	}
 	if m := h.Machine; m.Kernel != nil && m.Initrd != nil {
 		a.ImageID = c.image(image.Kernel, m.Cmdline, *m.Kernel, *m.Initrd)
+	} else if len(a.Volumes) > 0 {
+		a.ImageID = a.Volumes[0].ImageID
 	}
 	return ""
+}
+
+// possible tells whether there can be a disk of the size at the slot.
+func possible(size int64, slot int) bool {
+	return size > 0 && size%512 == 0 && slot < vm.MaxDisks
+}
+
+// volume makes a disk of what its node has.
+func (c *comparison) volume(h Holding, d id.ID, slot int, size int64) vm.Volume {
+	vol := vm.Volume{ID: d, Slot: slot, SizeBytes: size}
+	if base, ok := h.Bases[d]; ok {
+		vol.ImageID = c.image(image.Disk, "", base)
+	}
+	return vol
 }
 
 func (c *comparison) recreateNICs(nics []vm.NIC, a *Adoption) string {
@@ -136,49 +145,59 @@ func disksOf(h Holding) []id.ID {
 	return out
 }
 
-// image finds the image that has the files, or plans one that does.
+// image finds the image that has the files, or plans one that does; nil when what
+// the node tells of them cannot be true. Files are in the order of the kind's roles.
 func (c *comparison) image(kind image.Kind, cmdline string, files ...image.File) *id.ID {
-	roles := kind.Roles()
-	for _, i := range slices.Concat(c.Images, c.plan.Images) {
-		if i.Kind != kind || i.Cmdline != cmdline || i.State == image.Deleting {
-			continue
-		}
-		match := true
-		for n, r := range roles {
-			f, ok := i.File(r)
-			match = match && ok && f.SHA256 == files[n].SHA256
-		}
-		if match {
+	known := slices.Concat(c.Images, c.plan.Images)
+	for _, i := range known {
+		if i.Kind == kind && i.Cmdline == cmdline && i.State != image.Deleting && has(i, files) {
 			return &i.ID
 		}
 	}
-	made := image.Image{ID: id.New(), Name: "recovered-" + clip(files[0].SHA256, 12), Kind: kind, Cmdline: cmdline, State: image.Ready}
-	for n, r := range roles {
-		f := files[n]
-		if !image.ValidSum(f.SHA256) || f.SizeBytes <= 0 || f.VirtualBytes < 0 || f.Format != "qcow2" && f.Format != "raw" {
-			return nil
-		}
-		f.Role = r
-		made.Files = append(made.Files, f)
+	made, ok := remade(kind, cmdline, files)
+	if !ok {
+		return nil
 	}
-	for _, i := range slices.Concat(c.Images, c.plan.Images) {
-		if i.Name == made.Name {
-			made.Name += fmt.Sprintf("-%d", len(c.plan.Images)+2)
-			break
-		}
+	if slices.ContainsFunc(known, func(i image.Image) bool { return i.Name == made.Name }) {
+		made.Name += "-" + id.Short(made.ID)
 	}
 	c.plan.Images = append(c.plan.Images, made)
 	return &made.ID
 }
 
-func clip(s string, n int) string { return s[:min(len(s), n)] }
+// remade makes an image of its files, if they can be true.
+func remade(kind image.Kind, cmdline string, files []image.File) (image.Image, bool) {
+	made := image.Image{ID: id.New(), Kind: kind, Cmdline: cmdline, State: image.Ready}
+	roles := kind.Roles()
+	for n, f := range files {
+		if n >= len(roles) || !image.ValidSum(f.SHA256) || f.SizeBytes <= 0 || f.VirtualBytes < 0 || f.Format != "qcow2" && f.Format != "raw" {
+			return made, false
+		}
+		f.Role = roles[n]
+		made.Files = append(made.Files, f)
+		made.Name = "recovered-" + made.Files[0].SHA256[:12]
+	}
+	return made, len(files) == len(roles)
+}
+
+// has tells whether an image has just these files.
+func has(i image.Image, files []image.File) bool {
+	roles := i.Kind.Roles()
+	for n, want := range files {
+		if n >= len(roles) {
+			return false
+		}
+		if f, ok := i.File(roles[n]); !ok || f.SHA256 != want.SHA256 {
+			return false
+		}
+	}
+	return len(files) == len(roles)
+}
 
 // disks compares the disks of a VM that both know.
 func (c *comparison) disks(n Node, h Holding, v vm.View, a *Adoption) {
 	slot := 0
-	has := map[id.ID]bool{}
 	for _, d := range v.Volumes {
-		has[d.ID] = true
 		slot = max(slot, d.Slot+1)
 		size, there := n.Volumes[d.ID]
 		switch {
@@ -191,14 +210,10 @@ func (c *comparison) disks(n Node, h Holding, v vm.View, a *Adoption) {
 	}
 	for _, d := range disksOf(h) {
 		size, there := n.Volumes[d]
-		if has[d] || !there || c.volumes[d] || size <= 0 || size%512 != 0 || slot >= vm.MaxDisks {
+		if !there || c.volumes[d] || !possible(size, slot) {
 			continue
 		}
-		vol := vm.Volume{ID: d, Slot: slot, SizeBytes: size}
-		if base, ok := h.Bases[d]; ok {
-			vol.ImageID = c.image(image.Disk, "", base)
-		}
-		a.Volumes = append(a.Volumes, vol)
+		a.Volumes = append(a.Volumes, c.volume(h, d, slot, size))
 		c.volumes[d] = true
 		slot++
 	}
