@@ -13,6 +13,7 @@ import (
 	"github.com/novacron/novacron/internal/control/controltest"
 	"github.com/novacron/novacron/internal/domain/recovery"
 	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/store"
 	"github.com/novacron/novacron/internal/store/storetest"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -163,5 +164,131 @@ func TestRecoveryFromAnOlderDatabase(t *testing.T) {
 		if j.State != "succeeded" && j.State != "cancelled" {
 			t.Errorf("job %s of %s is %s: %s", j.Kind, j.TargetName, j.State, j.ErrorMessage)
 		}
+	}
+}
+
+// A node that knows more than the database, without any restore that we made, is
+// held by itself: what is on other nodes goes on.
+func TestOneNodeAheadIsHeldAlone(t *testing.T) {
+	c := controltest.New(t, 4)
+	create(t, c, "a", "n1")
+	create(t, c, "other", "n2")
+	past := c.DB.Save(t)
+	drive(t, c, ask(t, c, "a", vm.Stop))
+	drive(t, c, ask(t, c, "a", vm.Start))
+	create(t, c, "d", "n1")
+	running := c.Running()
+	for _, n := range c.Nodes {
+		if err := c.Service.Look(t.Context(), n.ID); err != nil || c.Service.Holds().Held(n.ID) {
+			t.Fatalf("%s before: %v", n.Name, err)
+		}
+	}
+	past.PutBack(t, nil)
+	for _, n := range c.Nodes {
+		if err := c.Service.Look(t.Context(), n.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := c.Service.Holds().Now(); r.Cause != "" || len(r.Nodes) != 1 || r.Nodes[0].Name != "n1" {
+		t.Fatalf("%+v", r)
+	}
+	if err := ask(t, c, "a", vm.Stop); !errs.Is(err, errs.RecoveryHold) {
+		t.Errorf("stop on the held node: %v", err)
+	}
+	drive(t, c, ask(t, c, "other", vm.Restart))
+	n := c.NewVM("placed", false)
+	_, err := c.Service.CreateVM(t.Context(), controltest.Admin(), n)
+	drive(t, c, err)
+	if v, err := c.Service.VM(t.Context(), "placed"); err != nil || *v.Intent.NodeID == c.Nodes[0].ID {
+		t.Errorf("placed on the held node: %v", err)
+	}
+	var records int
+	if err := c.DB.App.QueryRow(t.Context(), "SELECT count(*) FROM audit_log WHERE action = 'recovery.hold' AND object_name = 'n1'").Scan(&records); err != nil || records != 1 {
+		t.Errorf("%d audit records, %v", records, err)
+	}
+
+	// an operator leaves what the node made up, or did not
+	r := shown(t, c)
+	if got, want := cases(r), "a changed adopt, d unknown adopt"; got != want {
+		t.Fatalf("%s, want %s", got, want)
+	}
+	var d id.ID
+	for _, v := range r.Plan.VMs {
+		if v.Name == "d" {
+			d = v.VM
+		}
+	}
+	if _, err := c.Service.ConfirmRecovery(t.Context(), controltest.Admin(), r.Plan.ID, []id.ID{id.New()}, nil); !errs.Is(err, errs.InvalidField) {
+		t.Errorf("adopt what is not there: %v", err)
+	}
+	after, err := c.Service.ConfirmRecovery(t.Context(), controltest.Admin(), r.Plan.ID, nil, []id.ID{d})
+	if err != nil || after.Held() || len(after.Left) != 1 {
+		t.Fatalf("%+v %v", after, err)
+	}
+	if now := c.Running(); !slices.Equal(now, running) {
+		t.Errorf("what runs: %v, before %v", now, running)
+	}
+	// what was left is no evidence any more
+	if err := c.Service.Look(t.Context(), c.Nodes[0].ID); err != nil || c.Service.Holds().Held(c.Nodes[0].ID) {
+		t.Errorf("held again: %v", err)
+	}
+	drive(t, c, ask(t, c, "a", vm.Stop))
+}
+
+// Reports of a later epoch hold the node that sends them, and nobody else; of
+// another node's VM they change nothing.
+func TestInventedEpochs(t *testing.T) {
+	c := controltest.New(t, 2)
+	create(t, c, "a", "n1")
+	create(t, c, "b", "n2")
+	report := func(n *controltest.Node, name string) nodelink.Result {
+		v, err := c.Service.VM(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply, err := c.Service.Reports(t.Context(), n.ID, 1, []nodelink.Report{{VM: v.Intent.ID, Epoch: v.Intent.Epoch + 5, Seq: 1 << 50, Phase: vm.PhaseRunning}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reply.Results[0]
+	}
+	if got := report(c.Nodes[1], "a"); got != nodelink.NotPlaced || c.Service.Holds().Now().Held() {
+		t.Fatalf("of another node's VM: %s, %+v", got, c.Service.Holds().Now())
+	}
+	if got := report(c.Nodes[1], "b"); got != nodelink.Ahead {
+		t.Errorf("of its own: %s", got)
+	}
+	if r := c.Service.Holds().Now(); r.Cause != "" || len(r.Nodes) != 1 || r.Nodes[0].Name != "n2" {
+		t.Errorf("%+v", r)
+	}
+	drive(t, c, ask(t, c, "a", vm.Stop))
+	// two of two cannot both be wrong
+	report(c.Nodes[0], "a")
+	if r := c.Service.Holds().Now(); r.Cause != store.CauseNodes {
+		t.Errorf("%+v", r)
+	}
+}
+
+// To a server on an older copy of the database no node comes; to one on a restored
+// database every node does, and is told.
+func TestFollowing(t *testing.T) {
+	c := controltest.New(t, 1)
+	past := c.DB.Save(t)
+	hello := nodelink.Hello{Node: c.Nodes[0].ID, NodeEpoch: 9, Protocol: nodelink.Protocol, Cluster: id.New()}
+	if _, err := c.Service.Hello(t.Context(), hello, make([]byte, 32)); !errs.Is(err, errs.Conflict) {
+		t.Errorf("another incarnation: %v", err)
+	}
+	marked(t, c, past)
+	w, err := c.Service.Hello(t.Context(), hello, make([]byte, 32))
+	if err != nil || !slices.Contains(w.Follows, hello.Cluster) {
+		t.Errorf("%+v %v", w, err)
+	}
+	// a node that joined after the backup is taken back, and takes no new VMs yet
+	hello.Node, hello.Name = id.New(), "later"
+	if _, err := c.Service.Hello(t.Context(), hello, []byte(strings.Repeat("k", 32))); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Service.Node(t.Context(), "later"); err != nil || n.ID != hello.Node || n.State != "cordoned" {
+		t.Errorf("%+v %v", n, err)
 	}
 }

@@ -224,6 +224,9 @@ func (n *Node) SetDown(down bool) {
 
 func (c *Cluster) reporting(node id.ID) bool {
 	n := c.node(node)
+	if n == nil {
+		return false
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.agent != nil && !n.down
@@ -238,6 +241,9 @@ func (c *Cluster) node(n id.ID) *Node {
 // Call implements flows.Nodes.
 func (c *Cluster) Call(ctx context.Context, to id.ID, cmd nodelink.Command, reply any) error {
 	n := c.node(to)
+	if n == nil {
+		return errs.New(errs.NodeUnreachable, "there is no such node")
+	}
 	n.mu.Lock()
 	a, epoch, down := n.agent, n.epoch, n.down
 	n.mu.Unlock()
