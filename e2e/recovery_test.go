@@ -129,3 +129,62 @@ func TestRestoreOlderDatabase(t *testing.T) {
 		t.Errorf("audit: %s", out)
 	}
 }
+
+// A database of the operator's own is restored where it is: never under a running
+// server, by a role that may, and it belongs to whom it belonged.
+func TestRestoreOwnDatabase(t *testing.T) {
+	i := up(t, "--sim", "2")
+	i.importTiny()
+	i.must("vm", "create", "a", "--image", "tiny", "--start", "--wait")
+	dump := filepath.Join(t.TempDir(), "novacron.dump")
+	i.must("db", "backup", dump)
+	i.must("vm", "stop", "a", "--wait")
+	url := func(role string) string {
+		return "postgres://" + role + "@/novacron?host=" + filepath.Join(i.runDirs()[0], "pg")
+	}
+	i.fails(4, "stop every server first", "db", "restore", dump, "--yes", "--database", url("postgres"))
+
+	// the supervisor is held, so that it does not start the server again
+	s := i.state()
+	if err := syscall.Kill(s.Up.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	thaw := func() { _ = syscall.Kill(s.Up.PID, syscall.SIGCONT) }
+	defer thaw()
+	i.kill("server")
+	i.eventually("it may not make databases", func() (bool, string) {
+		out, err := i.run("db", "restore", dump, "--yes", "--database", url("novacron_owner"))
+		return err != nil && strings.Contains(out, "CREATEDB"), out
+	})
+	wrong := filepath.Join(t.TempDir(), "kek")
+	if err := os.WriteFile(wrong, []byte(strings.Repeat("ab", 32)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	i.fails(4, "not that of the backup", "db", "restore", dump, "--yes", "--database", url("postgres"), "--key", wrong)
+	i.must("db", "restore", dump, "--yes", "--database", url("postgres"))
+	thaw()
+
+	i.eventually("held", func() (bool, string) {
+		out, err := i.run("status")
+		return err == nil && strings.Contains(out, "recovery hold"), out
+	})
+	var r api.Recovery
+	i.eventually("the node is compared", func() (bool, string) {
+		r = get[api.Recovery](i, "recovery", "show")
+		away := 0
+		for _, n := range r.Nodes {
+			if n.State != "compared" {
+				away++
+			}
+		}
+		return away == 0, i.must("recovery", "show")
+	})
+	i.must("recovery", "confirm", "--plan", r.Plan)
+	i.appears("a", "stopped")
+	i.must("vm", "start", "a", "--wait")
+	i.must("vm", "delete", "a", "--wait", "--yes")
+	out := i.must("db", "psql", "--", "-At", "-c", "SELECT datname || ' ' || pg_get_userbyid(datdba) FROM pg_database WHERE datname LIKE 'novacron%' ORDER BY 1")
+	if !strings.Contains(out, "novacron novacron_owner") || !strings.Contains(out, "novacron_before_") || strings.Contains(out, "restoring") {
+		t.Errorf("databases: %s", out)
+	}
+}

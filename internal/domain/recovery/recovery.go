@@ -81,8 +81,10 @@ type Machine struct {
 	Kernel      *image.File
 	Initrd      *image.File
 	Cmdline     string
-	Volumes     []id.ID
-	NICs        []vm.NIC
+	// Seed: does its guest find what cloud-init is told?
+	Seed    bool
+	Volumes []id.ID
+	NICs    []vm.NIC
 }
 
 // Job is one that has not ended.

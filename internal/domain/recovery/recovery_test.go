@@ -72,12 +72,12 @@ func TestCompare(t *testing.T) {
 		"made since, and left before": {change: func(w *world) {
 			w.VMs, w.Left = nil, map[Left]bool{{w.web, w.Nodes[0].ID}: true}
 		}, vm: "unknown leave"},
-		"made since, of no known size":    {change: func(w *world) { w.VMs, w.holding().Machine = nil, nil }, vm: "unknown leave"},
-		"made since, with another's disk": {change: func(w *world) { w.VMs[0].Intent.ID, w.VMs[0].Intent.NodeID = id.New(), nil }, vm: "unknown leave", says: ""},
+		"made since, of no known size":          {change: func(w *world) { w.VMs, w.holding().Machine = nil, nil }, vm: "unknown leave"},
+		"made since, with another's disk":       {change: func(w *world) { w.VMs[0].Intent.ID, w.VMs[0].Intent.NodeID = id.New(), nil }, vm: "unknown leave", says: ""},
 		"made since, of a size that is refused": {change: func(w *world) { w.VMs, w.holding().Machine.CPUs = nil, 100000 }, vm: "unknown leave"},
 		"made since, with a name that is none":  {change: func(w *world) { w.VMs, w.holding().Machine.Name = nil, "../x" }, vm: "unknown leave"},
-		"on another node": {change: func(w *world) { other := id.New(); w.VMs[0].Intent.NodeID = &other }, vm: "elsewhere leave"},
-		"placed since":    {change: func(w *world) { w.VMs[0].Intent.NodeID = nil }, vm: "changed adopt", says: "on none"},
+		"on another node":                       {change: func(w *world) { other := id.New(); w.VMs[0].Intent.NodeID = &other }, vm: "elsewhere leave"},
+		"placed since":                          {change: func(w *world) { w.VMs[0].Intent.NodeID = nil }, vm: "changed adopt", says: "on none"},
 
 		"a job that was done":                {change: func(w *world) { w.job(vm.JobStop, 5) }, job: End},
 		"a job that a later one followed":    {change: func(w *world) { w.job(vm.JobStop, 5); w.holding().OpSeq = 7 }, vm: "changed adopt", job: End},

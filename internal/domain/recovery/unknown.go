@@ -20,6 +20,9 @@ func (c *comparison) unknown(n Node, h Holding) VMPlan {
 	}
 	p := about(Unknown, n, h, name)
 	p.Differences = []string{"the database does not have it"}
+	if h.Machine != nil && h.Machine.Seed {
+		p.Differences = append(p.Differences, "what cloud-init in it is told is not known any more: its next start is without")
+	}
 	a, why := c.recreate(n, h)
 	switch {
 	case why != "":
