@@ -17,7 +17,7 @@ GOFUMPT := CGO_ENABLED=0 $(TOOL) gofumpt
 GO_FILES = $$(git ls-files --cached --others --exclude-standard -- '*.go')
 SHELL_FILES := e2e/debian-guest scripts/fresh-machine-test scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/env.sh .ci/run
 
-.PHONY: debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench up down clean cover vuln build guest
+.PHONY: debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench bench-parts up down clean cover vuln build guest
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,8 +61,11 @@ install-test: build guest ## Install it as a service in a machine of its own wit
 fresh-machine-test: ## Run make up and make test in a fresh Debian root (root, 20 minutes)
 	@scripts/fresh-machine-test
 
-bench: guest ## Run the benchmarks and print one table
-	@go test -run '^$$' -bench . -benchmem -timeout 14m ./... | awk ' \
+bench: guest ## Measure the product against its goals: a table, and dist/bench.json (10 minutes of a quiet machine)
+	NOVACRON_BENCH_OUT=$(CURDIR)/dist/bench.json go test -run '^$$' -bench . -benchtime 1x -timeout 40m ./e2e
+
+bench-parts: guest ## Run the benchmarks of single packages and print one table
+	@go test -run '^$$' -bench . -benchmem -timeout 14m ./internal/... | awk ' \
 	    /^pkg:/ { pkg = $$2; sub(/^github.com\/novacron\/novacron\//, "", pkg) } \
 	    /^Benchmark/ { sub(/^Benchmark/, "", $$1); out = sprintf("%-28s %-44s", pkg, $$1); \
 	        for (i = 3; i < NF; i += 2) out = out sprintf(" %12s %-9s", $$i, $$(i+1)); print out } \

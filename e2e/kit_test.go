@@ -40,6 +40,10 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
+	if err := publish(); err != nil {
+		fmt.Fprintln(os.Stderr, "write the figures:", err)
+		code = 1
+	}
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
 }
