@@ -39,6 +39,8 @@ type VMDocumentSpec struct {
 	NICs        *[]VMNICDocument  `json:"nics,omitempty"`
 	// CloudInit is the whole of it; one with nothing in it takes it away.
 	CloudInit *VMCloudInit `json:"cloud_init,omitempty"`
+	// SeedImage is the CD that the guest finds instead; empty takes it away.
+	SeedImage *string `json:"seed_image,omitempty"`
 }
 
 // VMDiskDocument declares a disk: the one with the id, else the one in the slot,
@@ -74,7 +76,7 @@ type ImageDocumentSpec struct {
 
 // ImageContent names a file of an image by what is in it.
 type ImageContent struct {
-	// Role is disk, kernel or initrd.
+	// Role is disk, kernel, initrd or iso.
 	Role   string `json:"role"`
 	SHA256 string `json:"sha256"`
 }
@@ -136,6 +138,9 @@ func (v VM) Document() VMDocument {
 	}}
 	if v.Spec.Image != "" {
 		d.Spec.Image = &v.Spec.Image
+	}
+	if v.Spec.SeedImage != "" {
+		d.Spec.SeedImage = &v.Spec.SeedImage
 	}
 	for _, k := range v.Spec.Disks {
 		one := VMDiskDocument{SizeBytes: k.SizeBytes, Image: k.Image}

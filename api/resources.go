@@ -150,7 +150,7 @@ type ImageStatus struct {
 
 // ImageFile is one file of an image.
 type ImageFile struct {
-	// Role is disk, kernel or initrd.
+	// Role is disk, kernel, initrd or iso.
 	Role         string `json:"role"`
 	SHA256       string `json:"sha256"`
 	SizeBytes    Bytes  `json:"size_bytes"`
@@ -169,7 +169,7 @@ type ImageCreate struct {
 // ImageUploadCreate announces a file of an image; its bytes are sent next, in as
 // many parts as it takes, to PATCH /images/{image}/uploads/{upload}.
 type ImageUploadCreate struct {
-	// File is disk, kernel or initrd.
+	// File is disk, kernel, initrd or iso.
 	File      string `json:"file"`
 	SizeBytes Bytes  `json:"size_bytes"`
 	// SHA256 is what the file has to be once it is there, in lower-case hexadecimal

@@ -19,6 +19,8 @@ type VMSpec struct {
 	NICs        []VMNIC  `json:"nics"`
 	// CloudInit is what the guest is told at its first boot.
 	CloudInit *VMCloudInit `json:"cloud_init,omitempty"`
+	// SeedImage is the CD that the guest finds in its drive instead.
+	SeedImage string `json:"seed_image,omitempty"`
 }
 
 // VMCloudInit is what cloud-init in a guest finds on the VM's seed, a CD of the
@@ -101,6 +103,9 @@ type VMCreate struct {
 	NICs  []VMNICCreate  `json:"nics,omitempty"`
 	// CloudInit is what the guest is told at its first boot.
 	CloudInit *VMCloudInit `json:"cloud_init,omitempty"`
+	// SeedImage is the name or id of a CD (an image of type iso) that the guest finds
+	// in its drive instead.
+	SeedImage string `json:"seed_image,omitempty"`
 	// Start it once it is made?
 	Start bool `json:"start,omitempty"`
 	// Node restricts placement to one node.
@@ -136,6 +141,9 @@ type VMPatch struct {
 	// CloudInit is the whole of it, and changes while the VM is stopped; one with
 	// nothing in it takes it away.
 	CloudInit *VMCloudInit `json:"cloud_init,omitempty"`
+	// SeedImage is the CD that the guest finds in its drive; it changes while the VM
+	// is stopped, and empty takes it away. A VM has one of the two.
+	SeedImage *string `json:"seed_image,omitempty"`
 }
 
 // VMClone asks for a VM made from another one.

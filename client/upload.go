@@ -75,7 +75,7 @@ func (s Images) appendPart(ctx context.Context, image, upload string, offset int
 	return out, err
 }
 
-// Upload sends one file of an image. role is disk, kernel or initrd. The content
+// Upload sends one file of an image. role is disk, kernel, initrd or iso. The content
 // is read twice: its hash goes ahead, so that the server can tell a damaged
 // transfer, and so that an earlier upload of the same content, by this principal,
 // is gone on with, also one of another process. A connection that breaks is

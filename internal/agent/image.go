@@ -192,7 +192,7 @@ func (r record) images(used map[string]bool) {
 	if r.Machine == nil {
 		return
 	}
-	for _, f := range []*nodelink.ImageFile{r.Machine.Kernel, r.Machine.Initrd} {
+	for _, f := range []*nodelink.ImageFile{r.Machine.Kernel, r.Machine.Initrd, r.Machine.CD} {
 		if f != nil {
 			used[f.SHA256] = true
 		}

@@ -27,8 +27,12 @@ func (a *Agent) writeSeed(ctx context.Context, _ Peer, _ *guest, c *nodelink.Wri
 	return nodelink.Done{}, err
 }
 
-// drive gives the CD of a machine that has a seed.
+// drive gives the CD of a machine that has a seed, or an image of one.
 func (a *Agent) drive(ctx context.Context, vm id.ID, m nodelink.Machine) ([]hypervisor.CD, error) {
+	if m.CD != nil {
+		path, err := a.cfg.Images.Path(*m.CD)
+		return []hypervisor.CD{{ID: vm, File: hypervisor.File{Path: path, Format: m.CD.Format}}}, err
+	}
 	if !m.Seed {
 		return nil, nil
 	}

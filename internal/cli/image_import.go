@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,21 +19,31 @@ import (
 
 // importFlags name the files of a new image.
 type importFlags struct {
-	disk, kernel, initrd, cmdline string
-	aliases                       []string
+	disk, kernel, initrd, iso, cmdline string
+	aliases                            []string
 }
 
 // part is one file to upload.
 type part struct{ role, path string }
 
 func (f importFlags) plan(cmd *cobra.Command) (kind string, parts []part, err error) {
-	switch {
-	case f.disk != "" && f.kernel == "" && f.initrd == "" && f.cmdline == "":
+	var given []string
+	for _, of := range []struct{ flag, value string }{
+		{"disk", f.disk}, {"kernel", f.kernel}, {"initrd", f.initrd}, {"iso", f.iso}, {"cmdline", f.cmdline},
+	} {
+		if of.value != "" {
+			given = append(given, of.flag)
+		}
+	}
+	switch strings.Join(given, " ") {
+	case "disk":
 		return "disk", []part{{"disk", f.disk}}, nil
-	case f.disk == "" && f.kernel != "" && f.initrd != "":
+	case "iso":
+		return "iso", []part{{"iso", f.iso}}, nil
+	case "kernel initrd", "kernel initrd cmdline":
 		return "kernel", []part{{"kernel", f.kernel}, {"initrd", f.initrd}}, nil
 	default:
-		return "", nil, usage(cmd, "an image is --disk FILE, or --kernel FILE --initrd FILE with an optional --cmdline TEXT")
+		return "", nil, usage(cmd, "an image is --disk FILE, or --iso FILE, or --kernel FILE --initrd FILE with an optional --cmdline TEXT")
 	}
 }
 
@@ -83,6 +94,7 @@ are sent, and are the image's only when they arrive as they are here.`
 	cmd.Example = `  novacron image import debian --disk debian-12-generic-amd64.qcow2
   novacron image import tiny --kernel vmlinuz --initrd initrd.gz --cmdline 'console=ttyS0'`
 	cmd.Flags().StringVar(&f.disk, "disk", "", "disk image `file` (qcow2 or raw)")
+	cmd.Flags().StringVar(&f.iso, "iso", "", "`file` of a CD (ISO 9660), which guests find in their drive")
 	cmd.Flags().StringVar(&f.kernel, "kernel", "", "kernel `file`")
 	cmd.Flags().StringVar(&f.initrd, "initrd", "", "initial file system `file` for the kernel")
 	cmd.Flags().StringSliceVar(&f.aliases, "alias", nil, "a further `name`, moved to the image once it is ready; may be repeated")

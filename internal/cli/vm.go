@@ -128,6 +128,7 @@ func (a *app) vmPairs(v api.VM) []output.Pair {
 		}
 		pairs = append(pairs, output.Pair{Key: "disk " + strconv.Itoa(d.Slot), Value: value})
 	}
+	pairs = append(pairs, output.Pair{Key: "seed", Value: v.Spec.SeedImage})
 	pairs = append(pairs, cloudPairs(v.Spec.CloudInit)...)
 	for i, n := range v.Spec.NICs {
 		pairs = append(pairs, output.Pair{Key: "nic " + strconv.Itoa(i), Value: n.MAC + forwards(n.Forwards)})

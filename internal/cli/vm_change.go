@@ -39,6 +39,7 @@ func newVMCreate(a *app) *cobra.Command {
 		if edit != nil {
 			req.CloudInit = edit(nil)
 		}
+		req.SeedImage = f.cloud.seed
 		c, err := a.connect(cmd)
 		if err != nil {
 			return err
@@ -61,7 +62,7 @@ func newVMCreate(a *app) *cobra.Command {
 	fl.StringArrayVar(&f.labels, "label", nil, "a label, `key=value`")
 	fl.StringVar(&f.node, "node", "", "place it on this `node` only")
 	fl.BoolVar(&f.start, "start", false, "start it once it is made")
-	f.cloud.add(cmd)
+	f.cloud.add(a, cmd)
 	w = a.addWait(cmd)
 	mustComplete(cmd.RegisterFlagCompletionFunc("image", a.completeImages))
 	mustComplete(cmd.RegisterFlagCompletionFunc("node", a.completeNodes))

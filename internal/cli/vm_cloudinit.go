@@ -23,14 +23,17 @@ type cloudFlags struct {
 	sshKeys                           []string
 	userData, networkConfig, metaData string
 	none                              bool
+	seed                              string
 }
 
-func (f *cloudFlags) add(cmd *cobra.Command) {
+func (f *cloudFlags) add(a *app, cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.hostname, "hostname", "", "host `name` of the guest, for cloud-init; by default that of the machine")
 	fl.StringArrayVar(&f.sshKeys, "ssh-key", nil, "public SSH `key`, or the file that has it, to open the guest's first account; repeat it for more")
 	fl.StringVar(&f.userData, "user-data", "", "user data for cloud-init: text, `@FILE`, or @- for standard input")
 	fl.StringVar(&f.networkConfig, "network-config", "", "network configuration for cloud-init: text, `@FILE` or @-")
+	fl.StringVar(&f.seed, "seed", "", "CD that the guest finds in its drive instead: an `image` imported with --iso")
+	mustComplete(cmd.RegisterFlagCompletionFunc("seed", a.completeImages))
 	fl.StringVar(&f.metaData, "meta-data", "", "further meta-data for cloud-init: text, `@FILE` or @-")
 }
 

@@ -63,13 +63,14 @@ stopped, to what its node has room for.
 What cloud-init is told changes while it is stopped, and reaches the guest at
 its next start. What is not named stays; --ssh-key replaces all keys. The guest
 still is the same instance, so that cloud-init does not do again what it does
-once per instance, such as running user data's commands.`
+once per instance, such as running user data's commands. --seed '' takes a CD out
+of the drive.`
 	fl := cmd.Flags()
 	fl.StringVar(&f.name, "name", "", "its new `name`")
 	fl.IntVar(&f.cpus, "cpus", 0, "number of virtual CPUs")
 	fl.StringVar(&f.memory, "memory", "", "`size` of its memory, such as 512MiB")
 	fl.StringArrayVar(&f.labels, "label", nil, "set a label with `key=value`, or remove one with key-")
-	f.cloud.add(cmd)
+	f.cloud.add(a, cmd)
 	fl.BoolVar(&f.cloud.none, "no-cloud-init", false, "tell cloud-init nothing but what other flags say")
 	cmd.ValidArgsFunction = a.completeVMs
 	return cmd
@@ -79,6 +80,9 @@ func (f setFlags) patch(cmd *cobra.Command) (p api.VMPatch, set map[string]strin
 	given := cmd.Flags().Changed
 	if given("name") {
 		p.Name = &f.name
+	}
+	if given("seed") {
+		p.SeedImage = &f.cloud.seed
 	}
 	if given("cpus") {
 		p.CPUs = &f.cpus
@@ -94,7 +98,7 @@ func (f setFlags) patch(cmd *cobra.Command) (p api.VMPatch, set map[string]strin
 		return p, nil, nil, usage(cmd, "--label: %s", errs.As(err).Message)
 	}
 	if p == (api.VMPatch{}) && len(f.labels) == 0 && !f.cloud.given(cmd) {
-		return p, nil, nil, usage(cmd, "nothing to change is given: --name, --cpus, --memory, --label, or what cloud-init is told")
+		return p, nil, nil, usage(cmd, "nothing to change is given: --name, --cpus, --memory, --label, --seed, or what cloud-init is told")
 	}
 	return p, set, unset, nil
 }

@@ -32,6 +32,9 @@ func (a *vmApplier) apply(ctx context.Context, tx *store.Tx, c Caller, o ApplyOp
 	}
 	a.s.judge(&v)
 	want, err := a.s.sameImages(ctx, tx, *a.d.VM, v)
+	if err == nil {
+		want.SeedImage, err = a.s.sameSeed(ctx, tx, v, want.SeedImage)
+	}
 	if err != nil {
 		return Applied{}, within(err, "")
 	}
@@ -128,7 +131,7 @@ func (s *Service) mayStep(ctx context.Context, tx *store.Tx, v vm.View, step vm.
 		_, err = vm.Decide(v, vm.Stop)
 	case vm.StepChange:
 		if err = step.Change.Validate(); err == nil {
-			err = mayChange(ctx, tx, v, step.Change)
+			err = s.mayChange(ctx, tx, v, step.Change)
 		}
 	case vm.StepGrowDisk:
 		if err = (vm.DiskSpec{SizeBytes: step.SizeBytes}).Validate(); err == nil {

@@ -109,6 +109,9 @@ func (s *Service) createVM(ctx context.Context, tx *store.Tx, c Caller, n NewVM)
 	if err := tx.ImageShare(ctx, img); err != nil {
 		return Accepted{}, vm.View{}, err
 	}
+	if err := bootable(img); err != nil {
+		return Accepted{}, vm.View{}, err
+	}
 	v, err := s.newView(ctx, tx, n, img)
 	if err != nil {
 		return Accepted{}, v, err
@@ -150,6 +153,10 @@ func (s *Service) newView(ctx context.Context, tx *store.Tx, n NewVM, img image.
 		ID: id.New(), ProjectID: s.cfg.Project, Name: n.Name, Labels: n.Labels,
 		CPUs: n.CPUs, MemoryBytes: n.MemoryBytes, ImageID: &img.ID, ImageName: img.Name, CloudInit: n.CloudInit.OrNil(),
 	}}
+	var err error
+	if v.Intent.SeedImage, err = s.seedImage(ctx, tx, n.SeedImage); err != nil {
+		return v, err
+	}
 	disks := n.Disks
 	base, fromImage := img.File(image.RoleDisk)
 	if fromImage && len(disks) == 0 {

@@ -56,7 +56,7 @@ func cloneOf(source vm.View, name string, labels map[string]string) (vm.View, fl
 		ID: id.New(), ProjectID: from.ProjectID, Name: name, Labels: labels,
 		CPUs: from.CPUs, MemoryBytes: from.MemoryBytes, ImageID: from.ImageID, ImageName: from.ImageName,
 	}}
-	v.Intent.CloudInit = from.CloudInit.For(name)
+	v.Intent.CloudInit, v.Intent.SeedImage = from.CloudInit.For(name), from.SeedImage
 	if labels == nil {
 		v.Intent.Labels = maps.Clone(from.Labels)
 	}

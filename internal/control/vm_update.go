@@ -31,6 +31,9 @@ func (s *Service) UpdateVM(ctx context.Context, c Caller, ref string, change vm.
 			return err
 		}
 		s.judge(&v)
+		if change.SeedImage, err = s.sameSeed(ctx, tx, v, change.SeedImage); err != nil {
+			return err
+		}
 		return s.update(ctx, tx, c, v, change)
 	})
 	return which, err
@@ -41,13 +44,16 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, c Caller, v vm.View,
 	if !change.Differs(v.Intent) {
 		return nil
 	}
-	if err := s.holds.On(v.Intent.NodeID); err != nil && change.Resizes(v.Intent) {
+	if err := s.holds.On(v.Intent.NodeID); err != nil && change.Rests(v.Intent) {
 		return err
 	}
-	if err := mayChange(ctx, tx, v, change); err != nil {
+	if err := s.mayChange(ctx, tx, v, change); err != nil {
 		return err
 	}
-	next := change.Apply(v.Intent)
+	next, err := s.reseeded(ctx, tx, v.Intent, change)
+	if err != nil {
+		return err
+	}
 	if err := tx.VMUpdate(ctx, next, v.Intent.Name); err != nil {
 		return err
 	}
@@ -57,11 +63,17 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, c Caller, v vm.View,
 }
 
 // mayChange refuses what the VM cannot get now: a size, or another seed.
-func mayChange(ctx context.Context, tx *store.Tx, v vm.View, change vm.Change) error {
+func (s *Service) mayChange(ctx context.Context, tx *store.Tx, v vm.View, change vm.Change) error {
 	if !change.Rests(v.Intent) {
 		return nil
 	}
 	if _, err := vm.Decide(v, vm.Resize); err != nil {
+		return err
+	}
+	if err := change.OneSeed(v.Intent); err != nil {
+		return err
+	}
+	if _, err := s.reseeded(ctx, tx, v.Intent, change); err != nil {
 		return err
 	}
 	return fits(ctx, tx, v.Intent, change.Apply(v.Intent))
@@ -100,6 +112,13 @@ func fits(ctx context.Context, tx *store.Tx, was, next vm.Intent) error {
 	return nil
 }
 
+func seedName(in vm.Intent) string {
+	if in.SeedImage == nil {
+		return ""
+	}
+	return in.SeedImage.Name
+}
+
 // differences is what the audit log keeps of a change.
 func differences(was, next vm.Intent) map[string]any {
 	out := map[string]any{}
@@ -112,6 +131,7 @@ func differences(was, next vm.Intent) map[string]any {
 	note("labels", was.Labels, next.Labels, !maps.Equal(was.Labels, next.Labels))
 	note("cpus", was.CPUs, next.CPUs, was.CPUs != next.CPUs)
 	note("memory_bytes", was.MemoryBytes, next.MemoryBytes, was.MemoryBytes != next.MemoryBytes)
+	note("seed_image", seedName(was), seedName(next), seedName(was) != seedName(next))
 	if what := was.CloudInit.Changed(next.CloudInit); len(what) > 0 {
 		out["cloud_init"] = map[string]any{"changed": what} // the texts may hold what is nobody's business
 	}

@@ -173,6 +173,8 @@ type Machine struct {
 	NICs        []NIC      `json:"nics"`
 	// Seed: does the guest find the VM's seed in its CD drive?
 	Seed bool `json:"seed,omitempty"`
+	// CD is what the guest finds there otherwise; nil for an image of none.
+	CD *ImageFile `json:"cd,omitempty"`
 }
 
 // NIC is one network interface of a Machine.

@@ -48,6 +48,9 @@ func toVM(v vm.View) api.VM {
 		told := api.VMCloudInit(*c)
 		out.Spec.CloudInit = &told
 	}
+	if in.SeedImage != nil {
+		out.Spec.SeedImage = in.SeedImage.Name
+	}
 	vmStatus(v, &out.Status)
 	return out
 }

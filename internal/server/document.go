@@ -260,7 +260,7 @@ func vmDocument(raw []byte) (control.Document, error) {
 		return control.Document{}, err
 	}
 	d, err := documentMeta(b.DocumentMeta)
-	w := &vm.Want{Labels: b.Labels, CPUs: b.Spec.CPUs, MemoryBytes: (*int64)(b.Spec.MemoryBytes), Image: b.Spec.Image, CloudInit: fromCloudInit(b.Spec.CloudInit)}
+	w := &vm.Want{Labels: b.Labels, CPUs: b.Spec.CPUs, MemoryBytes: (*int64)(b.Spec.MemoryBytes), Image: b.Spec.Image, CloudInit: fromCloudInit(b.Spec.CloudInit), SeedImage: b.Spec.SeedImage}
 	d.VM = w
 	if err == nil {
 		w.PowerOn, err = powerOn(b.Spec.Power)
@@ -313,6 +313,9 @@ func storableWant(w *vm.Want) error {
 	names := map[string]string{}
 	if w.Image != nil {
 		names["/spec/image"] = *w.Image
+	}
+	if w.SeedImage != nil {
+		names["/spec/seed_image"] = *w.SeedImage
 	}
 	if w.Disks != nil {
 		for i, k := range *w.Disks {

@@ -61,7 +61,7 @@ func (s *Server) getVM(ctx context.Context, r *Request, _ none) (reply[api.VM], 
 }
 
 func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (reply[api.Accepted], error) {
-	names := map[string]string{"/image": b.Image, "/node": b.Node}
+	names := map[string]string{"/image": b.Image, "/node": b.Node, "/seed_image": b.SeedImage}
 	for i, d := range b.Disks {
 		names["/disks/"+strconv.Itoa(i)+"/image"] = d.Image
 	}
@@ -69,7 +69,7 @@ func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (repl
 		return reply[api.Accepted]{}, err
 	}
 	n := control.NewVM{
-		Spec:  vm.Spec{Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: int64(b.MemoryBytes), CloudInit: fromCloudInit(b.CloudInit)},
+		Spec:  vm.Spec{Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: int64(b.MemoryBytes), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage},
 		Image: b.Image, Start: b.Start, Node: b.Node,
 	}
 	for _, d := range b.Disks {
@@ -116,7 +116,12 @@ func (s *Server) updateVM(ctx context.Context, r *Request, b api.VMPatch) (reply
 		return reply[api.VM]{}, err
 	}
 	r.Caller.Revision = revision
-	change := vm.Change{Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: (*int64)(b.MemoryBytes), CloudInit: fromCloudInit(b.CloudInit)}
+	if b.SeedImage != nil {
+		if err := storables(map[string]string{"/seed_image": *b.SeedImage}); err != nil {
+			return reply[api.VM]{}, err
+		}
+	}
+	change := vm.Change{Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: (*int64)(b.MemoryBytes), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage}
 	which, err := s.control.UpdateVM(ctx, r.Caller, r.Arg("vm"), change)
 	if err != nil {
 		return reply[api.VM]{}, err

@@ -20,7 +20,7 @@ var imageList = lister{
   i.revision, i.created_at, i.updated_at`,
 	from: "images i",
 	filters: map[string]filter{
-		"name": named("i.name"), "kind": oneOf("i.kind::text", "kind", string(image.Disk), string(image.Kernel)),
+		"name": named("i.name"), "kind": oneOf("i.kind::text", "kind", string(image.Disk), string(image.Kernel), string(image.ISO)),
 		"state": oneOf("i.state::text", "state", imageStates()...),
 	},
 	sorts:       map[string]sortKey{"name": byName("i.name"), "created_at": byID("i.id")},

@@ -31,7 +31,7 @@ func (t *Tx) VMInsert(ctx context.Context, v vm.View, job id.ID) error {
 	}
 	err = t.q.VMInsert(ctx, query.VMInsertParams{
 		ID: in.ID, ProjectID: in.ProjectID, Name: in.Name, Labels: labels,
-		Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, ImageID: in.ImageID, CloudInit: told, Power: power, JobID: &job,
+		Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, ImageID: in.ImageID, CloudInit: told, SeedImageID: seedImage(in), Power: power, JobID: &job,
 	})
 	if err != nil {
 		return taken(err, "vms_project_id_name_key", "VM", in.Name)
@@ -50,6 +50,13 @@ func (t *Tx) VMInsert(ctx context.Context, v vm.View, job id.ID) error {
 		}
 	}
 	return t.vmEvent(ctx, in.ID, "vm.created", in, &job)
+}
+
+func seedImage(in vm.Intent) *id.ID {
+	if in.SeedImage == nil {
+		return nil
+	}
+	return &in.SeedImage.ID
 }
 
 func nonNil(m map[string]string) map[string]string {
@@ -244,7 +251,7 @@ func (t *Tx) VMUpdate(ctx context.Context, in vm.Intent, was string) error {
 		return err
 	}
 	n, err := t.q.VMUpdate(ctx, query.VMUpdateParams{
-		ID: in.ID, Name: in.Name, Labels: b, Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, CloudInit: told, Revision: int64(in.Revision),
+		ID: in.ID, Name: in.Name, Labels: b, Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, CloudInit: told, SeedImageID: seedImage(in), Revision: int64(in.Revision),
 	})
 	if err != nil {
 		return taken(err, "vms_project_id_name_key", "VM", in.Name)

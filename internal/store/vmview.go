@@ -18,7 +18,7 @@ import (
 // vmList is the one query behind every view of VMs: intent, observation, node,
 // job, disks and interfaces, as of one moment.
 var vmList = lister{
-	columns: `v.id, v.project_id, v.name, v.labels, v.cpus, v.memory_bytes, v.image_id, coalesce(i.name, ''), v.cloud_init,
+	columns: `v.id, v.project_id, v.name, v.labels, v.cpus, v.memory_bytes, v.image_id, coalesce(i.name, ''), v.cloud_init, v.seed_image_id, (SELECT c.name FROM images c WHERE c.id = v.seed_image_id),
   v.power = 'on', v.node_id, v.owner_epoch, v.op_seq, v.reserved, v.deleting, v.placement,
   (SELECT l.name FROM nodes l WHERE l.id = v.lost_node_id), v.lost_at, v.lost_reason,
   v.failure_code, v.failure_message, v.failed_at, v.revision, v.created_at, v.updated_at,
@@ -57,7 +57,11 @@ type vmRow struct {
 	labels []byte
 	place  []byte
 	told   []byte
-	fail   struct {
+	seed   struct {
+		id   *id.ID
+		name *string
+	}
+	fail struct {
 		code, message *string
 		at            *time.Time
 	}
@@ -91,7 +95,7 @@ type vmRow struct {
 func (r *vmRow) targets() []any {
 	in, s, j := &r.in, &r.seen, &r.job
 	return []any{
-		&r.key, &in.ID, &in.ProjectID, &in.Name, &r.labels, &in.CPUs, &in.MemoryBytes, &in.ImageID, &in.ImageName, &r.told,
+		&r.key, &in.ID, &in.ProjectID, &in.Name, &r.labels, &in.CPUs, &in.MemoryBytes, &in.ImageID, &in.ImageName, &r.told, &r.seed.id, &r.seed.name,
 		&in.PowerOn, &in.NodeID, &in.Epoch, &in.OpSeq, &in.Reserved, &in.Deleting, &r.place, &r.lost.node, &r.lost.at, &r.lost.reason,
 		&r.fail.code, &r.fail.message, &r.fail.at, &in.Revision, &in.CreatedAt, &in.UpdatedAt,
 		&s.epoch, &s.node, &s.nodeEpoch, &s.seq, &s.phase, &s.reason, &s.since,
@@ -110,6 +114,9 @@ func (r *vmRow) view() (vm.View, error) {
 	}
 	if r.lost.node != nil && r.lost.at != nil {
 		v.Intent.Lost = &vm.Lost{Node: *r.lost.node, At: *r.lost.at, Reason: r.lost.reason}
+	}
+	if s := r.seed; s.id != nil {
+		v.Intent.SeedImage = &vm.SeedImage{ID: *s.id, Name: *s.name}
 	}
 	if s := r.seen; s.epoch != nil {
 		v.Observed = &vm.Observation{

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/novacron/novacron/internal/domain/image"
+	"github.com/novacron/novacron/internal/domain/image/inspect"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
@@ -54,6 +56,10 @@ func TestImage(t *testing.T) {
 	again, err := Image([]File{files[2], files[0], files[1]})
 	if err != nil || !bytes.Equal(img, again) {
 		t.Errorf("the same files in another order gave another image, %v", err)
+	}
+	is, err := inspect.File(bytes.NewReader(img), int64(len(img)), image.RoleISO)
+	if err != nil || is.VirtualBytes != int64(len(img)) {
+		t.Errorf("our own inspector says %+v, %v", is, err)
 	}
 	if len(img)%sector != 0 || binary.LittleEndian.Uint32(img[16*sector+80:])*sector != uint32(len(img)) {
 		t.Errorf("%d bytes, %d sectors", len(img), binary.LittleEndian.Uint32(img[16*sector+80:]))

@@ -182,6 +182,18 @@ func wireFile(f image.File) nodelink.ImageFile {
 	return nodelink.ImageFile{SHA256: f.SHA256, SizeBytes: f.SizeBytes, Format: f.Format, VirtualBytes: f.VirtualBytes}
 }
 
+// seedImage is the CD in the VM's drive; nil when it is none of the user's.
+func seedImage(ctx context.Context, r *run, v vm.View) (*nodelink.ImageFile, error) {
+	if v.Intent.SeedImage == nil {
+		return nil, nil
+	}
+	i, err := r.Env.Store.ImageByID(ctx, v.Intent.SeedImage.ID)
+	if err != nil {
+		return nil, err
+	}
+	return part(i, image.RoleISO), nil
+}
+
 // imageOf reads the VM's image; nil when it has none.
 func imageOf(ctx context.Context, r *run, v vm.View) (*image.Image, error) {
 	if v.Intent.ImageID == nil {

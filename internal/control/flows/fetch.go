@@ -27,6 +27,9 @@ func imagesOf(v vm.View) (images []id.ID) {
 	if v.Intent.ImageID != nil {
 		images = append(images, *v.Intent.ImageID)
 	}
+	if s := v.Intent.SeedImage; s != nil {
+		images = append(images, s.ID)
+	}
 	for _, d := range v.Volumes {
 		if d.ImageID != nil {
 			images = append(images, *d.ImageID)

@@ -201,6 +201,9 @@ func launch(ctx context.Context, r *run) (any, error) {
 		Header:  head(r, v, v.Intent.Epoch, launchTimeout),
 		Machine: machine(v, img),
 	}
+	if cmd.Machine.CD, err = seedImage(ctx, r, v); err != nil {
+		return nil, err
+	}
 	rep, err := observe(ctx, r, v, cmd)
 	if !errs.Is(err, errs.ImageMismatch) && !errs.Is(err, errs.NotFound) {
 		return rep, err

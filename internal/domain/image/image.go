@@ -19,6 +19,7 @@ type Kind string
 const (
 	Disk   Kind = "disk"   // one disk image, booted by firmware
 	Kernel Kind = "kernel" // a kernel and an initrd, given to the machine directly
+	ISO    Kind = "iso"    // a CD, which a guest finds in its drive
 )
 
 // Role is the part a file plays in an image.
@@ -29,6 +30,7 @@ const (
 	RoleDisk   Role = "disk"
 	RoleKernel Role = "kernel"
 	RoleInitrd Role = "initrd"
+	RoleISO    Role = "iso"
 )
 
 // State is how far an image is.
@@ -66,7 +68,7 @@ type File struct {
 	SizeBytes int64
 	// Format was decided by our inspector at import and is always passed on.
 	Format string
-	// VirtualBytes is what a guest sees of a disk; 0 for kernel and initrd.
+	// VirtualBytes is what a guest sees of a disk or CD; 0 for kernel and initrd.
 	VirtualBytes int64
 }
 
@@ -80,6 +82,8 @@ func (k Kind) Roles() []Role {
 		return []Role{RoleDisk}
 	case Kernel:
 		return []Role{RoleKernel, RoleInitrd}
+	case ISO:
+		return []Role{RoleISO}
 	}
 	return nil
 }
@@ -95,8 +99,8 @@ func Validate(name string, kind Kind, cmdline string) error {
 		return err
 	}
 	if kind.Roles() == nil {
-		return errs.New(errs.InvalidField, "an image's kind is disk or kernel").
-			At(errs.Field{Pointer: "/kind", Message: "must be disk or kernel", Limit: "disk, kernel", Got: string(kind)})
+		return errs.New(errs.InvalidField, "an image's kind is disk, kernel or iso").
+			At(errs.Field{Pointer: "/kind", Message: "must be disk, kernel or iso", Limit: "disk, kernel, iso", Got: string(kind)})
 	}
 	if cmdline != "" && kind != Kernel {
 		return errs.New(errs.InvalidField, "only a kernel image has a command line").

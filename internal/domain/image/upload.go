@@ -51,10 +51,10 @@ type Part struct {
 // ValidateUpload checks what a new upload announces.
 func ValidateUpload(role Role, size int64, sum string) error {
 	switch role {
-	case RoleDisk, RoleKernel, RoleInitrd:
+	case RoleDisk, RoleKernel, RoleInitrd, RoleISO:
 	default:
-		return errs.New(errs.InvalidField, "a file of an image is a disk, a kernel or an initrd").
-			At(errs.Field{Pointer: "/file", Message: "must be disk, kernel or initrd", Limit: "disk, kernel, initrd", Got: string(role)})
+		return errs.New(errs.InvalidField, "a file of an image is a disk, a kernel, an initrd or an iso").
+			At(errs.Field{Pointer: "/file", Message: "must be disk, kernel, initrd or iso", Limit: "disk, kernel, initrd, iso", Got: string(role)})
 	}
 	if size < 1 || size > MaxFile {
 		return errs.New(errs.OutOfRange, "a file of an image has 1 byte to %s", unit.FormatBytes(MaxFile)).

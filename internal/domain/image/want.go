@@ -26,6 +26,9 @@ type WantFile struct {
 // Missing says what has to be imported for an image that is not there.
 func (w Want) Missing(name string) error {
 	flags, content := "--disk FILE", ""
+	if w.Kind != nil && *w.Kind == ISO {
+		flags = "--iso FILE"
+	}
 	if w.Kind != nil && *w.Kind == Kernel {
 		flags = "--kernel FILE --initrd FILE"
 		if w.Cmdline != nil && *w.Cmdline != "" {

@@ -14,6 +14,8 @@ type Change struct {
 	MemoryBytes *int64
 	// CloudInit is the whole of it; one with nothing in it takes it away.
 	CloudInit *CloudInit
+	// SeedImage is the name or id of the CD that the guest finds; empty takes it away.
+	SeedImage *string
 }
 
 // Resizes tells whether the VM's size would be different.
@@ -23,7 +25,21 @@ func (c Change) Resizes(in Intent) bool {
 
 // Reseeds tells whether the guest would find another seed.
 func (c Change) Reseeds(in Intent) bool {
-	return c.CloudInit != nil && !c.CloudInit.Equal(in.CloudInit)
+	return (c.CloudInit != nil && !c.CloudInit.Equal(in.CloudInit)) || (c.SeedImage != nil && !in.SeedImage.Is(*c.SeedImage))
+}
+
+// OneSeed refuses what would give a VM two seeds.
+func (c Change) OneSeed(in Intent) error {
+	out := c.Apply(in)
+	if out.CloudInit == nil || out.SeedImage == nil {
+		return nil
+	}
+	at := "/seed_image"
+	if c.SeedImage == nil {
+		at = "/cloud_init"
+	}
+	return errs.New(errs.InvalidField, "VM %q cannot have seed_image beside cloud_init: it has one seed, made by NovaCron or one of your own; take the other away", in.Name).
+		At(errs.Field{Pointer: at, Message: "is a second seed"})
 }
 
 // Rests tells whether the guest would see the change: it must not be there then.
@@ -33,7 +49,11 @@ func (c Change) Rests(in Intent) bool { return c.Resizes(in) || c.Reseeds(in) }
 // every refused field.
 func (c Change) Validate() error {
 	in := c.Apply(Intent{Name: "any", CPUs: 1, MemoryBytes: MinMemory})
-	return Spec{Name: in.Name, Labels: in.Labels, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes, CloudInit: in.CloudInit}.Validate()
+	ref := ""
+	if c.SeedImage != nil {
+		ref = *c.SeedImage
+	}
+	return Spec{Name: in.Name, Labels: in.Labels, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes, CloudInit: in.CloudInit, SeedImage: ref}.Validate()
 }
 
 // Apply gives the intent as it would be.
@@ -44,6 +64,12 @@ func (c Change) Apply(in Intent) Intent {
 	set(&in.MemoryBytes, c.MemoryBytes)
 	if c.CloudInit != nil {
 		in.CloudInit = c.CloudInit.OrNil()
+	}
+	if c.SeedImage != nil && !in.SeedImage.Is(*c.SeedImage) {
+		in.SeedImage = nil
+		if *c.SeedImage != "" {
+			in.SeedImage = &SeedImage{Name: *c.SeedImage}
+		}
 	}
 	return in
 }

@@ -39,6 +39,8 @@ type CloudInit struct {
 	MetaData string
 }
 
+const twoSeeds = "cannot be beside cloud_init: a VM has one seed, made by NovaCron or one of your own; take the other away"
+
 // Empty tells whether nothing is to be told.
 func (c *CloudInit) Empty() bool {
 	return c.Hostname == "" && len(c.SSHAuthorizedKeys) == 0 && c.UserData == "" && c.NetworkConfig == "" && c.MetaData == ""

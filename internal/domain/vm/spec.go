@@ -37,6 +37,8 @@ type Spec struct {
 	NICs        []NICSpec
 	// CloudInit is what the guest is told at its first boot; nil for nothing.
 	CloudInit *CloudInit
+	// SeedImage is the name or id of the CD that the guest finds instead.
+	SeedImage string
 }
 
 // DiskSpec is a disk wanted. Disk 0 of a VM from a disk image is made from it.
@@ -81,6 +83,9 @@ func (s Spec) Validate() error {
 	}
 	v.labels(s.Labels)
 	v.cloudInit("/cloud_init", s.CloudInit)
+	if s.SeedImage != "" && s.CloudInit.OrNil() != nil {
+		v.refuse(errs.InvalidField, "/seed_image", twoSeeds, "", s.SeedImage)
+	}
 	return v.err()
 }
 

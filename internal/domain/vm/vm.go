@@ -36,6 +36,8 @@ type Intent struct {
 	ImageName   string
 	// CloudInit is what its guest is told at its first boot; nil for nothing.
 	CloudInit *CloudInit
+	// SeedImage is what its guest finds in its CD drive instead; nil for nothing.
+	SeedImage *SeedImage
 	// PowerOn: does the user want it to run?
 	PowerOn bool
 	NodeID  *id.ID
@@ -54,6 +56,21 @@ type Intent struct {
 	Revision  gen.Revision
 	CreatedAt time.Time
 	UpdatedAt time.Time
+}
+
+// SeedImage is an image of a CD.
+type SeedImage struct {
+	// ID is nil in what is not recorded yet.
+	ID   id.ID
+	Name string
+}
+
+// Is tells whether a reference names it; one that is empty names none.
+func (s *SeedImage) Is(ref string) bool {
+	if s == nil {
+		return ref == ""
+	}
+	return ref == s.Name || ref == s.ID.String()
 }
 
 // Failure is why an operation on a VM failed and since when.

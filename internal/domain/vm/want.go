@@ -21,6 +21,8 @@ type Want struct {
 	NICs  *[]WantNIC
 	// CloudInit is the whole of it.
 	CloudInit *CloudInit
+	// SeedImage is the name or id of a CD; empty for none.
+	SeedImage *string
 }
 
 // WantDisk is a disk as somebody declares it: the one with this id, else the one
@@ -55,6 +57,7 @@ func (w Want) New(name string) (Spec, error) {
 	set(&s.Labels, w.Labels)
 	set(&s.CPUs, w.CPUs)
 	set(&s.MemoryBytes, w.MemoryBytes)
+	set(&s.SeedImage, w.SeedImage)
 	for i, d := range deref(w.Disks) {
 		spec, err := d.spec(i, w.Image)
 		if err != nil {
@@ -128,7 +131,7 @@ func (w Want) Steps(v View, prune bool) ([]Step, error) {
 	if w.PowerOn != nil && !*w.PowerOn && v.Intent.PowerOn {
 		steps = append(steps, Step{Kind: StepStop, At: "/power"})
 	}
-	change := Change{Labels: w.Labels, CPUs: w.CPUs, MemoryBytes: w.MemoryBytes, CloudInit: w.CloudInit}
+	change := Change{Labels: w.Labels, CPUs: w.CPUs, MemoryBytes: w.MemoryBytes, CloudInit: w.CloudInit, SeedImage: w.SeedImage}
 	if change.Differs(v.Intent) {
 		steps = append(steps, Step{Kind: StepChange, Change: change})
 	}

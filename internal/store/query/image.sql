@@ -16,7 +16,7 @@ DELETE FROM images WHERE id = $1;
 
 -- name: ImageUsers :many
 -- Some VMs made from an image, and how many there are.
-SELECT v.name, count(*) OVER () AS total FROM vms v WHERE v.image_id = @image_id
+SELECT v.name, count(*) OVER () AS total FROM vms v WHERE v.image_id = @image_id OR v.seed_image_id = @image_id
   OR EXISTS (SELECT FROM storage_volumes s WHERE s.vm_id = v.id AND s.image_id = @image_id)
 ORDER BY v.name LIMIT 20;
 
@@ -48,6 +48,8 @@ UPDATE images SET state = state WHERE id = ANY(@ids::uuid[]);
 -- Some nodes, each time others, whose VMs stand on a file.
 SELECT nodes.id FROM nodes WHERE nodes.id <> @besides AND nodes.state <> 'removed' AND nodes.id IN (
   SELECT v.node_id FROM image_files f JOIN vms v ON v.image_id = f.image_id WHERE f.sha256 = @sha256
+  UNION
+  SELECT v.node_id FROM image_files f JOIN vms v ON v.seed_image_id = f.image_id WHERE f.sha256 = @sha256
   UNION
   SELECT v.node_id FROM image_files f JOIN storage_volumes s ON s.image_id = f.image_id JOIN vms v ON v.id = s.vm_id
   WHERE f.sha256 = @sha256

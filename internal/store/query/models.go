@@ -18,6 +18,7 @@ type ImageKind string
 const (
 	ImageKindDisk   ImageKind = "disk"
 	ImageKindKernel ImageKind = "kernel"
+	ImageKindIso    ImageKind = "iso"
 )
 
 func (e *ImageKind) Scan(src interface{}) error {
@@ -61,6 +62,7 @@ const (
 	ImageRoleDisk   ImageRole = "disk"
 	ImageRoleKernel ImageRole = "kernel"
 	ImageRoleInitrd ImageRole = "initrd"
+	ImageRoleIso    ImageRole = "iso"
 )
 
 func (e *ImageRole) Scan(src interface{}) error {
@@ -774,4 +776,5 @@ type Vm struct {
 	LostAt         *time.Time
 	CloudInit      []byte
 	LostReason     string
+	SeedImageID    *uuid.UUID
 }

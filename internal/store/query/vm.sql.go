@@ -235,8 +235,8 @@ func (q *Queries) VMHold(ctx context.Context, arg VMHoldParams) (int64, error) {
 }
 
 const vMInsert = `-- name: VMInsert :exec
-INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, power, op_seq, job_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10)
+INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, power, op_seq, job_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1, $11)
 `
 
 type VMInsertParams struct {
@@ -248,6 +248,7 @@ type VMInsertParams struct {
 	MemoryBytes int64
 	ImageID     *uuid.UUID
 	CloudInit   []byte
+	SeedImageID *uuid.UUID
 	Power       VmPower
 	JobID       *uuid.UUID
 }
@@ -262,6 +263,7 @@ func (q *Queries) VMInsert(ctx context.Context, arg VMInsertParams) error {
 		arg.MemoryBytes,
 		arg.ImageID,
 		arg.CloudInit,
+		arg.SeedImageID,
 		arg.Power,
 		arg.JobID,
 	)
@@ -422,8 +424,9 @@ func (q *Queries) VMUnreserve(ctx context.Context, id uuid.UUID) (VMUnreserveRow
 }
 
 const vMUpdate = `-- name: VMUpdate :execrows
-UPDATE vms SET name = $1, labels = $2, cpus = $3, memory_bytes = $4, cloud_init = $5
-WHERE id = $6 AND revision = $7
+UPDATE vms SET name = $1, labels = $2, cpus = $3, memory_bytes = $4, cloud_init = $5,
+  seed_image_id = $6
+WHERE id = $7 AND revision = $8
 `
 
 type VMUpdateParams struct {
@@ -432,6 +435,7 @@ type VMUpdateParams struct {
 	Cpus        int32
 	MemoryBytes int64
 	CloudInit   []byte
+	SeedImageID *uuid.UUID
 	ID          uuid.UUID
 	Revision    int64
 }
@@ -443,6 +447,7 @@ func (q *Queries) VMUpdate(ctx context.Context, arg VMUpdateParams) (int64, erro
 		arg.Cpus,
 		arg.MemoryBytes,
 		arg.CloudInit,
+		arg.SeedImageID,
 		arg.ID,
 		arg.Revision,
 	)

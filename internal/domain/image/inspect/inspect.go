@@ -20,7 +20,7 @@ import (
 // Result is what a file is.
 type Result struct {
 	Format string // "qcow2" or "raw"
-	// VirtualBytes is what a guest sees of a disk.
+	// VirtualBytes is what a guest sees of a disk or CD.
 	VirtualBytes int64
 }
 
@@ -42,6 +42,8 @@ func File(r io.ReaderAt, size int64, role image.Role) (Result, error) {
 		return kernel(head, size)
 	case image.RoleInitrd:
 		return initrd(head, size)
+	case image.RoleISO:
+		return iso(r, head, size)
 	}
 	return Result{}, refuse("there is no such role")
 }

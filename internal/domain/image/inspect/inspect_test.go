@@ -322,13 +322,17 @@ func FuzzInspect(f *testing.F) {
 	for _, b := range others() {
 		f.Add(b)
 	}
+	f.Add(goodISO())
+	for _, c := range craftedISOs {
+		f.Add(c(goodISO()))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, role := range []image.Role{image.RoleDisk, image.RoleKernel, image.RoleInitrd} {
+		for _, role := range []image.Role{image.RoleDisk, image.RoleKernel, image.RoleInitrd, image.RoleISO} {
 			out, err := look(t, b, role)
 			switch {
 			case err != nil && !errs.Is(err, errs.InvalidImage):
 				t.Errorf("%s: %v", role, err)
-			case err == nil && role == image.RoleDisk && (out.VirtualBytes <= 0 || out.VirtualBytes > maxVirtual || out.VirtualBytes%512 != 0):
+			case err == nil && (role == image.RoleDisk || role == image.RoleISO) && (out.VirtualBytes <= 0 || out.VirtualBytes > maxVirtual || out.VirtualBytes%512 != 0):
 				t.Errorf("%s: %+v", role, out)
 			}
 		}

@@ -1,0 +1,64 @@
+package control
+
+import (
+	"context"
+
+	"github.com/novacron/novacron/internal/domain/image"
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// seedImage finds the CD that a VM is to find in its drive, and keeps it from being
+// deleted until the transaction ends; nil for an empty reference.
+func (s *Service) seedImage(ctx context.Context, tx *store.Tx, ref string) (*vm.SeedImage, error) {
+	if ref == "" {
+		return nil, nil
+	}
+	img, err := tx.ImageGet(ctx, s.cfg.Project, ref)
+	if err == nil {
+		err = tx.ImageShare(ctx, img)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if img.Kind != image.ISO {
+		return nil, errs.New(errs.InvalidField, "image %q is a %s, not a CD: import one with 'novacron image import NAME --iso FILE'", img.Name, img.Kind).
+			At(errs.Field{Pointer: "/seed_image", Message: "is no CD", Limit: string(image.ISO), Got: ref})
+	}
+	return &vm.SeedImage{ID: img.ID, Name: img.Name}, nil
+}
+
+// reseeded gives the intent as a change makes it, with the CD that it names.
+func (s *Service) reseeded(ctx context.Context, tx *store.Tx, in vm.Intent, change vm.Change) (vm.Intent, error) {
+	next := change.Apply(in)
+	if change.SeedImage == nil || !change.Reseeds(in) {
+		return next, nil
+	}
+	var err error
+	next.SeedImage, err = s.seedImage(ctx, tx, *change.SeedImage)
+	return next, err
+}
+
+// sameSeed writes a reference to the CD that a VM has already as the VM knows it,
+// where it is the same one by another name.
+func (s *Service) sameSeed(ctx context.Context, tx *store.Tx, v vm.View, ref *string) (*string, error) {
+	has := v.Intent.SeedImage
+	if ref == nil || *ref == "" || has == nil || has.Is(*ref) {
+		return ref, nil
+	}
+	i, err := tx.ImageGet(ctx, s.cfg.Project, *ref)
+	if err == nil && i.ID == has.ID {
+		return &has.Name, nil
+	}
+	return ref, err
+}
+
+// bootable refuses to make a VM of what no guest starts from.
+func bootable(img image.Image) error {
+	if img.Kind != image.ISO {
+		return nil
+	}
+	return errs.New(errs.InvalidField, "image %q is a CD: a VM finds it in its drive (seed_image) and is made from another image", img.Name).
+		At(errs.Field{Pointer: "/image", Message: "is a CD", Got: img.Name})
+}
