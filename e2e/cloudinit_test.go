@@ -60,7 +60,7 @@ func TestCDOfOnesOwn(t *testing.T) {
 	if err := os.WriteFile(file, image, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	i.fails(2, "not an ISO 9660 image", "image", "import", "no-cd", "--iso", "cloudinit_test.go")
+	i.fails(2, "no ISO 9660 image", "image", "import", "no-cd", "--iso", "cloudinit_test.go")
 	i.must("image", "import", "cd", "--iso", file, "--alias", "disc")
 	i.fails(2, "one seed", "vm", "create", "web-1", "--image", "tiny", "--seed", "cd", "--hostname", "www")
 	i.fails(2, "not a CD", "vm", "create", "web-1", "--image", "tiny", "--seed", "tiny")

@@ -192,7 +192,11 @@ func (r record) images(used map[string]bool) {
 	if r.Machine == nil {
 		return
 	}
-	for _, f := range []*nodelink.ImageFile{r.Machine.Kernel, r.Machine.Initrd, r.Machine.CD} {
+	files := []*nodelink.ImageFile{r.Machine.Kernel, r.Machine.Initrd}
+	if r.PowerOn {
+		files = append(files, r.Machine.CD) // the next start names it anew, if it is still wanted
+	}
+	for _, f := range files {
 		if f != nil {
 			used[f.SHA256] = true
 		}

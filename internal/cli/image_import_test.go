@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -8,9 +9,30 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/internal/vocab/clock"
 )
+
+// What an image is made of follows from the files that are named.
+func TestImportKinds(t *testing.T) {
+	for want, f := range map[string]importFlags{
+		"disk [{disk a}]":                {disk: "a"},
+		"iso [{iso a}]":                  {iso: "a"},
+		"kernel [{kernel a} {initrd b}]": {kernel: "a", initrd: "b", cmdline: "c"},
+	} {
+		kind, parts, err := f.plan(&cobra.Command{})
+		if got := fmt.Sprint(kind, " ", parts); got != want || err != nil {
+			t.Errorf("%+v: %s, %v", f, got, err)
+		}
+	}
+	for _, f := range []importFlags{{}, {kernel: "a"}, {initrd: "a"}, {disk: "a", iso: "b"}, {iso: "a", cmdline: "b"}, {disk: "a", kernel: "b", initrd: "c"}, {cmdline: "a"}} {
+		if kind, parts, err := f.plan(&cobra.Command{}); err == nil {
+			t.Errorf("%+v: %s %v", f, kind, parts)
+		}
+	}
+}
 
 // The figures of a transfer: what came in the last seconds counts, and what was
 // sent before a break is no speed.

@@ -61,6 +61,10 @@ func TestVMSetCloudInit(t *testing.T) {
 	expect(t, b.requests()[3], `PATCH /api/v1/vms/id-web {"cloud_init":{"hostname":"a.b"}}`)
 	b.args(t, 0, "vm", "set", "web", "--no-cloud-init")
 	expect(t, b.requests()[5], `PATCH /api/v1/vms/id-web {"cloud_init":{}}`)
+	b.args(t, 0, "vm", "set", "web", "--no-cloud-init", "--seed", "cd")
+	expect(t, b.requests()[7], `PATCH /api/v1/vms/id-web {"cloud_init":{},"seed_image":"cd"}`)
+	b.args(t, 0, "vm", "set", "web", "--seed", "")
+	expect(t, b.requests()[9], `PATCH /api/v1/vms/id-web {"seed_image":""}`)
 	got := b.args(t, 0, "vm", "show", "web")
 	for _, want := range []string{"hostname:", "www", "ssh-ed25519 SHA256:", "me@host", "#!/bin/sh …"} {
 		if !strings.Contains(got, want) {
