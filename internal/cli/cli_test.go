@@ -258,7 +258,7 @@ func TestUsage(t *testing.T) {
 		"vm create x --disk x":           `--disk: "x" is not a size`,
 		"vm create x --forward 80":       `--forward: "80" is not protocol`,
 		"vm create x --label y":          "--label takes key=value",
-		"image import x":                 "an image is --disk FILE, or --kernel FILE --initrd FILE",
+		"image import x":                 "an image is --disk FILE, or --iso FILE, or --kernel FILE --initrd FILE",
 		"image import x --disk /none":    "--disk: stat /none",
 		"context add x":                  "say where the cluster is",
 		"clean":                          "say --yes to do it",
