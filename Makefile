@@ -15,9 +15,9 @@ TOOL := go tool -modfile=tools/go.mod
 LINT := CGO_ENABLED=0 $(TOOL) golangci-lint
 GOFUMPT := CGO_ENABLED=0 $(TOOL) gofumpt
 GO_FILES = $$(git ls-files --cached --others --exclude-standard -- '*.go')
-SHELL_FILES := e2e/debian-guest scripts/fresh-machine-test scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/env.sh .ci/run
+SHELL_FILES := e2e/debian-guest scripts/cover scripts/fuzz scripts/fresh-machine-test scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/env.sh .ci/run
 
-.PHONY: debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench bench-parts up down clean cover vuln build guest
+.PHONY: debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench bench-parts fuzz up down clean cover vuln build guest
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,10 +71,11 @@ bench-parts: guest ## Run the benchmarks of single packages and print one table
 	        for (i = 3; i < NF; i += 2) out = out sprintf(" %12s %-9s", $$i, $$(i+1)); print out } \
 	    /^(FAIL|---|panic)/ { print; bad = 1 } END { exit bad }'
 
-cover: guest ## Run every test and show what it covers, in cover.html
-	go test -timeout 14m -coverpkg=./... -coverprofile=cover.out ./...
-	go tool cover -html=cover.out -o cover.html
-	@go tool cover -func=cover.out | tail -n 1
+cover: guest ## Run every test and show what it covers, the programs of the e2e tests included, in cover.html
+	@scripts/cover
+
+fuzz: ## Run every fuzz target for FUZZTIME (30s)
+	@scripts/fuzz
 
 gen: ## Generate what is generated: queries, and whatever go:generate names
 	$(TOOL) sqlc generate

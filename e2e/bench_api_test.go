@@ -287,8 +287,7 @@ func hear(b *testing.B, c *client.Client, sockets, changes int) []time.Duration 
 // What logging costs: the same requests of two servers, of which one logs nothing.
 func BenchmarkLogging(b *testing.B) {
 	loud := up(b, "--sim", "2")
-	b.Setenv("NOVACRON_SERVER_LOG_LEVEL", "none")
-	mute := up(b, "--sim", "2")
+	mute := up(b, "--sim", "2", "--log-level", "none")
 	rate := map[*instance]func() float64{}
 	for _, i := range []*instance{loud, mute} {
 		i.importSliver()

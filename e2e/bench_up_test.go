@@ -32,7 +32,7 @@ func BenchmarkUp(b *testing.B) {
 
 // What anonymous memory a real agent takes, alone and with VMs that run.
 func BenchmarkAgentMemory(b *testing.B) {
-	const vms = 10
+	const vms = 8
 	i := up(b, "--accel", "tcg")
 	i.importTiny()
 	alone := i.memoryOf(b, "node-1")

@@ -32,7 +32,13 @@ func TestMain(m *testing.M) {
 	// other users run it too
 	_ = os.Chmod(dir, 0o755)
 	binary = filepath.Join(dir, "novacron")
-	build := exec.Command("go", "build", "-trimpath", "-o", binary, "../cmd/novacron")
+	args := []string{"build", "-trimpath", "-o", binary}
+	// where this is set, every process of the program under test leaves there what
+	// it ran through ('make cover')
+	if os.Getenv("GOCOVERDIR") != "" {
+		args = append(args, "-cover", "-coverpkg=github.com/novacron/novacron/internal/...")
+	}
+	build := exec.Command("go", append(args, "../cmd/novacron")...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {

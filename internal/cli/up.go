@@ -37,11 +37,13 @@ type upFlags struct {
 func newUp(a *app) *cobra.Command {
 	o := local.Options{Clock: a.clock}
 	var f upFlags
+	var level logLevel
 	cmd := leaf("up", "Run everything on this machine", names(), func(cmd *cobra.Command, _ []string) error {
 		var err error
 		if o.Paths, err = a.paths(f.dataDir); err != nil {
 			return err
 		}
+		o.LogLevel = string(level)
 		if o.Sim > 0 && !cmd.Flags().Changed("nodes") {
 			o.Nodes = 0 // a data centre to try out needs no real host in it
 		}
@@ -65,6 +67,7 @@ func newUp(a *app) *cobra.Command {
 	fl.IntVar(&o.Sim, "sim", 0, "`N` simulated nodes")
 	fl.StringVar(&o.Database, "database", "", "`URL` of a database to use instead of a private one ("+local.DatabaseEnv+")")
 	fl.StringVar(&o.DatabaseOwner, "database-owner", "", "`URL` of it for the role that migrates ("+local.DatabaseOwnerEnv+")")
+	level.add(cmd)
 	fl.StringVar(&o.Acceleration, "accel", "", "use `kvm|tcg` without proving it")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "return once everything runs")
 	return a.configured(cmd)
@@ -101,7 +104,7 @@ func (a *app) upHere(ctx context.Context, o local.Options) error {
 			end()
 		}
 	}()
-	o.Log = a.logger("")
+	o.Log = a.logger(logLevel(o.LogLevel))
 	o.Say = func(s string) {
 		tell.Say(s)
 		fmt.Fprintln(a.err, s)

@@ -117,6 +117,9 @@ func (o Options) arguments() []string {
 	if o.Acceleration != "" {
 		args = append(args, "--accel", o.Acceleration)
 	}
+	if o.LogLevel != "" {
+		args = append(args, "--log-level", o.LogLevel)
+	}
 	if len(o.Advertise) > 0 {
 		args = append(args, "--advertise", strings.Join(o.Advertise, ","))
 	}

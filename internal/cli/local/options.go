@@ -28,6 +28,8 @@ type Options struct {
 	Database, DatabaseOwner string
 	// Acceleration forces "kvm" or "tcg".
 	Acceleration string
+	// LogLevel is what servers and agents log from; empty for their default.
+	LogLevel string
 	// Program is what children are started from; this program if empty.
 	Program string
 	Clock   clock.Clock

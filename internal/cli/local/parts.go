@@ -96,6 +96,9 @@ func (s *supervisor) self(name string, args ...string) (cmd *exec.Cmd, done func
 	if program == "" {
 		program = "/proc/self/exe"
 	}
+	if s.o.LogLevel != "" {
+		args = append(args, "--log-level", s.o.LogLevel)
+	}
 	cmd = exec.Command(program, args...) //nolint:noctx // it outlives what starts it, and is stopped by signals
 	cmd.Args[0] = "novacron"
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
