@@ -44,6 +44,12 @@ func start(t *testing.T, db *storetest.DB, dir string) *running {
 // startOn runs a server by a clock of the test's.
 func startOn(t *testing.T, db *storetest.DB, dir string, clk clock.Clock) *running {
 	t.Helper()
+	return startAt(t, db, dir, clk, "127.0.0.1:0")
+}
+
+// startAt runs a server that listens on an address.
+func startAt(t *testing.T, db *storetest.DB, dir string, clk clock.Clock, listen string) *running {
+	t.Helper()
 	// a test's own folder is too long for a socket
 	sockets, err := os.MkdirTemp("", "nc") //nolint:usetesting // a test's own folder is too long for sockets, and closed to other users
 	if err != nil {
@@ -56,7 +62,7 @@ func startOn(t *testing.T, db *storetest.DB, dir string, clk clock.Clock) *runni
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	go func() {
 		ended <- Run(ctx, Options{
-			DatabaseURL: db.AppURL, DataDir: dir, Listen: "127.0.0.1:0", Socket: r.socket, SetupToken: true,
+			DatabaseURL: db.AppURL, DataDir: dir, Listen: listen, Socket: r.socket, SetupToken: true,
 			Version: "test", Clock: clk, Log: log, Ready: func(i Info) { ready <- i },
 		})
 	}()

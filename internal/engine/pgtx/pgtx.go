@@ -11,11 +11,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
@@ -34,12 +37,21 @@ type Beginner interface {
 // transaction lost a race, so it does nothing outside of tx that matters.
 func Run(ctx context.Context, db Beginner, fn func(tx pgx.Tx) error) error {
 	var err error
-	for range tries {
+	for n := range tries {
 		if err = once(ctx, db, fn); !LostRace(err) {
 			return Map(err)
 		}
+		// those who lost together must not meet again
+		if pause(ctx, n) != nil {
+			break
+		}
 	}
 	return errs.New(errs.DBUnavailable, "the database is too busy: this change lost against others %d times; try again", tries).Because(err)
+}
+
+// pause waits a while after the n-th loss, from 0: 16 ms at most, then twice that.
+func pause(ctx context.Context, n int) error {
+	return clock.System{}.Sleep(ctx, rand.N(16*time.Millisecond<<n)) //nolint:gosec // it only keeps losers apart
 }
 
 // Again runs a single statement, and runs it again when it lost a race.
