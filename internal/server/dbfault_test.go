@@ -251,7 +251,7 @@ func (l *load) end(db *storetest.DB) {
 	if len(l.odd) > 0 {
 		t.Errorf("%d answers are neither 202 nor 503 db_unavailable with Retry-After: %s", len(l.odd), strings.Join(l.odd[:min(len(l.odd), 5)], "\n"))
 	}
-	why := ""
+	var why string
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
@@ -279,13 +279,13 @@ func (l *load) rests(ctx context.Context, db *storetest.DB) string {
 	}
 	defer pool.Close()
 	for what, sql := range map[string]string{
-		"jobs that have not succeeded":              "SELECT count(*) FROM jobs WHERE state <> 'succeeded'",
-		"VMs that do not run":                       "SELECT count(*) FROM vms v WHERE job_id IS NOT NULL OR NOT EXISTS (SELECT FROM instances i WHERE i.vm_id = v.id AND i.owner_epoch = v.owner_epoch AND i.phase = 'running')",
+		"jobs that have not succeeded":               "SELECT count(*) FROM jobs WHERE state <> 'succeeded'",
+		"VMs that do not run":                        "SELECT count(*) FROM vms v WHERE job_id IS NOT NULL OR NOT EXISTS (SELECT FROM instances i WHERE i.vm_id = v.id AND i.owner_epoch = v.owner_epoch AND i.phase = 'running')",
 		"VMs without exactly one creation on record": "SELECT count(*) FROM vms v WHERE 1 <> (SELECT count(*) FROM audit_log a WHERE a.action = 'vm.create' AND a.object_id = v.id)",
-		"VMs without exactly one job":               "SELECT count(*) FROM vms v WHERE 1 <> (SELECT count(*) FROM jobs j WHERE j.target_id = v.id)",
-		"unnumbered events":                         "SELECT count(*) FROM events WHERE seq IS NULL",
-		"unchained audit records":                   "SELECT count(*) FROM audit_log WHERE seq IS NULL",
-		"more or fewer VMs than were accepted":      fmt.Sprintf("SELECT count(*) - %d FROM vms", l.count()),
+		"VMs without exactly one job":                "SELECT count(*) FROM vms v WHERE 1 <> (SELECT count(*) FROM jobs j WHERE j.target_id = v.id)",
+		"unnumbered events":                          "SELECT count(*) FROM events WHERE seq IS NULL",
+		"unchained audit records":                    "SELECT count(*) FROM audit_log WHERE seq IS NULL",
+		"more or fewer VMs than were accepted":       fmt.Sprintf("SELECT count(*) - %d FROM vms", l.count()),
 	} {
 		var n int64
 		if err := pool.QueryRow(ctx, sql).Scan(&n); err != nil {
