@@ -19,7 +19,7 @@ import (
 
 // debianTakes is how long a full guest may take to boot and be set up: software
 // emulation on two busy cores is slow.
-const debianTakes = 5 * time.Minute
+const debianTakes = 10 * time.Minute
 
 // debianGuest makes the full guest, or skips the test and says why.
 func debianGuest(t *testing.T) (dir string) {

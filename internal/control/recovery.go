@@ -61,7 +61,7 @@ func holding(n recovery.Node, w nodelink.Holding) recovery.Holding {
 	}
 	if m := w.Machine; m != nil {
 		h.Machine = &recovery.Machine{
-			Name: nodelink.Text(m.Name), CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, Cmdline: nodelink.Text(m.Cmdline), Volumes: m.Volumes, Seed: m.Seed,
+			Name: nodelink.Text(m.Name), CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, Cmdline: nodelink.Text(m.Cmdline), Volumes: m.Volumes, Seed: m.Seed, CD: m.CD != nil,
 		}
 		if m.Kernel != nil && m.Initrd != nil {
 			k, i := imageFile(*m.Kernel), imageFile(*m.Initrd)

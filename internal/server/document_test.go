@@ -257,3 +257,30 @@ func TestApplyAliases(t *testing.T) {
 	r.applied("vm web: none \n", "", strings.Replace(vm, `"image":"a"`, `"image":"next"`, 1))
 	r.applied("vm web: refused field_not_writable /spec/image\n", "", webDoc)
 }
+
+// What cloud-init is told is part of a document: made with the VM, compared field by
+// field, changed at rest, taken away by nothing in it, refused with its place.
+func TestApplyCloudInit(t *testing.T) {
+	r := start(t, storetest.New(t), t.TempDir())
+	r.nodes(1)
+	r.image("tiny")
+	doc := func(spec string) string {
+		return `{"kind":"vm","name":"web","spec":{"cpus":1,"memory_bytes":"128MiB","image":"tiny","power":"off"` + spec + `}}`
+	}
+	made := r.applied("vm web: create \n", "", doc(`,"cloud_init":{"user_data":"#!/bin/one","hostname":"www"}`))
+	r.settled(made[0])
+	r.applied("vm web: none \n", "", doc(`,"cloud_init":{"hostname":"www","user_data":"#!/bin/one"}`))
+	r.applied("vm web: none \n", "", doc(""))
+	r.applied("vm web: change /spec/cloud_init/hostname /spec/cloud_init/user_data\n", "?dry_run=true", doc(`,"cloud_init":{"user_data":"#!/bin/two"}`))
+	r.applied("vm web: change /spec/cloud_init/hostname /spec/cloud_init/user_data\n", "", doc(`,"cloud_init":{"user_data":"#!/bin/two"}`))
+	r.applied("vm web: refused invalid_field /spec/cloud_init/hostname\n", "", doc(`,"cloud_init":{"hostname":"a b"}`))
+	r.applied("vm web: refused invalid_field /spec/seed_image\n", "", doc(`,"seed_image":"tiny"`))
+	r.applied("vm web: refused not_found\n", "?dry_run=true", doc(`,"cloud_init":{},"seed_image":"none-such"`))
+	if v, _ := call[api.VM](r, "GET", "/api/v1/vms/web", nil); v.Spec.CloudInit == nil || v.Spec.CloudInit.UserData != "#!/bin/two" || v.Spec.CloudInit.Hostname != "" || v.Spec.SeedImage != "" {
+		t.Errorf("%+v", v.Spec)
+	}
+	r.applied("vm web: change /spec/cloud_init/user_data\n", "", doc(`,"cloud_init":{}`))
+	if v, _ := call[api.VM](r, "GET", "/api/v1/vms/web", nil); v.Spec.CloudInit != nil {
+		t.Errorf("%+v", v.Spec.CloudInit)
+	}
+}

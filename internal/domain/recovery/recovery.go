@@ -82,7 +82,9 @@ type Machine struct {
 	Initrd      *image.File
 	Cmdline     string
 	// Seed: does its guest find what cloud-init is told?
-	Seed    bool
+	Seed bool
+	// CD: does its guest find an image of one in its drive?
+	CD      bool
 	Volumes []id.ID
 	NICs    []vm.NIC
 }

@@ -23,6 +23,9 @@ func (c *comparison) unknown(n Node, h Holding) VMPlan {
 	if h.Machine != nil && h.Machine.Seed {
 		p.Differences = append(p.Differences, "what cloud-init in it is told is not known any more: its next start is without")
 	}
+	if h.Machine != nil && h.Machine.CD {
+		p.Differences = append(p.Differences, "the CD in its drive is not known any more: its next start is without")
+	}
 	a, why := c.recreate(n, h)
 	switch {
 	case why != "":
