@@ -17,7 +17,9 @@ func sickCluster(b *bench, now time.Time) {
 	n := api.Node{Status: api.NodeStatus{State: "unknown", Reason: "it does not report", CertificateExpiresAt: &soon, Inventory: api.Inventory{Acceleration: "tcg"}}}
 	n.Name = "n1"
 	b.on("GET /nodes", http.StatusOK, api.List[api.Node]{Items: []api.Node{n}})
-	b.on("GET /vms", http.StatusOK, api.List[api.VM]{Items: []api.VM{someVM("web", "failed"), someVM("db", "pending")}})
+	told := someVM("web", "failed")
+	told.Spec.CloudInit = &api.VMCloudInit{Hostname: "www", UserData: "#!/bin/sh\npassword-of-a-guest\n"}
+	b.on("GET /vms", http.StatusOK, api.List[api.VM]{Items: []api.VM{told, someVM("db", "pending")}})
 	b.on("GET /recovery", http.StatusOK, api.Recovery{Held: true, Cause: "restored", Reason: "the database was put back"})
 	b.on("GET /jobs", http.StatusOK, api.List[api.Job]{Items: []api.Job{someJob("needs_attention")}})
 	b.on("GET /debug/tasks", http.StatusOK, api.List[api.Task]{Items: []api.Task{{Name: "pending-vms", LastError: "it broke"}}})

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/client"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
@@ -25,7 +26,8 @@ const supportLong = `Gather into one file what helps others to help you: what 'n
 finds, the documents of nodes, VMs, images and jobs, the last events, the
 reconcilers, and the ends of this machine's logs with facts about its host.
 
-Tokens, passwords in URLs and private keys are blanked out. Names, labels and
+Tokens, passwords in URLs, private keys and what guests are told by cloud-init
+are blanked out. Names, labels and
 addresses are not: look into the file before you give it away.`
 
 func newSupport(a *app) *cobra.Command {
@@ -154,11 +156,34 @@ func gatherCluster(ctx context.Context, b *bundle, c *client.Client) {
 		return // nothing else would answer
 	}
 	items(b, "cluster/nodes.json", c.Nodes.All(ctx, client.ListOptions{}))
-	items(b, "cluster/vms.json", c.VMs.All(ctx, client.ListOptions{}))
+	items(b, "cluster/vms.json", untold(c.VMs.All(ctx, client.ListOptions{})))
 	items(b, "cluster/images.json", c.Images.All(ctx, client.ListOptions{}))
 	items(b, "cluster/jobs.json", c.Jobs.All(ctx, newest))
 	tasks, err := c.Tasks(ctx)
 	document(b, "cluster/reconcilers.json", tasks, err)
+}
+
+// untold gives VMs without what cloud-init is told, which may hold passwords.
+func untold(all iter.Seq2[api.VM, error]) iter.Seq2[api.VM, error] {
+	hide := func(text string) string {
+		if text == "" {
+			return ""
+		}
+		return fmt.Sprintf("[redacted: %d bytes]", len(text))
+	}
+	return func(yield func(api.VM, error) bool) {
+		for v, err := range all {
+			if c := v.Spec.CloudInit; c != nil {
+				v.Spec.CloudInit = &api.VMCloudInit{
+					Hostname: c.Hostname, SSHAuthorizedKeys: c.SSHAuthorizedKeys,
+					UserData: hide(c.UserData), NetworkConfig: hide(c.NetworkConfig), MetaData: hide(c.MetaData),
+				}
+			}
+			if !yield(v, err) {
+				return
+			}
+		}
+	}
 }
 
 // mostLog is how much of the end of each log is gathered.

@@ -64,12 +64,15 @@ func TestSupportBundle(t *testing.T) {
 			t.Errorf("there is no %s", want)
 		}
 	}
+	if vms := got["cluster/vms.json"]; !strings.Contains(vms, `"hostname": "www"`) || !strings.Contains(vms, "[redacted: 30 bytes]") {
+		t.Errorf("of VMs it says %s", vms)
+	}
 	log := got["logs/server.log"]
 	if len(log) > mostLog || !strings.HasSuffix(log, "end\n") || !strings.Contains(log, "postgres://me:[redacted]@db/novacron") {
 		t.Errorf("the log ends with %q", log[max(0, len(log)-200):])
 	}
 	for name, content := range got {
-		for _, secret := range []string{canary, "hunter2", "MIGH"} {
+		for _, secret := range []string{canary, "hunter2", "MIGH", "password-of-a-guest"} {
 			if strings.Contains(content, secret) {
 				t.Errorf("%s holds a secret", name)
 			}
