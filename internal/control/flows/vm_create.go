@@ -100,7 +100,12 @@ func place(ctx context.Context, r *run) (any, error) {
 		}
 		return nil, explain(ctx, r, v, rejected)
 	}
-	for _, c := range plan.Ranked {
+	return take(ctx, r, v, plan.Ranked)
+}
+
+// take puts the VM on the first node that still has room for it.
+func take(ctx context.Context, r *run, v vm.View, ranked []scheduler.Ranked) (any, error) {
+	for _, c := range ranked {
 		var ok bool
 		err := write(ctx, r, func(tx *store.Tx) (err error) {
 			ok, err = tx.VMPlace(ctx, v, c.Node)

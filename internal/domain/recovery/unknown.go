@@ -19,13 +19,7 @@ func (c *comparison) unknown(n Node, h Holding) VMPlan {
 		name = h.Machine.Name
 	}
 	p := about(Unknown, n, h, name)
-	p.Differences = []string{"the database does not have it"}
-	if h.Machine != nil && h.Machine.Seed {
-		p.Differences = append(p.Differences, "what cloud-init in it is told is not known any more: its next start is without")
-	}
-	if h.Machine != nil && h.Machine.CD {
-		p.Differences = append(p.Differences, "the CD in its drive is not known any more: its next start is without")
-	}
+	p.Differences = append([]string{"the database does not have it"}, h.driveIs()...)
 	a, why := c.recreate(n, h)
 	switch {
 	case why != "":
@@ -95,6 +89,20 @@ func (c *comparison) recreateDisks(n Node, h Holding, a *Adoption) string {
 // possible tells whether there can be a disk of the size at the slot.
 func possible(size int64, slot int) bool {
 	return size > 0 && size%512 == 0 && slot < vm.MaxDisks
+}
+
+// driveIs tells what a VM that is adopted no longer finds in its CD drive.
+func (h Holding) driveIs() []string {
+	switch {
+	case h.Machine == nil:
+		return nil
+	case h.Machine.Seed:
+		return []string{"what cloud-init in it is told is not known any more: its next start is without"}
+	case h.Machine.CD:
+		return []string{"the CD in its drive is not known any more: its next start is without"}
+	default:
+		return nil
+	}
 }
 
 // volume makes a disk of what its node has.
