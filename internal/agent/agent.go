@@ -228,7 +228,7 @@ var handlers = map[string]handler{
 	(*nodelink.GrowVolume)(nil).Method():    fenced((*Agent).growVolume),
 	(*nodelink.DeleteVolumes)(nil).Method(): fenced((*Agent).deleteVolumes),
 	(*nodelink.WriteSeed)(nil).Method():     fenced((*Agent).writeSeed),
-	(*nodelink.Launch)(nil).Method():        fenced((*Agent).launchCommand),
+	(*nodelink.Launch)(nil).Method():        recording((*Agent).launchCommand),
 	(*nodelink.Shutdown)(nil).Method():      fenced((*Agent).shutdown),
 	(*nodelink.PowerOff)(nil).Method():      fenced((*Agent).powerOff),
 	(*nodelink.Pause)(nil).Method():         fenced((*Agent).pause),
@@ -287,6 +287,22 @@ func fenced[C any, P interface {
 	*C
 	nodelink.Fenced
 }](run func(*Agent, context.Context, Peer, *guest, P) (any, error)) handler {
+	return fencedBy[C, P](run, (*guest).admit)
+}
+
+// recording is fenced for a command whose first act is to change the VM's record
+// (guest.change): the fence is written with that, at once instead of twice.
+func recording[C any, P interface {
+	*C
+	nodelink.Fenced
+}](run func(*Agent, context.Context, Peer, *guest, P) (any, error)) handler {
+	return fencedBy[C, P](run, (*guest).admitUnwritten)
+}
+
+func fencedBy[C any, P interface {
+	*C
+	nodelink.Fenced
+}](run func(*Agent, context.Context, Peer, *guest, P) (any, error), admit func(*guest, *nodelink.Header, id.ID, *records) (*answer, error)) handler {
 	return func(ctx context.Context, a *Agent, p Peer, body []byte) (any, error) {
 		c, err := decode[C](body)
 		if err != nil {
@@ -308,7 +324,7 @@ func fenced[C any, P interface {
 			return nil, err
 		}
 		defer release()
-		old, err := g.admit(h, cluster, a.records)
+		old, err := admit(g, h, cluster, a.records)
 		if err != nil {
 			return nil, err
 		}

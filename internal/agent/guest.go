@@ -16,11 +16,13 @@ type guest struct {
 	// the command's budget.
 	turn chan struct{}
 
-	mu      sync.Mutex
-	rec     record
-	answers map[string]answer // of the record's operation and attempt, by step
-	cancel  context.CancelFunc
-	running fence
+	mu  sync.Mutex
+	rec record
+	// unwritten says that the record's fence is above that on the disk
+	unwritten bool
+	answers   map[string]answer // of the record's operation and attempt, by step
+	cancel    context.CancelFunc
+	running   fence
 	// wanted is the newest fence that asked for a turn: once it has, an older one
 	// gets none, wherever it stands in the queue
 	wanted fence
@@ -113,6 +115,29 @@ func takenOver() error {
 func (g *guest) admit(h *nodelink.Header, cluster id.ID, keep *records) (*answer, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	old, err := g.raise(h, cluster)
+	if err != nil || old != nil || !g.unwritten {
+		return old, err
+	}
+	if err := keep.save(g.rec); err != nil {
+		return nil, err
+	}
+	g.unwritten = false
+	return nil, nil
+}
+
+// admitUnwritten is admit that leaves the fence to the command's first change of
+// the record. Until that is written it holds in this process alone, which refuses
+// whatever is older all the same.
+func (g *guest) admitUnwritten(h *nodelink.Header, cluster id.ID, _ *records) (*answer, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.raise(h, cluster)
+}
+
+// raise answers from memory, refuses, or raises the fence. It is called with g.mu
+// held.
+func (g *guest) raise(h *nodelink.Header, cluster id.ID) (*answer, error) {
 	if err := g.refuse(h, cluster); err != nil {
 		return nil, err
 	}
@@ -123,15 +148,11 @@ func (g *guest) admit(h *nodelink.Header, cluster id.ID, keep *records) (*answer
 		}
 		return nil, nil
 	}
-	next := g.rec
-	next.Epoch, next.Operation, next.OpSeq, next.Attempt = h.OwnerEpoch, h.Operation, h.OpSeq, h.Attempt
-	if err := keep.save(next); err != nil {
-		return nil, err
-	}
 	if now != seen {
 		g.answers = map[string]answer{}
 	}
-	g.rec = next
+	g.rec.Epoch, g.rec.Operation, g.rec.OpSeq, g.rec.Attempt = h.OwnerEpoch, h.Operation, h.OpSeq, h.Attempt
+	g.unwritten = true
 	return nil, nil
 }
 
@@ -169,13 +190,13 @@ func (g *guest) change(keep *records, f func(*record)) error {
 	defer g.mu.Unlock()
 	next := g.rec
 	f(&next)
-	if same(next, g.rec) {
+	if same(next, g.rec) && !g.unwritten {
 		return nil
 	}
 	if err := keep.save(next); err != nil {
 		return err
 	}
-	g.rec = next
+	g.rec, g.unwritten = next, false
 	return nil
 }
 

@@ -89,7 +89,7 @@ func TestConfigRefusals(t *testing.T) {
 		"server:\n  listen: a\n  listen: b": {errs.InvalidField, "section per command"},
 		"- a":                               {errs.InvalidField, "section per command"},
 		"server: {}\n---\nagent: {}":        {errs.InvalidField, "more than one document"},
-		"server:\n  log_level: maybe":           {errs.InvalidField, "maybe"},
+		"server:\n  log_level: maybe":       {errs.InvalidField, "maybe"},
 		"\x00":                              {errs.InvalidField, "section per command"},
 	} {
 		b := newBench(t)

@@ -314,7 +314,11 @@ func (d *Driver) Release(ctx context.Context, v id.ID) error {
 	if g != nil && g.Status().Phase.OnNode() {
 		return errs.New(errs.InvalidState, "VM %s still runs on this node: stop it first", v)
 	}
-	if err := d.wipe(ctx, v); err != nil {
+	err = d.wipe(ctx, v)
+	if err == nil {
+		err = durable.Sync(d.vms)
+	}
+	if err != nil {
 		return errs.New(errs.HostFailure, "what VM %s held on this node could not all be removed", v).Because(err)
 	}
 	if g != nil {

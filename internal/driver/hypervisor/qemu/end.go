@@ -209,7 +209,8 @@ func (d *Driver) dismissKeeper(ctx context.Context, v id.ID) error {
 	}
 }
 
-// wipe removes everything of a VM: processes that are left, resources, records.
+// wipe removes everything of a VM: processes that are left, resources, records. That
+// they are gone is not on the disk yet.
 func (d *Driver) wipe(ctx context.Context, v id.ID) error {
 	root, err := d.vms.OpenRoot(v.String())
 	var rec machineRecord
@@ -227,10 +228,7 @@ func (d *Driver) wipe(ctx context.Context, v id.ID) error {
 	if err := d.giveBack(ctx, v, rec); err != nil {
 		return err
 	}
-	if err := removeAll(d.vms, v.String()); err != nil {
-		return err
-	}
-	return durable.Sync(d.vms)
+	return removeAll(d.vms, v.String())
 }
 
 // endLeftover ends the hypervisor that a record names, if it lives.
