@@ -300,9 +300,12 @@ type System struct {
 	Fingerprint string   `json:"fingerprint"`
 	Servers     []string `json:"servers"`
 	// SetupDone: has the setup token been spent?
-	SetupDone bool   `json:"setup_done"`
-	Principal string `json:"principal"`
-	Role      string `json:"role"`
+	SetupDone bool `json:"setup_done"`
+	// RecoveryHold says what is held because the database knows less than the nodes;
+	// absent when nothing is.
+	RecoveryHold string `json:"recovery_hold,omitempty"`
+	Principal    string `json:"principal"`
+	Role         string `json:"role"`
 }
 
 // CA is the cluster's certificate authority.

@@ -75,6 +75,10 @@ func TestFleetUnderFire(t *testing.T) {
 	if out := i.must("audit", "verify"); !strings.Contains(out, "intact") {
 		t.Errorf("audit: %s", out)
 	}
+	// no server that dies makes a node know more than the database
+	if r := get[api.Recovery](i, "recovery", "show"); r.Held {
+		t.Errorf("held: %+v", r)
+	}
 }
 
 // army is many VMs that do the same.

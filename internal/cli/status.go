@@ -20,8 +20,6 @@ type overview struct {
 	System api.System     `json:"system"`
 	Nodes  map[string]int `json:"nodes"`
 	VMs    map[string]int `json:"vms"`
-	// Recovery is what is in recovery hold; absent when nothing is.
-	Recovery *api.Recovery `json:"recovery,omitempty"`
 }
 
 func newStatus(a *app) *cobra.Command {
@@ -44,7 +42,7 @@ func newStatus(a *app) *cobra.Command {
 			{Key: "setup", Value: setupLine(s)},
 			{Key: "nodes", Value: counts(o.Nodes)},
 			{Key: "vms", Value: counts(o.VMs)},
-			{Key: "recovery", Value: holdLine(o.Recovery)},
+			{Key: "recovery", Value: s.RecoveryHold},
 		})
 	})
 }
@@ -61,13 +59,6 @@ func look(ctx context.Context, c *client.Client) (overview, error) {
 	var err error
 	if o.System, err = c.System(ctx); err != nil {
 		return o, err
-	}
-	r, err := c.Recovery(ctx)
-	if err != nil {
-		return o, err
-	}
-	if r.Held {
-		o.Recovery = &r
 	}
 	for n, err := range c.Nodes.All(ctx, client.ListOptions{}) {
 		if err != nil {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/novacron/novacron/api"
@@ -108,6 +109,9 @@ func toNode(n node.Node) api.Node {
 		out.Status.CertificateExpiresAt = &at
 	}
 	out.Status.State, out.Status.Reason = nodeState(n)
+	if n.Held {
+		out.Status.Reason = strings.TrimPrefix(out.Status.Reason+"; it is in recovery hold: its VMs are left as they are", "; ")
+	}
 	for _, m := range i.NUMA {
 		out.Status.Inventory.NUMA = append(out.Status.Inventory.NUMA, api.NUMANode{ID: m.ID, CPUs: m.CPUs, MemoryBytes: api.Bytes(m.MemoryBytes)})
 	}

@@ -42,7 +42,7 @@ func (s *Server) system(ctx context.Context, r *Request, _ none) (reply[api.Syst
 	return reply[api.System]{Body: api.System{
 		Cluster: s.control.Cluster().String(), Server: s.member.ID().String(), Version: s.opts.Version,
 		Fingerprint: s.fingerprint, Servers: servers, SetupDone: done,
-		Principal: r.Caller.Name, Role: string(r.Caller.Role),
+		Principal: r.Caller.Name, Role: string(r.Caller.Role), RecoveryHold: s.control.Holds().Now().String(),
 	}}, err
 }
 

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/novacron/novacron/internal/domain/image"
@@ -309,6 +311,24 @@ func (r Recovery) On(node *id.ID) error {
 	}
 	return nil
 }
+
+// String says on one line what is held; empty when nothing is.
+func (r Recovery) String() string {
+	if r.Cause != "" {
+		return "the cluster is in recovery hold: " + r.Reason
+	}
+	var out []string
+	for _, n := range r.Nodes[:min(len(r.Nodes), mostNamed)] {
+		out = append(out, "node "+n.Name+" is in recovery hold: "+n.Reason)
+	}
+	if more := len(r.Nodes) - len(out); more > 0 {
+		out = append(out, fmt.Sprintf("%d more nodes are", more))
+	}
+	return strings.Join(out, "; ")
+}
+
+// mostNamed of the nodes that are held are named on one line.
+const mostNamed = 5
 
 // Held tells whether anything is held.
 func (r Recovery) Held() bool { return r.Cause != "" || len(r.Nodes) > 0 }
