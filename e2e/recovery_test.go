@@ -76,6 +76,7 @@ func TestRestoreOlderDatabase(t *testing.T) {
 		t.Errorf("b is %s", v.Status.State)
 	}
 	i.logged("a", ready)
+	i.console("a", "HELD-42", "echo HELD-$((6*7))")
 	r := get[api.Recovery](i, "recovery", "show")
 	cases := map[string]string{}
 	for _, v := range r.VMs {
@@ -164,27 +165,44 @@ func TestRestoreOwnDatabase(t *testing.T) {
 	i.must("db", "restore", dump, "--yes", "--database", url("postgres"))
 	thaw()
 
+	i.confirmed()
+	i.appears("a", "stopped")
+	i.must("vm", "start", "a", "--wait")
+	out := i.must("db", "psql", "--", "-At", "-c", "SELECT datname || ' ' || pg_get_userbyid(datdba) FROM pg_database WHERE datname LIKE 'novacron%' ORDER BY 1")
+	if !strings.Contains(out, "novacron novacron_owner") || !strings.Contains(out, "novacron_before_") || strings.Contains(out, "restoring") {
+		t.Errorf("databases: %s", out)
+	}
+
+	// nothing is left of the database but the file: nodes follow all the same,
+	// although nobody knows the incarnation they are of
+	i.killAll()
+	if err := os.RemoveAll(filepath.Join(i.data, "postgres")); err != nil {
+		t.Fatal(err)
+	}
+	i.must("db", "restore", dump, "--yes")
+	i.start()
+	i.confirmed()
+	i.appears("a", "running")
+	i.must("vm", "stop", "a", "--wait")
+	i.must("vm", "delete", "a", "--wait", "--yes")
+}
+
+// confirmed waits until every node is compared, and confirms what differs.
+func (i *instance) confirmed() {
+	i.t.Helper()
 	i.eventually("held", func() (bool, string) {
 		out, err := i.run("status")
 		return err == nil && strings.Contains(out, "recovery hold"), out
 	})
 	var r api.Recovery
-	i.eventually("the node is compared", func() (bool, string) {
+	i.eventually("every node is compared", func() (bool, string) {
 		r = get[api.Recovery](i, "recovery", "show")
-		away := 0
 		for _, n := range r.Nodes {
 			if n.State != "compared" {
-				away++
+				return false, n.Name + " is " + n.State
 			}
 		}
-		return away == 0, i.must("recovery", "show")
+		return true, ""
 	})
 	i.must("recovery", "confirm", "--plan", r.Plan)
-	i.appears("a", "stopped")
-	i.must("vm", "start", "a", "--wait")
-	i.must("vm", "delete", "a", "--wait", "--yes")
-	out := i.must("db", "psql", "--", "-At", "-c", "SELECT datname || ' ' || pg_get_userbyid(datdba) FROM pg_database WHERE datname LIKE 'novacron%' ORDER BY 1")
-	if !strings.Contains(out, "novacron novacron_owner") || !strings.Contains(out, "novacron_before_") || strings.Contains(out, "restoring") {
-		t.Errorf("databases: %s", out)
-	}
 }

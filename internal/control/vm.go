@@ -272,10 +272,14 @@ func (s *Service) Placed(ctx context.Context, ref string) (Incarnation, error) {
 	if err := v.Intent.Unusable(); err != nil {
 		return Incarnation{}, err
 	}
-	if v.Intent.NodeID == nil || v.Intent.Epoch == 0 {
+	epoch := v.Intent.Epoch
+	if v.Observed != nil {
+		epoch = max(epoch, v.Observed.Epoch) // a database that is behind does not know the last one
+	}
+	if v.Intent.NodeID == nil || epoch == 0 {
 		return Incarnation{}, errs.New(errs.InvalidState, "VM %q has never run: it is %s", v.Intent.Name, vm.Appear(v).State)
 	}
-	return Incarnation{VM: v.Intent.ID, Node: *v.Intent.NodeID, Epoch: v.Intent.Epoch}, nil
+	return Incarnation{VM: v.Intent.ID, Node: *v.Intent.NodeID, Epoch: epoch}, nil
 }
 
 // ConsoleOpened records that somebody attached to a console.
