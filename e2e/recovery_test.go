@@ -163,6 +163,15 @@ func TestRestoreOwnDatabase(t *testing.T) {
 	}
 	i.fails(4, "not that of the backup", "db", "restore", dump, "--yes", "--database", url("postgres"), "--key", wrong)
 	i.must("db", "restore", dump, "--yes", "--database", url("postgres"))
+
+	// the database that is kept, as a newer NovaCron would have left it
+	kept := strings.TrimSpace(i.must("db", "psql", "--", "-At", "-c", "SELECT datname FROM pg_database WHERE datname LIKE 'novacron_before_%'"))
+	t.Setenv("NOVACRON_DATABASE_OWNER", strings.Replace(url("novacron_owner"), "/novacron?", "/"+kept+"?", 1))
+	newer := filepath.Join(t.TempDir(), "newer")
+	i.must("db", "psql", "--", "-c", "INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)")
+	i.must("db", "backup", newer)
+	t.Setenv("NOVACRON_DATABASE_OWNER", "")
+	i.fails(2, "a newer NovaCron has migrated it", "db", "restore", newer, "--yes", "--database", url("postgres"))
 	thaw()
 
 	i.confirmed()

@@ -82,8 +82,8 @@ func newDBBackup(a *app) *cobra.Command {
 		fmt.Fprintln(a.err, "It is of use only with the servers' key file (kek in a server's data folder, --with-key). Keep the two apart: who has both has the cluster.")
 		return nil
 	})
-	cmd.Long = `Write the database into a file, of one moment, while everything runs. PostgreSQL's
-pg_restore reads it.
+	cmd.Long = `Write the database into a file, of one moment, while everything runs. 'novacron db
+restore' puts it back.
 
 The cluster's secrets in it are sealed under a key that is not in it: the file kek
 in a server's data folder. Images and the disks of virtual machines are files of

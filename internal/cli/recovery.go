@@ -61,7 +61,7 @@ func holdLine(r *api.Recovery) string {
 	for _, n := range r.Nodes {
 		held = append(held, n.Name)
 	}
-	return fmt.Sprintf("%d nodes are in recovery hold: %s", len(held), some(held))
+	return "nodes that are in recovery hold: " + some(held)
 }
 
 func (a *app) showRecovery(r api.Recovery) error {
