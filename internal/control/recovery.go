@@ -59,21 +59,8 @@ func holding(n recovery.Node, w nodelink.Holding) recovery.Holding {
 	for v, f := range w.Bases {
 		h.Bases[v] = imageFile(f)
 	}
-	if m := w.Machine; m != nil {
-		h.Machine = &recovery.Machine{
-			Name: nodelink.Text(m.Name), CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, Cmdline: nodelink.Text(m.Cmdline), Volumes: m.Volumes, Seed: m.Seed, CD: m.CD != nil,
-		}
-		if m.Kernel != nil && m.Initrd != nil {
-			k, i := imageFile(*m.Kernel), imageFile(*m.Initrd)
-			h.Machine.Kernel, h.Machine.Initrd = &k, &i
-		}
-		for _, c := range m.NICs {
-			nic := vm.NIC{ID: c.ID, MAC: c.MAC}
-			for _, f := range c.Forwards {
-				nic.Forwards = append(nic.Forwards, vm.Forward(f))
-			}
-			h.Machine.NICs = append(h.Machine.NICs, nic)
-		}
+	if w.Machine != nil {
+		h.Machine = machine(*w.Machine)
 	}
 	if r := w.Report; r != nil && r.Phase.Valid() && r.Epoch <= w.OwnerEpoch {
 		h.Observed = &vm.Observation{
@@ -81,6 +68,26 @@ func holding(n recovery.Node, w nodelink.Holding) recovery.Holding {
 		}
 	}
 	return h
+}
+
+func machine(m nodelink.Machine) *recovery.Machine {
+	out := &recovery.Machine{
+		Name: nodelink.Text(m.Name), CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, Cmdline: nodelink.Text(m.Cmdline), Volumes: m.Volumes, Seed: m.Seed,
+	}
+	for from, to := range map[*nodelink.ImageFile]**image.File{m.Kernel: &out.Kernel, m.Initrd: &out.Initrd, m.CD: &out.CD} {
+		if from != nil {
+			f := imageFile(*from)
+			*to = &f
+		}
+	}
+	for _, c := range m.NICs {
+		nic := vm.NIC{ID: c.ID, MAC: c.MAC}
+		for _, f := range c.Forwards {
+			nic.Forwards = append(nic.Forwards, vm.Forward(f))
+		}
+		out.NICs = append(out.NICs, nic)
+	}
+	return out
 }
 
 func imageFile(f nodelink.ImageFile) image.File {

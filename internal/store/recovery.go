@@ -218,7 +218,7 @@ func (t *Tx) VMAdopt(ctx context.Context, project id.ID, p recovery.VMPlan) erro
 func (t *Tx) VMRecreate(ctx context.Context, project id.ID, p recovery.VMPlan) error {
 	a := p.Adoption
 	err := t.q.VMRecreate(ctx, query.VMRecreateParams{
-		ID: p.VM, ProjectID: project, Name: a.Name, Cpus: int32(a.CPUs), MemoryBytes: a.MemoryBytes, ImageID: a.ImageID,
+		ID: p.VM, ProjectID: project, Name: a.Name, Cpus: int32(a.CPUs), MemoryBytes: a.MemoryBytes, ImageID: a.ImageID, SeedImageID: a.SeedImageID,
 		Power: power(a.PowerOn), NodeID: &p.Node, OwnerEpoch: int64(a.Fence.Epoch), OpSeq: a.Fence.OpSeq, Reserved: a.PowerOn,
 	})
 	if err != nil {

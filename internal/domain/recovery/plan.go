@@ -98,6 +98,8 @@ type Adoption struct {
 	Fence       Fence
 	// ImageID is what it was made from; nil when that is not known.
 	ImageID *id.ID
+	// SeedImageID is of the CD in its drive; nil for none.
+	SeedImageID *id.ID
 	// Volumes in slot order: of a VM that the database knows, those that it lacks.
 	Volumes []vm.Volume
 	// Resized are volumes of another size than the database says, Gone those that

@@ -81,10 +81,10 @@ type Machine struct {
 	Kernel      *image.File
 	Initrd      *image.File
 	Cmdline     string
+	// CD is what its guest finds in its drive; nil for nothing.
+	CD *image.File
 	// Seed: does its guest find what cloud-init is told?
-	Seed bool
-	// CD: does its guest find an image of one in its drive?
-	CD      bool
+	Seed    bool
 	Volumes []id.ID
 	NICs    []vm.NIC
 }

@@ -185,6 +185,36 @@ func TestAdoption(t *testing.T) {
 	}
 }
 
+// What is made anew stands on the same files: kernel, CD, disk.
+func TestImagesAreMadeAnew(t *testing.T) {
+	sum := func(c string) image.File {
+		return image.File{SHA256: strings.Repeat(c, 64), SizeBytes: 512, Format: "raw"}
+	}
+	kernel, initrd, cd := sum("1"), sum("2"), sum("3")
+	w := newWorld()
+	w.VMs = nil
+	m := w.holding().Machine
+	m.Kernel, m.Initrd, m.CD, m.Cmdline = &kernel, &initrd, &cd, "console=ttyS0"
+	w.holding().Bases = map[id.ID]image.File{w.disk: sum("4")}
+	p := Compare(w.Snapshot)
+	made := map[id.ID]image.Image{}
+	for _, i := range p.Images {
+		made[i.ID] = i
+	}
+	a := p.VMs[0].Adoption
+	if len(made) != 3 || made[*a.ImageID].Kind != image.Kernel || made[*a.SeedImageID].Kind != image.ISO || made[*a.Volumes[0].ImageID].Kind != image.Disk {
+		t.Errorf("%+v of %+v", a, p.Images)
+	}
+	if k := made[*a.ImageID]; k.Cmdline != m.Cmdline || len(k.Files) != 2 || k.Files[1].SHA256 != initrd.SHA256 {
+		t.Errorf("%+v", k)
+	}
+	// a file that cannot be true makes no image
+	cd.SHA256 = "../../etc/passwd"
+	if p := Compare(w.Snapshot); p.VMs[0].Adoption.SeedImageID != nil || len(p.Images) != 2 {
+		t.Errorf("%+v", p.Images)
+	}
+}
+
 // A VM whose name somebody else has by now gets one of its own.
 func TestNamesAreKept(t *testing.T) {
 	w := newWorld()

@@ -83,6 +83,9 @@ func (c *comparison) recreateDisks(n Node, h Holding, a *Adoption) string {
 	} else if len(a.Volumes) > 0 {
 		a.ImageID = a.Volumes[0].ImageID
 	}
+	if cd := h.Machine.CD; cd != nil {
+		a.SeedImageID = c.image(image.ISO, "", *cd)
+	}
 	return ""
 }
 
@@ -98,8 +101,6 @@ func (h Holding) driveIs() []string {
 		return nil
 	case h.Machine.Seed:
 		return []string{"what cloud-init in it is told is not known any more: its next start is without"}
-	case h.Machine.CD:
-		return []string{"the CD in its drive is not known any more: its next start is without"}
 	default:
 		return nil
 	}

@@ -527,8 +527,8 @@ func (q *Queries) VMMiss(ctx context.Context, arg VMMissParams) error {
 }
 
 const vMRecreate = `-- name: VMRecreate :exec
-INSERT INTO vms (id, project_id, name, cpus, memory_bytes, image_id, power, node_id, owner_epoch, op_seq, reserved)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+INSERT INTO vms (id, project_id, name, cpus, memory_bytes, image_id, seed_image_id, power, node_id, owner_epoch, op_seq, reserved)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 `
 
 type VMRecreateParams struct {
@@ -538,6 +538,7 @@ type VMRecreateParams struct {
 	Cpus        int32
 	MemoryBytes int64
 	ImageID     *uuid.UUID
+	SeedImageID *uuid.UUID
 	Power       VmPower
 	NodeID      *uuid.UUID
 	OwnerEpoch  int64
@@ -553,6 +554,7 @@ func (q *Queries) VMRecreate(ctx context.Context, arg VMRecreateParams) error {
 		arg.Cpus,
 		arg.MemoryBytes,
 		arg.ImageID,
+		arg.SeedImageID,
 		arg.Power,
 		arg.NodeID,
 		arg.OwnerEpoch,
