@@ -153,10 +153,15 @@ func (f *cloudFlags) keys(a *app) ([]string, error) {
 	return out, nil
 }
 
-// looksLikeKey tells a key from the name of a file.
+// looksLikeKey tells a key from the name of a file: it begins with its type.
 func looksLikeKey(s string) bool {
 	kind, rest, _ := strings.Cut(strings.TrimSpace(s), " ")
-	return rest != "" && !strings.ContainsAny(kind, "/.") && strings.Contains(kind, "-")
+	for _, begin := range []string{"ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"} {
+		if rest != "" && strings.HasPrefix(kind, begin) {
+			return true
+		}
+	}
+	return false
 }
 
 // cloudPairs describe what a guest is told.

@@ -28,6 +28,13 @@
 // its host is off. The VM is then lost with its disks: failed, and good for
 // deletion only.
 //
+// # What a guest is told
+//
+// CloudInit is what cloud-init in a guest finds at its first boot: host name, keys,
+// user data, network. Seed makes the files of it, the same bytes for the same
+// intent; the VM's id in them is how cloud-init tells a machine from its clone. A
+// guest finds that seed in its CD drive, or a CD of the user's own, or nothing.
+//
 // # Epochs
 //
 // The owner epoch rises when a new incarnation is launched or the owner

@@ -8,8 +8,9 @@
 // # Who owns what
 //
 // The driver owns, per VM, a run folder, a RAM file, a cgroup, sockets and the
-// processes (keeper and hypervisor). It does not own disks or images: it opens
-// the paths it is given. Everything it makes carries the node's short id, so
+// processes (keeper and hypervisor). It does not own disks, CDs or images: it opens
+// the paths it is given, and lets the guest's user, and no other, at those that are
+// the machine's own. Everything it makes carries the node's short id, so
 // that several agents live on one machine.
 //
 // # Epochs

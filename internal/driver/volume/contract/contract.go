@@ -1,5 +1,6 @@
 // Package contract says what a volume driver promises its agent: disks of VMs,
-// as files or devices on one node, named by id.
+// as files or devices on one node, named by id; some, such as seeds, are written by
+// their agent and only read by a guest.
 //
 // Every method may be repeated with the same arguments and ends in the same
 // world. Create is all or nothing: after an error or a crash no volume of that
