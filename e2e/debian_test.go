@@ -37,7 +37,9 @@ func debianGuest(t *testing.T) (dir string) {
 	if err != nil {
 		t.Fatalf("debian-guest: %v\n%s", err, out)
 	}
-	t.Logf("%s", out)
+	if len(out) > 0 {
+		t.Logf("%s", out)
+	}
 	return "../.cache/debian-guest/"
 }
 
