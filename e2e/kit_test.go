@@ -253,8 +253,9 @@ type state struct {
 	Up       proc            `json:"up"`
 	Children map[string]proc `json:"children"`
 	Summary  struct {
-		Address string `json:"address"`
-		Socket  string `json:"socket"`
+		Address     string `json:"address"`
+		Socket      string `json:"socket"`
+		Fingerprint string `json:"fingerprint"`
 	} `json:"summary"`
 }
 

@@ -63,6 +63,7 @@ func newServer(a *app) *cobra.Command {
 	f.StringVar(&o.Socket, "socket-path", "", "UNIX `socket` for administrators of this machine")
 	f.Var(&uidList{&o.SocketUIDs}, "socket-uid", "`uid` that may use the socket, besides root; repeat it for more")
 	f.BoolVar(&o.SetupToken, "setup-token", false, "make a fresh setup token, unless an administrator was made already")
+	f.BoolVar(&o.Announce, "announce", true, "tell the local network of this server, where other machines reach it")
 	level.add(cmd)
 	return a.configured(cmd)
 }
@@ -104,18 +105,19 @@ func (l *logLevel) Type() string { return "string" }
 
 // Set implements pflag.Value.
 func (l *logLevel) Set(s string) error {
-	if _, err := logLevel(s).level(); err != nil {
+	asked := logLevel(s)
+	if _, err := asked.level(); err != nil {
 		return errors.New("it is one of debug, info, warn, error, " + noLog)
 	}
-	*l = logLevel(s)
+	*l = asked
 	return nil
 }
 
-func (l logLevel) level() (level slog.Level, err error) {
-	if l == "" || l == noLog {
+func (l *logLevel) level() (level slog.Level, err error) {
+	if *l == "" || *l == noLog {
 		return slog.LevelInfo, nil
 	}
-	return level, level.UnmarshalText([]byte(l))
+	return level, level.UnmarshalText([]byte(*l))
 }
 
 // logger logs to standard error.

@@ -24,7 +24,7 @@ func newRoot(a *app) *cobra.Command {
 	root := group(a, "novacron", "One private cloud out of Linux machines",
 		newVM(a), newImage(a), newNode(a), newJob(a), newEvent(a), newAudit(a), newRecovery(a), newToken(a), newCA(a), newDB(a), newDebug(a),
 		newGet(a), newApply(a), newDiff(a), newDelete(a), newExport(a),
-		newStatus(a), newConfig(a), newDoctor(a), newSupport(a), newContext(a), newUp(a), newDown(a), newClean(a), newInstall(a), newUninstall(a), newServer(a), newAgent(a), newVersion(a), newExplain(a), newMan(a),
+		newStatus(a), newConfig(a), newDoctor(a), newDiscover(a), newSupport(a), newContext(a), newUp(a), newDown(a), newClean(a), newInstall(a), newUninstall(a), newServer(a), newAgent(a), newVersion(a), newExplain(a), newMan(a),
 		newExitCodesTopic())
 	root.Long = rootLong
 	root.Version = a.version

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -17,6 +19,7 @@ import (
 	"github.com/novacron/novacron/internal/control/flows"
 	"github.com/novacron/novacron/internal/control/tasks"
 	"github.com/novacron/novacron/internal/engine/blob"
+	"github.com/novacron/novacron/internal/engine/lan"
 	"github.com/novacron/novacron/internal/engine/lease"
 	"github.com/novacron/novacron/internal/engine/pki"
 	"github.com/novacron/novacron/internal/engine/reconcile"
@@ -47,9 +50,12 @@ type Options struct {
 	SocketUIDs []uint32
 	// SetupToken makes a fresh setup token if nobody has spent one yet.
 	SetupToken bool
-	Version    string
-	Clock      clock.Clock
-	Log        *slog.Logger
+	// Announce tells the local network of this server, where it is reached from other
+	// machines.
+	Announce bool
+	Version  string
+	Clock    clock.Clock
+	Log      *slog.Logger
 	// Ready is called once requests are served.
 	Ready func(Info)
 }
@@ -81,6 +87,7 @@ type Server struct {
 	pool        *pgxpool.Pool
 	meter       *meter
 	fingerprint string
+	root        *x509.Certificate
 	routes      []Route
 	mux         *http.ServeMux
 	// life ends when the server begins to stop.
@@ -134,7 +141,7 @@ func build(ctx context.Context, o Options, st *store.Store) (*Server, *certifica
 	}
 	s := &Server{
 		opts: o, log: o.Log, pages: pages{sec.cursorKey}, tickets: newTickets(o.Clock), pool: pool, meter: newMeter(o.Clock, o.Version),
-		fingerprint: pki.Fingerprint(sec.ca.Cert), live: control.NewLiveness(st, o.Clock, o.Log),
+		fingerprint: pki.Fingerprint(sec.ca.Cert), root: sec.ca.Cert, live: control.NewLiveness(st, o.Clock, o.Log),
 	}
 	dead := provenDead(o.DataDir, o.Log)
 	s.member = lease.NewMember(lease.Options{
@@ -236,6 +243,7 @@ func (s *Server) run(ctx context.Context, l net.Listener, cert *certificates) er
 			s.member.Lead(ctx, sequence.Role, func(ctx context.Context, _ lease.Term) { s.seq.Lead(ctx) })
 		},
 		func(ctx context.Context) { s.logEnd("reconcilers", s.tasks.Run(ctx)) },
+		s.announceNearby,
 	} {
 		loops.Go(func() { f(work) })
 	}
@@ -270,6 +278,16 @@ func (s *Server) serve(ctx, streams context.Context, endStreams func(), l net.Li
 		err = nil
 	}
 	return err
+}
+
+// announceNearby tells the local network where this server is.
+func (s *Server) announceNearby(ctx context.Context) {
+	if !s.opts.Announce {
+		return
+	}
+	lan.Announce(ctx, lan.Announcement{
+		Server: s.member.ID().String(), Fingerprint: sha256.Sum256(s.root.Raw), Pin: sha256.Sum256(s.root.RawSubjectPublicKeyInfo), Addresses: s.opts.Advertise, Version: s.opts.Version,
+	}, s.opts.Clock, s.log)
 }
 
 // announce tells whoever started the server that it serves.

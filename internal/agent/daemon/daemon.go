@@ -29,6 +29,9 @@ type Options struct {
 	// Servers are addresses to dial besides those that the node remembers, for when
 	// all servers have moved. Which there are is what a server says from then on.
 	Servers []string
+	// Discover looks for servers on the local network when none of those known can be
+	// reached.
+	Discover bool
 	// RunDir holds sockets; it must be short (UNIX socket paths end at 107 bytes).
 	RunDir string
 	// RAMDir is on a tmpfs: guests' memory.
@@ -148,7 +151,7 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 	if o.Started != nil {
 		o.Started()
 	}
-	l := &links{agent: a, who: who, peers: peers, clock: o.Clock, log: o.Log, version: o.Version, kept: map[string]bool{}, up: make(chan struct{})}
+	l := &links{agent: a, who: who, discover: o.Discover, peers: peers, clock: o.Clock, log: o.Log, version: o.Version, kept: map[string]bool{}, up: make(chan struct{})}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)

@@ -34,21 +34,34 @@ func Join(ctx context.Context, dir, name, token string, simulated bool, clk cloc
 		return err
 	}
 	req := nodelink.JoinRequest{Token: t.Secret, Name: name, CSRPEM: string(csr), Simulated: simulated}
-	var failures []error
-	for _, addr := range t.Servers {
-		reply, err := askToJoin(ctx, addr, t, req, clk)
-		if err == nil {
-			if len(reply.Servers) == 0 {
-				reply.Servers = t.Servers
-			}
-			return store(dir, reply, name, simulated, key)
-		}
-		failures = append(failures, err)
-		if !errs.Is(err, errs.NodeUnreachable) {
-			return err // a server answered; another would answer the same
+	reply, err := askAny(ctx, t.Servers, t, req, clk)
+	if errs.Is(err, errs.NodeUnreachable) && !simulated {
+		// they may have moved since the token was made
+		if found := nearby(ctx, [32]byte(t.Pin)); len(found) > 0 {
+			t.Servers = found
+			reply, err = askAny(ctx, found, t, req, clk)
 		}
 	}
-	return errs.New(errs.NodeUnreachable, "no server could be reached to join").Because(errors.Join(failures...))
+	if err != nil {
+		return err
+	}
+	if len(reply.Servers) == 0 {
+		reply.Servers = t.Servers
+	}
+	return store(dir, reply, name, simulated, key)
+}
+
+// askAny asks one server after the other until one answers.
+func askAny(ctx context.Context, servers []string, t pki.JoinToken, req nodelink.JoinRequest, clk clock.Clock) (nodelink.JoinReply, error) {
+	var failures []error
+	for _, addr := range servers {
+		reply, err := askToJoin(ctx, addr, t, req, clk)
+		if err == nil || !errs.Is(err, errs.NodeUnreachable) {
+			return reply, err // a server answered; another would answer the same
+		}
+		failures = append(failures, err)
+	}
+	return nodelink.JoinReply{}, errs.New(errs.NodeUnreachable, "no server could be reached to join").Because(errors.Join(failures...))
 }
 
 func askToJoin(ctx context.Context, addr string, t pki.JoinToken, req nodelink.JoinRequest, clk clock.Clock) (nodelink.JoinReply, error) {

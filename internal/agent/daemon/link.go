@@ -37,6 +37,10 @@ type links struct {
 	clock   clock.Clock
 	log     *slog.Logger
 	version string
+	// discover says whether to look for servers nearby
+	discover bool
+	// alive counts the sessions that were welcomed
+	alive atomic.Int32
 
 	mu sync.Mutex
 	// kept are the servers with a loop of their own; listed is what a server last
@@ -70,6 +74,9 @@ func (l *links) run(ctx context.Context, also []string) {
 	}
 	l.learn(ctx, servers)
 	l.wg.Go(func() { l.renewals(ctx) })
+	if l.discover {
+		l.wg.Go(func() { l.lookout(ctx) })
+	}
 	<-ctx.Done()
 	l.wg.Wait()
 }
@@ -152,6 +159,8 @@ func (l *links) session(ctx context.Context, addr string) (welcomed bool, err er
 			return
 		}
 		greeted.Store(true)
+		l.alive.Add(1)
+		defer l.alive.Add(-1)
 		l.peers.seen(conn.LocalAddr())
 		l.upOnce.Do(func() { close(l.up) })
 		l.log.Info("joined a server", "server", addr)

@@ -1,6 +1,8 @@
 package pgpool
 
 import (
+	"fmt"
+
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/novacron/novacron/internal/vocab/id"
@@ -30,5 +32,9 @@ type encodeID struct{ next pgtype.EncodePlan }
 func (p *encodeID) SetNext(next pgtype.EncodePlan) { p.next = next }
 
 func (p *encodeID) Encode(v any, buf []byte) ([]byte, error) {
-	return p.next.Encode(wireID(v.(id.ID)), buf) //nolint:forcetypeassert // the plan was made for this type
+	u, ok := v.(id.ID)
+	if !ok {
+		return nil, fmt.Errorf("a plan for ids was given a %T", v)
+	}
+	return p.next.Encode(wireID(u), buf)
 }

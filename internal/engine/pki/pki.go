@@ -270,8 +270,10 @@ func Request(key crypto.Signer) ([]byte, error) {
 
 // Fingerprint is how people compare a certificate: SHA-256 in pairs of
 // hexadecimal digits.
-func Fingerprint(c *x509.Certificate) string {
-	sum := sha256.Sum256(c.Raw)
+func Fingerprint(c *x509.Certificate) string { return FormatFingerprint(sha256.Sum256(c.Raw)) }
+
+// FormatFingerprint writes a fingerprint for people.
+func FormatFingerprint(sum [sha256.Size]byte) string {
 	pairs := make([]string, len(sum))
 	for i, b := range sum {
 		pairs[i] = strings.ToUpper(string("0123456789abcdef"[b>>4]) + string("0123456789abcdef"[b&15]))
