@@ -9,6 +9,9 @@ import (
 	"github.com/novacron/novacron/internal/agent/seed"
 )
 
+// waitForDrive waits in the guest: its kernel looks for drives while it goes on.
+const waitForDrive = "while [ ! -b /dev/sr0 ]; do sleep 1; done; "
+
 // A real guest finds its seed in the CD drive, by the label that cloud-init looks
 // for, with the names and the bytes that were given; what changes at rest is there
 // after the next start; its clone finds its own.
@@ -18,7 +21,7 @@ func TestSeedReachesTheGuest(t *testing.T) {
 	i.must("vm", "create", "web-1", "--image", "tiny", "--memory", "128MiB", "--hostname", "www.example.org",
 		"--user-data", "#cloud-config\nruncmd: [id, 'é']\n", "--network-config", "version: 2\n", "--start", "--wait")
 	i.logged("web-1", ready)
-	i.console("web-1", "SEED-cidata", "mkdir /cd; mount -t iso9660 -o ro /dev/sr0 /cd; echo SEED-$(dd if=/dev/sr0 bs=1 skip=32808 count=6 2>/dev/null)")
+	i.console("web-1", "SEED-cidata", waitForDrive+"mkdir /cd; mount -t iso9660 -o ro /dev/sr0 /cd; echo SEED-$(dd if=/dev/sr0 bs=1 skip=32808 count=6 2>/dev/null)")
 	out := i.console("web-1", "END-3", "cd /cd; for f in *; do echo \"== $f $(stat -c %a $f)\"; cat $f; done; echo END-$(ls | wc -l)")
 	v := i.appears("web-1", "running")
 	for _, want := range []string{
@@ -40,7 +43,7 @@ func TestSeedReachesTheGuest(t *testing.T) {
 		i.logged(name, ready)
 		host := map[string]string{"web-1": "www.example.org", "web-2": "web-2"}[name]
 		want := "NOW-" + i.appears(name, "running").ID + "-" + host + "-second"
-		i.console(name, want, "mkdir /cd; mount -t iso9660 -o ro /dev/sr0 /cd; echo NOW-$(sed -n 's/^[a-z-]*: \"\\(.*\\)\"/\\1/p' /cd/meta-data | tr '\\n' -)$(sed 's/.*\\///' /cd/user-data)")
+		i.console(name, want, waitForDrive+"mkdir /cd; mount -t iso9660 -o ro /dev/sr0 /cd; echo NOW-$(sed -n 's/^[a-z-]*: \"\\(.*\\)\"/\\1/p' /cd/meta-data | tr '\\n' -)$(sed 's/.*\\///' /cd/user-data)")
 	}
 	i.must("vm", "delete", "web-1", "web-2", "--wait", "--yes")
 	i.must("image", "delete", "tiny", "--wait")
@@ -73,7 +76,7 @@ func TestCDOfOnesOwn(t *testing.T) {
 	i.must("vm", "start", "web-2", "--wait")
 	for _, name := range []string{"web-1", "web-2"} {
 		i.logged(name, ready)
-		i.console(name, "READ-a CD of one's own-1", "mkdir /cd; mount -t iso9660 -o ro /dev/sr0 /cd; echo \"READ-$(cat /cd/*)-$(ls /cd | wc -l)\"")
+		i.console(name, "READ-a CD of one's own-1", waitForDrive+"mkdir /cd; mount -t iso9660 -o ro /dev/sr0 /cd; echo \"READ-$(cat /cd/*)-$(ls /cd | wc -l)\"")
 	}
 	i.fails(4, "in_use", "image", "delete", "cd")
 	i.must("vm", "delete", "web-1", "--wait", "--yes")

@@ -130,7 +130,7 @@ func TestLinuxGuest(t *testing.T) {
 	sh := shell{t, c}
 	sh.expect("NovaCron test guest ready")
 	sh.expect("address: 10.0.2.15")
-	got := sh.run("nproc; head -c 12 /dev/vda; head -c 15 /dev/sr0; cat /sys/block/sr0/ro /sys/block/vda/serial /sys/class/net/eth0/address /sys/class/dmi/id/product_uuid")
+	got := sh.run("[ -b /dev/sr0 ] || sleep 3; [ -b /dev/sr0 ] || sleep 30; nproc; head -c 12 /dev/vda; head -c 15 /dev/sr0; cat /sys/block/sr0/ro /sys/block/vda/serial /sys/class/net/eth0/address /sys/class/dmi/id/product_uuid")
 	for _, want := range []string{"\n2\r", "a base image", "what is on a CD1\r", "52:54:00:ab:cd:ef", m.VM.String()} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the guest says %q, without %q", got, want)
