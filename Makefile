@@ -15,9 +15,9 @@ TOOL := go tool -modfile=tools/go.mod
 LINT := CGO_ENABLED=0 $(TOOL) golangci-lint
 GOFUMPT := CGO_ENABLED=0 $(TOOL) gofumpt
 GO_FILES = $$(git ls-files --cached --others --exclude-standard -- '*.go')
-SHELL_FILES := e2e/debian-guest scripts/cover scripts/fuzz scripts/fresh-machine-test scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/env.sh .ci/run
+SHELL_FILES := e2e/debian-guest scripts/cover scripts/fuzz scripts/upgrade-test scripts/fresh-machine-test scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/env.sh .ci/run
 
-.PHONY: debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench bench-parts fuzz up down clean cover vuln build guest
+.PHONY: upgrade-test debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench bench-parts fuzz up down clean cover vuln build guest
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ debian-test: ## Boot a full Debian guest that cloud-init sets up (root, debootst
 
 install-test: build guest ## Install it as a service in a machine of its own with a real systemd (root, 3 minutes)
 	@scripts/install-test
+
+upgrade-test: guest ## Meet the data, the agent and a running guest of the release before this one (3 minutes)
+	@scripts/upgrade-test
 
 fresh-machine-test: ## Run make up and make test in a fresh Debian root (root, 20 minutes)
 	@scripts/fresh-machine-test

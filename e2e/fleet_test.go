@@ -130,12 +130,12 @@ func (f *army) phase(what, state string, ask func(context.Context, string) (clie
 }
 
 // insist repeats a request that a dying server left unanswered. What the first
-// try did shows in the answer: the VM is busy with our own job, or done.
+// try did shows in the answer: the VM is busy with our own job, there, or gone.
 func (f *army) insist(ctx context.Context, vm string, ask func(context.Context, string) (client.Change, error)) error {
 	for {
 		_, err := ask(ctx, vm)
 		switch client.CodeOf(err) {
-		case "vm_busy", "not_found":
+		case "vm_busy", "not_found", "already_exists":
 			return nil
 		}
 		if err == nil {

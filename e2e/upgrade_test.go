@@ -1,0 +1,129 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/novacron/novacron/api"
+)
+
+// oldProgram names the program of an earlier release.
+const oldProgram = "NOVACRON_E2E_OLD"
+
+// with runs the command line of another release for a while.
+func with(program string, fn func()) {
+	now := binary
+	binary = program
+	defer func() { binary = now }()
+	fn()
+}
+
+// An earlier release's data, agent and guest meet this program: the guest does not
+// notice, its data is there, an agent of that release goes on with a server of this
+// one, and that release's server refuses data that has moved on.
+func TestUpgrade(t *testing.T) {
+	old := os.Getenv(oldProgram)
+	if old == "" {
+		t.Skip("needs an earlier release: make upgrade-test")
+	}
+	var i *instance
+	var pid string
+	with(old, func() {
+		i = up(t, "--accel", "tcg")
+		i.importTiny()
+		i.must("vm", "create", "web", "--image", "tiny", "--cpus", "1", "--memory", "128MiB", "--disk", "64MiB", "--start", "--wait")
+		i.logged("web", ready)
+		i.console("web", "SET-before", "echo on-disk-5 > /dev/vda; sync; MARK=before; echo SET-$MARK")
+		i.must("vm", "create", "idle", "--image", "tiny", "--memory", "128MiB", "--wait")
+		pid = guestPID(t, get[api.VM](i, "vm", "show", "web"))
+	})
+	// as a package's upgrade does that restarts the service: the guest is left alone
+	if err := syscall.Kill(i.state().Up.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	i.start()
+	v := i.appears("web", "running")
+	if now := guestPID(t, v); now != pid {
+		t.Errorf("the guest's process was %s and is %s", pid, now)
+	}
+	i.console("web", "MEM-before", "echo MEM-$MARK")
+	if v := get[api.VM](i, "vm", "show", "idle"); v.Status.State != "stopped" {
+		t.Errorf("a stopped VM is %s", v.Status.State)
+	}
+	i.must("vm", "restart", "web", "--wait")
+	i.logged("web", ready)
+	i.console("web", "READ-on-disk-5", "echo READ-$(head -c 9 /dev/vda)")
+	i.must("vm", "start", "idle", "--wait")
+	i.logged("idle", ready)
+	if out := i.must("audit", "verify"); !strings.Contains(out, "intact") {
+		t.Errorf("audit: %s", out)
+	}
+
+	i.oldAgent(old)
+
+	i.must("vm", "delete", "idle", "--wait", "--yes")
+	i.must("vm", "stop", "web", "--force", "--wait")
+	i.must("down")
+	with(old, func() {
+		if out, err := i.run(i.args...); err == nil || !strings.Contains(out, "newer") {
+			t.Errorf("the earlier release took data that has moved on: %v\n%s", err, out)
+		}
+	})
+	i.start()
+	if v := i.appears("web", "stopped"); v.Name != "web" {
+		t.Errorf("%+v", v)
+	}
+	i.must("vm", "delete", "web", "--wait", "--yes")
+	i.must("image", "delete", "tiny", "--wait")
+}
+
+// oldAgent has an agent of the earlier release join, and a VM live on it.
+func (i *instance) oldAgent(program string) {
+	i.t.Helper()
+	dir, err := os.MkdirTemp("", "nce2e-old") //nolint:usetesting // a test's own folder is closed to the guest's user
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // guests' users go through it
+		i.t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(i.data, "logs", "old-agent.log"))
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	cmd := exec.Command(program, "agent", "--data-dir", dir, "--run-dir", filepath.Join(dir, "run"), "--name", "old", "--join", "-", "--accel", "tcg")
+	cmd.Stdin = strings.NewReader(get[api.Token](i, "node", "token").Token + "\n")
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), "HOME="+dir)
+	if err := cmd.Start(); err != nil {
+		i.t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+		_ = log.Close()
+		_ = os.RemoveAll(dir)
+	}()
+	i.eventually("the old agent has joined", func() (bool, string) {
+		nodes := get[api.List[api.Node]](i, "node", "list").Items
+		for _, n := range nodes {
+			if n.Name == "old" && n.Status.State == "ready" {
+				return true, ""
+			}
+		}
+		return false, fmt.Sprintf("%+v", nodes)
+	})
+	i.must("vm", "create", "elder", "--image", "tiny", "--memory", "128MiB", "--disk", "64MiB", "--node", "old", "--start", "--wait")
+	i.logged("elder", ready)
+	i.must("vm", "pause", "elder", "--wait")
+	i.must("vm", "resume", "elder", "--wait")
+	i.must("vm", "restart", "elder", "--wait")
+	i.appears("elder", "running")
+	i.must("vm", "delete", "elder", "--wait", "--yes")
+	i.must("node", "remove", "old", "--yes")
+}
