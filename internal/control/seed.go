@@ -15,10 +15,7 @@ func (s *Service) seedImage(ctx context.Context, tx *store.Tx, ref string) (*vm.
 	if ref == "" {
 		return nil, nil
 	}
-	img, err := tx.ImageGet(ctx, s.cfg.Project, ref)
-	if err == nil {
-		err = tx.ImageShare(ctx, img)
-	}
+	img, err := tx.ImageUse(ctx, s.cfg.Project, ref)
 	if err != nil {
 		return nil, err
 	}

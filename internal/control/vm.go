@@ -102,11 +102,8 @@ func (s *Service) mayCreate(ctx context.Context, n *NewVM) error {
 }
 
 func (s *Service) createVM(ctx context.Context, tx *store.Tx, c Caller, n NewVM) (Accepted, vm.View, error) {
-	img, err := tx.ImageGet(ctx, s.cfg.Project, n.Image)
+	img, err := tx.ImageUse(ctx, s.cfg.Project, n.Image)
 	if err != nil {
-		return Accepted{}, vm.View{}, err
-	}
-	if err := tx.ImageShare(ctx, img); err != nil {
 		return Accepted{}, vm.View{}, err
 	}
 	if err := bootable(img); err != nil {

@@ -22,10 +22,7 @@ func (s *Service) newVolume(ctx context.Context, tx *store.Tx, d vm.DiskSpec, at
 	if d.Image == "" {
 		return vm.Volume{ID: id.New(), SizeBytes: d.SizeBytes}, nil
 	}
-	img, err := tx.ImageGet(ctx, s.cfg.Project, d.Image)
-	if err == nil {
-		err = tx.ImageShare(ctx, img)
-	}
+	img, err := tx.ImageUse(ctx, s.cfg.Project, d.Image)
 	if err != nil {
 		return vm.Volume{}, err
 	}

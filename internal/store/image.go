@@ -154,13 +154,19 @@ func (t *Tx) ImageUsers(ctx context.Context, i id.ID) (names []string, total int
 	return names, total, pgtx.Map(err)
 }
 
-// ImageShare locks a ready image against deletion until the transaction ends.
-func (t *Tx) ImageShare(ctx context.Context, i image.Image) error {
-	_, err := t.q.ImageShare(ctx, i.ID)
-	if errs.Is(one(err, "image", i.Name), errs.NotFound) {
-		return errs.New(errs.InvalidState, "image %q is %s: only a ready image makes VMs", i.Name, i.State)
+// ImageUse finds a ready image and locks it against deletion until the transaction
+// ends. Any number of transactions may: a lock of one's own would make creations of
+// one image wait for each other, node and all.
+func (t *Tx) ImageUse(ctx context.Context, project id.ID, ref string) (image.Image, error) {
+	i, err := imageGet(ctx, t, project, ref)
+	if err != nil {
+		return i, err
 	}
-	return pgtx.Map(err)
+	_, err = t.q.ImageShare(ctx, i.ID)
+	if errs.Is(one(err, "image", i.Name), errs.NotFound) {
+		return i, errs.New(errs.InvalidState, "image %q is %s: only a ready image makes VMs", i.Name, i.State)
+	}
+	return i, pgtx.Map(err)
 }
 
 // ImageSumNodes gives a few nodes, besides one, whose VMs stand on a file.

@@ -378,10 +378,20 @@ func TestImage(t *testing.T) {
 	b.tx(func(t *store.Tx) error { return t.ImageFilePut(b.ctx, i, f) })
 	err := b.InTx(b.ctx, func(t *store.Tx) error { return t.ImageFilePut(b.ctx, i, f) })
 	wantCode(t, err, errs.AlreadyExists)
-	err = b.InTx(b.ctx, func(t *store.Tx) error { return t.ImageShare(b.ctx, i) })
+	use := func(t *store.Tx) error {
+		_, err := t.ImageUse(b.ctx, b.project, "debian")
+		return err
+	}
+	err = b.InTx(b.ctx, use)
 	wantCode(t, err, errs.InvalidState)
 	b.tx(func(t *store.Tx) error { return t.ImageSetState(b.ctx, i, image.Ready, nil) })
-	b.tx(func(t *store.Tx) error { return t.ImageShare(b.ctx, i) })
+	// two use it at once
+	b.tx(func(t *store.Tx) error {
+		if err := use(t); err != nil {
+			return err
+		}
+		return b.InTx(b.ctx, use)
+	})
 	got, err := b.ImageGet(b.ctx, b.project, "debian")
 	b.must(err)
 	if got.State != image.Ready || len(got.Files) != 1 || got.Files[0] != f || got.Cmdline != "quiet" {
