@@ -120,8 +120,9 @@ func TestAcceptRefused(t *testing.T) {
 				return nil, why
 			}), step("three", nil)), func(o *workflow.Options) { o.Poll = time.Hour })
 			j, birth := b.accept(s, nil, nil)
-			if r := b.job(j); birth != nil || r.State != job.Queued || r.Fence != 0 || b.heads() != 0 {
-				t.Errorf("%+v, %d effects", r, b.heads())
+			// the executor's own first look may have found the job by now
+			if birth != nil || b.heads() != 0 {
+				t.Errorf("%v, %d effects", birth, b.heads())
 			}
 			s.Nudge()
 			if what == "fails" {
@@ -164,8 +165,8 @@ func TestAcceptLeavesToOthers(t *testing.T) {
 		born = append(born, j)
 	}
 	late, birth := b.accept(s, nil, nil)
-	if r := b.job(late); birth != nil || r.State != job.Queued {
-		t.Errorf("beyond its bound: %+v", r)
+	if birth != nil {
+		t.Error("a job beyond the bound was taken on")
 	}
 	close(gate)
 	for _, j := range born {
@@ -175,7 +176,7 @@ func TestAcceptLeavesToOthers(t *testing.T) {
 	b.ends(late, job.Succeeded)
 
 	s.members.expire(errors.New("its lease ran out"))
-	if j, birth := b.accept(s, nil, nil); birth != nil || b.job(j).State != job.Queued {
+	if _, birth := b.accept(s, nil, nil); birth != nil {
 		t.Error("a server that is no member took a job on")
 	}
 }

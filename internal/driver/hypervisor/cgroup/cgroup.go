@@ -56,7 +56,9 @@ type Tree struct {
 	v1    map[string]string
 	v2    string
 	v2Has []string
-	mu    sync.Mutex // serializes making and removing the node's own folder
+	// mounts are the hierarchies of the host, whether they can be used or not
+	mounts []mount
+	mu     sync.Mutex // serializes making and removing the node's own folder
 }
 
 // Open finds the hierarchies that can be used. The parent is a path below each
@@ -67,7 +69,8 @@ func Open(node, parent string, c clock.Clock) (*Tree, error) {
 		return nil, err
 	}
 	t := &Tree{clock: c, name: "novacron-" + node, v1: map[string]string{}}
-	for _, m := range parseMounts(string(b)) {
+	t.mounts = parseMounts(string(b))
+	for _, m := range t.mounts {
 		dir := filepath.Join(m.path, parent)
 		if !t.usable(dir) {
 			continue
@@ -99,6 +102,20 @@ func (t *Tree) usable(dir string) bool {
 	}
 	_ = unix.Rmdir(probe) // stays if VMs of an earlier agent live in it
 	return true
+}
+
+// Expect says that processes will be put into groups in a moment. The first such
+// move after a while waits for a grace period of the kernel (cgroup_threadgroup_rwsem
+// of kernel/cgroup/cgroup.c), about 15 ms: one of this process to where it is already
+// has that pass while other things are done. That it fails costs nothing.
+func (t *Tree) Expect() {
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return
+	}
+	if own := ownGroup(t.mounts, string(b)); own != "" {
+		_ = write(own, "cgroup.procs", strconv.Itoa(os.Getpid()))
+	}
 }
 
 // Controllers lists what a VM's group is controlled by; empty where there is no

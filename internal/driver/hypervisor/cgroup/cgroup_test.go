@@ -100,3 +100,24 @@ func TestGroupHoldsLimitsKillsAndVanishes(t *testing.T) {
 		}
 	}
 }
+
+func TestOwnGroup(t *testing.T) {
+	mounts := []mount{
+		{path: "/sys/fs/cgroup/pids", controllers: []string{"rw", "pids"}},
+		{path: "/sys/fs/cgroup/cpu,cpuacct", controllers: []string{"rw", "cpu", "cpuacct"}},
+		{path: "/sys/fs/cgroup/unified", v2: true},
+	}
+	for text, want := range map[string]string{
+		"0::/system.slice/x.service\n":        "/sys/fs/cgroup/unified/system.slice/x.service",
+		"9:name=systemd:/\n8:pids:/a\n0::/\n": "/sys/fs/cgroup/pids/a",
+		"4:cpu,cpuacct:/b\n":                  "/sys/fs/cgroup/cpu,cpuacct/b",
+		"0::/../outside/x\n":                  "",
+		"3:memory:/\n":                        "",
+		"":                                    "",
+		"nonsense\n":                          "",
+	} {
+		if got := ownGroup(mounts, text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}

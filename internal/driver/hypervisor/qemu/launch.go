@@ -116,6 +116,7 @@ func checkFiles(m contract.Machine) error {
 // launch makes everything, starts, connects and lets the guest go. On failure it
 // takes all of that back.
 func (d *Driver) launch(ctx context.Context, m contract.Machine, host hostRecord) (contract.Status, error) {
+	d.background(d.cgroups.Expect)
 	old := d.guest(m.VM)
 	if err := d.wipe(ctx, m.VM); err != nil {
 		return contract.Status{}, errs.New(errs.HostFailure,
