@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/novacron/novacron/client"
 	"github.com/novacron/novacron/internal/vocab/clock"
 )
@@ -20,7 +22,7 @@ import (
 // changes it.
 func scale(b *testing.B) (nodes, vms, starts int) {
 	b.Helper()
-	nodes, vms, starts = 1000, 20000, 7000
+	nodes, vms, starts = 1000, 20000, 14000
 	if s := os.Getenv("NOVACRON_E2E_SCALE"); s != "" {
 		if _, err := fmt.Sscanf(s, "%d,%d,%d", &nodes, &vms, &starts); err != nil {
 			b.Fatalf("NOVACRON_E2E_SCALE is nodes,vms,starts: %v", err)
@@ -74,10 +76,11 @@ func (i *instance) starts(b *testing.B, c *client.Client, starts int, name strin
 	const rounds = 7
 	per := starts / rounds
 	var rate []float64
-	i.startRange(b, c, 0, per) // brings the image to the nodes
+	db := i.pool(b, 2)
+	i.startRange(b, c, db, 0, per) // brings the image to the nodes
 	for r := 1; r < rounds; r++ {
 		at := clock.System{}.Boot()
-		i.startRange(b, c, r*per, (r+1)*per)
+		i.startRange(b, c, db, r*per, (r+1)*per)
 		rate = append(rate, float64(per)/(clock.System{}.Boot()-at).Seconds())
 	}
 	if n := i.sql("SELECT count(*) FROM vms v JOIN instances o ON o.vm_id = v.id AND o.owner_epoch = v.owner_epoch WHERE o.phase = 'running' AND v.owner_epoch = 1"); n != strconv.Itoa(rounds*per) {
@@ -93,7 +96,7 @@ func (i *instance) starts(b *testing.B, c *client.Client, starts int, name strin
 	})
 }
 
-func (i *instance) startRange(b *testing.B, c *client.Client, from, to int) {
+func (i *instance) startRange(b *testing.B, c *client.Client, db *pgxpool.Pool, from, to int) {
 	b.Helper()
 	var next atomic.Int64
 	next.Store(int64(from))
@@ -109,8 +112,13 @@ func (i *instance) startRange(b *testing.B, c *client.Client, from, to int) {
 	}
 	wg.Wait()
 	i.eventually("all jobs succeeded", func() (bool, string) {
-		left := i.sql("SELECT count(*) FROM jobs WHERE state <> 'succeeded'")
-		return left == "0", left + " have not"
+		var open, failed int
+		err := db.QueryRow(b.Context(), `SELECT count(*) FILTER (WHERE state <> 'failed'), count(*) FILTER (WHERE state = 'failed')
+			FROM jobs WHERE state IN ('queued', 'running', 'waiting', 'unwinding', 'failed', 'needs_attention')`).Scan(&open, &failed)
+		if failed > 0 {
+			b.Fatalf("%d jobs failed", failed)
+		}
+		return err == nil && open == 0, fmt.Sprintf("%d have not, %v", open, err)
 	})
 }
 
