@@ -23,6 +23,9 @@ import (
 // binary is the program under test, built once.
 var binary string
 
+// coverDir names the folder for what the program's processes ran through.
+const coverDir = "NOVACRON_COVER_DIR"
+
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "nce2e")
 	if err != nil {
@@ -33,10 +36,11 @@ func TestMain(m *testing.M) {
 	_ = os.Chmod(dir, 0o755)
 	binary = filepath.Join(dir, "novacron")
 	args := []string{"build", "-trimpath", "-o", binary}
-	// where this is set, every process of the program under test leaves there what
+	// where it is set, every process of the program under test leaves there what
 	// it ran through ('make cover')
-	if os.Getenv("GOCOVERDIR") != "" {
-		args = append(args, "-cover", "-coverpkg=github.com/novacron/novacron/internal/...")
+	if dir := os.Getenv(coverDir); dir != "" {
+		_ = os.Setenv("GOCOVERDIR", dir)
+		args = append(args, "-cover", "-coverpkg=github.com/novacron/novacron/...")
 	}
 	build := exec.Command("go", append(args, "../cmd/novacron")...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
