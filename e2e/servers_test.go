@@ -24,17 +24,16 @@ import (
 
 // further is a server besides that of the instance.
 type further struct {
-	address string
-	cmd     *exec.Cmd
-	kill    func()
+	address, socket string
+	kill            func()
 }
 
 // furtherServer runs one more server on the instance's database.
 func (i *instance) furtherServer(address string) *further {
 	i.t.Helper()
 	run := i.runDirs()[0]
-	cmd := exec.Command(binary, "server", "--data-dir", filepath.Join(i.data, "server"), "--listen", address,
-		"--socket-path", filepath.Join(run, "s"+address[len(address)-5:]+".sock"))
+	f := &further{address: address, socket: filepath.Join(run, "s"+address[len(address)-5:]+".sock")}
+	cmd := exec.Command(binary, "server", "--data-dir", filepath.Join(i.data, "server"), "--listen", address, "--socket-path", f.socket)
 	cmd.Env = append(os.Environ(), "NOVACRON_DATABASE=postgres://novacron_server@/novacron?host="+filepath.Join(run, "pg"))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -42,7 +41,6 @@ func (i *instance) furtherServer(address string) *further {
 		i.t.Fatal(err)
 	}
 	var once sync.Once
-	f := &further{address: address, cmd: cmd}
 	end := func(s syscall.Signal) func() {
 		return func() {
 			once.Do(func() {
@@ -62,7 +60,7 @@ func (i *instance) furtherServer(address string) *further {
 }
 
 // freeAddress is one that nobody listens on at the moment.
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

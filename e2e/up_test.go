@@ -283,22 +283,7 @@ func TestSecondServerTakesOver(t *testing.T) {
 // ends, and gives a client of it.
 func (i *instance) secondServer() *client.Client {
 	i.t.Helper()
-	run := i.runDirs()[0]
-	socket := filepath.Join(run, "second.sock")
-	cmd := exec.Command(binary, "server", "--data-dir", filepath.Join(i.data, "server"), "--listen", "127.0.0.1:0", "--socket-path", socket)
-	cmd.Env = append(os.Environ(), "NOVACRON_DATABASE=postgres://novacron_server@/novacron?host="+filepath.Join(run, "pg"))
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		i.t.Fatal(err)
-	}
-	i.t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-		if i.t.Failed() {
-			i.t.Logf("--- second server\n%s", out.String())
-		}
-	})
+	socket := i.furtherServer(freeAddress(i.t)).socket
 	c, err := client.New(client.Config{Socket: socket})
 	if err != nil {
 		i.t.Fatal(err)
