@@ -128,3 +128,23 @@ func TestJoinToken(t *testing.T) {
 		}
 	}
 }
+
+// What is taken as a join token says whom to trust and where to go, and is written
+// again as the same token.
+func FuzzParseJoinToken(f *testing.F) {
+	f.Add(JoinToken{Secret: "x", Pin: make([]byte, 32), Servers: []string{"127.0.0.1:8443"}}.String())
+	f.Add("nvj_e30")
+	f.Fuzz(func(t *testing.T, s string) {
+		j, err := ParseJoinToken(s)
+		if err != nil {
+			if !errs.Is(err, errs.InvalidField) {
+				t.Errorf("%q: %v", s, err)
+			}
+			return
+		}
+		again, err := ParseJoinToken(j.String())
+		if err != nil || again.String() != j.String() || again.Secret == "" || len(again.Servers) == 0 {
+			t.Errorf("%q is read as %+v, and that as %+v, %v", s, j, again, err)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package unit
 
 import (
+	"strconv"
 	"testing"
 
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -43,4 +44,26 @@ func TestRoundTrip(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What is taken as a size is one, and is printed close to what it is.
+func FuzzParseBytes(f *testing.F) {
+	for _, s := range []string{"1073741824", "512MiB", "2 GiB", "8192PiB", "1.5G", "-1", ""} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		n, err := ParseBytes(s)
+		if err != nil {
+			if !errs.Is(err, errs.InvalidSize) {
+				t.Errorf("%q: %v", s, err)
+			}
+			return
+		}
+		if n < 0 || FormatBytes(n) == "" {
+			t.Errorf("%q is read as %d, printed as %q", s, n, FormatBytes(n))
+		}
+		if again, err := ParseBytes(strconv.FormatInt(n, 10)); err != nil || again != n {
+			t.Errorf("%q is read as %d, and that as %d, %v", s, n, again, err)
+		}
+	})
 }

@@ -121,3 +121,25 @@ func TestOwnGroup(t *testing.T) {
 		}
 	}
 }
+
+// Whatever the kernel's lists hold, a folder is named only below a hierarchy that
+// is mounted.
+func FuzzOwnGroup(f *testing.F) {
+	f.Add("41 31 0:38 / /sys/fs/cgroup/uni\\040fied rw,relatime - cgroup2 cgroup2 rw\n", "0::/a/b\n")
+	f.Add("32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n", "4:cpu,cpuacct:/x\n")
+	f.Add("32 31 0:29 / /c rw - cgroup2 cgroup2 rw\n", "0::/..\n")
+	f.Fuzz(func(t *testing.T, mounted, own string) {
+		mounts := parseMounts(mounted)
+		group := ownGroup(mounts, own)
+		if group == "" {
+			return
+		}
+		for _, m := range mounts {
+			root := filepath.Clean(m.path)
+			if group == root || root == "/" || strings.HasPrefix(group, root+"/") || !filepath.IsAbs(root) {
+				return
+			}
+		}
+		t.Errorf("%q with %q leads to %q", mounted, own, group)
+	})
+}

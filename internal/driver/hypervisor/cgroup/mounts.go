@@ -45,7 +45,7 @@ var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\13
 func ownGroup(mounts []mount, text string) string {
 	for line := range strings.Lines(text) {
 		f := strings.SplitN(strings.TrimRight(line, "\n"), ":", 3)
-		if len(f) != 3 || strings.Contains(f[2], "/../") {
+		if len(f) != 3 || strings.Contains(f[2]+"/", "/../") {
 			continue
 		}
 		for _, m := range mounts {

@@ -16,3 +16,18 @@ func TestParseStatWithStrangeCommands(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a process calls itself, its start and state are read behind its name.
+func FuzzStat(f *testing.F) {
+	f.Add("cat", []byte("1 (cat) R 0 1 1 0 -1 4194304 104 0 0 0 0 0 0 0 20 0 1 0 4711 5"))
+	f.Add("a) S 1 2", []byte(")"))
+	f.Fuzz(func(t *testing.T, name string, line []byte) {
+		if s, err := parseStat(line); err == nil && s.state == 0 {
+			t.Errorf("%q: %+v", line, s)
+		}
+		s, err := parseStat([]byte("1 (" + name + ") R 0 1 1 0 -1 4194304 104 0 0 0 0 0 0 0 20 0 1 0 4711 5"))
+		if err != nil || s.state != 'R' || s.start != 4711 {
+			t.Errorf("the name %q leads to %+v, %v", name, s, err)
+		}
+	})
+}
