@@ -287,3 +287,33 @@ func TestRemoveByForceSaysWhatItBelieved(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A client that is turned away waits as long as the server says and asks again, and
+// not longer than its caller wants.
+func TestWaitsAsLongAsTheServerSays(t *testing.T) {
+	turnsAway := func(seconds string) func(http.ResponseWriter) {
+		return func(w http.ResponseWriter) {
+			w.Header().Set("Retry-After", seconds)
+			answer(w, http.StatusTooManyRequests, api.Error{Status: http.StatusTooManyRequests, Code: "rate_limited", Detail: "later", Retryable: true})
+		}
+	}
+	f := &flaky{left: 2, how: turnsAway("1"), reply: api.Accepted{}}
+	began := time.Now()
+	if _, err := local(t, f).VMs.Start(t.Context(), "web"); err != nil || len(f.seen) != 3 {
+		t.Errorf("%d tries: %v", len(f.seen), err)
+	}
+	if took := time.Since(began); took < 2*time.Second {
+		t.Errorf("asked again after %v", took)
+	}
+	// longer than it may be tried again
+	f = &flaky{left: 1, how: turnsAway("60"), reply: api.Accepted{}}
+	if _, err := local(t, f).VMs.Start(t.Context(), "web"); client.CodeOf(err) != "rate_limited" || len(f.seen) != 1 {
+		t.Errorf("%d tries: %v", len(f.seen), err)
+	}
+	// the caller gives up meanwhile
+	ctx, cancel := context.WithCancel(t.Context())
+	f = &flaky{left: 1, how: func(w http.ResponseWriter) { turnsAway("3")(w); cancel() }, reply: api.Accepted{}}
+	if _, err := local(t, f).VMs.Start(ctx, "web"); err == nil || len(f.seen) != 1 {
+		t.Errorf("%d tries: %v", len(f.seen), err)
+	}
+}

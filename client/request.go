@@ -141,7 +141,10 @@ func (c *Client) repeat(ctx context.Context, r request, try func(context.Context
 		if !ok {
 			return err
 		}
-		wait := max(backoff(n), t.wait)
+		wait := backoff(n)
+		if t.wait > 0 {
+			wait += t.wait // all who were turned away at once must not come back at once
+		}
 		switch {
 		case ctx.Err() != nil:
 			return fail(CodeInterrupted, "the request was interrupted", ctx.Err())

@@ -24,13 +24,21 @@ func auditColumns() []output.Column[api.AuditRecord] {
 		{Title: "at", Cell: func(r api.AuditRecord) string { return r.At.UTC().Format(time.RFC3339) }},
 		{Title: "who", Cell: func(r api.AuditRecord) string { return r.Principal }},
 		{Title: "action", Cell: func(r api.AuditRecord) string { return r.Action }},
-		{Title: "object", Cell: func(r api.AuditRecord) string { return r.Object.Kind + " " + r.Object.Name }},
+		{Title: "object", Cell: auditObject},
 		{Title: "outcome", State: true, Cell: func(r api.AuditRecord) string { return r.Outcome }},
 		{Title: "from", Wide: true, Cell: func(r api.AuditRecord) string { return r.Origin }},
 		{Title: "role", Wide: true, Cell: func(r api.AuditRecord) string { return r.Role }},
 		{Title: "job", Wide: true, Cell: func(r api.AuditRecord) string { return r.Job }},
 		{Title: "request", Wide: true, Cell: func(r api.AuditRecord) string { return r.RequestID }},
 	}
+}
+
+// auditObject is what a record is about; of many refusals in one record, how many.
+func auditObject(r api.AuditRecord) string {
+	if n, ok := r.Detail["requests"].(float64); ok {
+		return fmt.Sprintf("%.0f more requests", n)
+	}
+	return r.Object.Kind + " " + r.Object.Name
 }
 
 func newAuditList(a *app) *cobra.Command {

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/novacron/novacron/internal/cli/local"
 	"github.com/novacron/novacron/internal/server"
@@ -64,8 +65,17 @@ func newServer(a *app) *cobra.Command {
 	f.Var(&uidList{&o.SocketUIDs}, "socket-uid", "`uid` that may use the socket, besides root; repeat it for more")
 	f.BoolVar(&o.SetupToken, "setup-token", false, "make a fresh setup token, unless an administrator was made already")
 	f.BoolVar(&o.Announce, "announce", true, "tell the local network of this server, where other machines reach it")
+	addLimits(f, &o.Limits)
 	level.add(cmd)
 	return a.configured(cmd)
+}
+
+// addLimits adds the settings of what is taken of whom.
+func addLimits(f *pflag.FlagSet, l *server.Limits) {
+	f.Float64Var(&l.AccountRate, "account-rate", server.DefaultAccountRate, "`requests` per second that one account may make; twice as many at once")
+	f.Float64Var(&l.AddressRate, "address-rate", server.DefaultAddressRate, "`requests` per second without a good credential from one address; 30 times as many at once")
+	f.IntVar(&l.Requests, "max-requests", 0, "`requests` worked on at once, of which one account gets two thirds; 0: as many as connections to the database")
+	f.IntVar(&l.Streams, "max-streams", server.DefaultStreams, "`streams`, uploads and waits at once, of which one account gets two thirds")
 }
 
 func (a *app) showServer(i server.Info) {

@@ -97,7 +97,7 @@ func (s *Service) Apply(ctx context.Context, c Caller, d Document, o ApplyOption
 		}
 		return out, nil
 	case errs.Is(err, errs.Forbidden):
-		s.Deny(context.WithoutCancel(ctx), c, "apply", d.Kind+" "+d.Name)
+		s.Deny(context.WithoutCancel(ctx), c, "apply", d.Kind+" "+d.Name, nil)
 	case err == nil && d.Node != nil && out.Action == ActionChange:
 		s.roomMade()
 	}

@@ -127,11 +127,12 @@ func (s *Service) Setup(ctx context.Context, c Caller, secret, name string) (New
 	return n, err
 }
 
-// Deny records an attempt that the gate refused.
-func (s *Service) Deny(ctx context.Context, c Caller, action, object string) {
+// Deny records an attempt that the gate refused. The object is what was asked for;
+// detail may say more, and be nil.
+func (s *Service) Deny(ctx context.Context, c Caller, action, object string, detail map[string]any) {
 	err := s.cfg.Store.AuditInsert(ctx, audit.Record{
 		Principal: c.Name, Role: string(c.Role), Origin: c.Origin, Action: action, ObjectKind: "route", ObjectName: errs.Clip(object),
-		Outcome: audit.Denied, RequestID: c.RequestID,
+		Outcome: audit.Denied, RequestID: c.RequestID, Detail: detail,
 	})
 	if err != nil {
 		s.cfg.Log.Error("a denied attempt cannot be recorded", "principal", c.Name, "action", action, "err", err)

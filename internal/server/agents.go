@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/novacron/novacron/internal/control"
+	"github.com/novacron/novacron/internal/domain/auth"
 	"github.com/novacron/novacron/internal/engine/pki"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/clock"
@@ -27,6 +28,8 @@ type agents struct {
 	tickets *tickets
 	clock   clock.Clock
 	log     *slog.Logger
+	limits  *limits
+	denials *denials
 
 	// life ends when the server begins to stop
 	life context.Context //nolint:containedctx // the process's own
@@ -297,13 +300,36 @@ func (a *agents) join(ctx context.Context, conn *tls.Conn) {
 	if err != nil {
 		return
 	}
-	out, err := a.control.Join(ctx, req, conn.RemoteAddr().String())
+	out, err := a.admitted(ctx, req, conn.RemoteAddr().String())
 	if err != nil {
 		a.log.Warn("a node was refused", "name", errs.Clip(req.Name), "peer", conn.RemoteAddr(), "err", err)
 		out = nodelink.JoinReply{Error: nodelink.NewWireError(err)}
 	}
 	_ = json.NewEncoder(conn).Encode(out) //nolint:errchkjson // the stranger may be gone
 }
+
+// admitted lets a stranger join within the limits of strangers: a wrong token
+// counts as a bad credential.
+func (a *agents) admitted(ctx context.Context, req nodelink.JoinRequest, origin string) (nodelink.JoinReply, error) {
+	from := addressOf(origin)
+	who := control.Caller{}
+	who.Name, who.Role, who.Origin = "anonymous", auth.Anonymous, origin
+	leave, err := a.limits.knock(ctx, from, false)
+	if err != nil {
+		a.denials.count(who, actionJoin)
+		return nodelink.JoinReply{}, err
+	}
+	defer leave()
+	out, err := a.control.Join(ctx, req, origin)
+	if refusedCredential(err) {
+		a.limits.failed(from)
+		a.denials.note(ctx, who, actionJoin, req.Name)
+	}
+	return out, err
+}
+
+// actionJoin is what the audit log calls a host that joins.
+const actionJoin = "node.join"
 
 // renew answers a node whose certificate nears its end, or is past it.
 func (a *agents) renew(ctx context.Context, conn *tls.Conn) {

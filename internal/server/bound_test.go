@@ -16,7 +16,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/novacron/novacron/internal/control"
 	"github.com/novacron/novacron/internal/domain/auth"
 	"github.com/novacron/novacron/internal/domain/event"
 	"github.com/novacron/novacron/internal/engine/pki"
@@ -101,8 +100,8 @@ func TestBodiesComeInTime(t *testing.T) {
 	fake := clock.NewFake()
 	fake.StepWall(clock.System{}.Now().Add(-bodyTimeout + 200*time.Millisecond).Sub(fake.Now()))
 	g := &gate{
-		meter: newMeter(clock.System{}, "test"),
-		clock: fake, log: slog.New(slog.DiscardHandler), deny: func(context.Context, control.Caller, string, string) {},
+		meter: newMeter(clock.System{}, "test"), limits: newLimits(Limits{}, 4, clock.System{}, func(string) {}),
+		clock: fake, log: slog.New(slog.DiscardHandler),
 		authenticate: func(*http.Request) (auth.Principal, error) { return auth.Principal{Role: auth.Administrator}, nil },
 	}
 	s := httptest.NewServer(g.wrap(handle(Route{Need: auth.Need{Resource: auth.Public}, patience: time.Hour}, func(context.Context, *Request, struct{}) (reply[none], error) {

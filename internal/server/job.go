@@ -43,7 +43,7 @@ func (s *Server) getJob(ctx context.Context, r *Request, _ none) (reply[api.Job]
 	}
 	wait, err := waitOf(r)
 	if err == nil && wait > 0 {
-		err = s.waitJob(ctx, j, wait)
+		err = s.waitJob(ctx, r, j, wait)
 	}
 	if err != nil {
 		return reply[api.Job]{}, err
@@ -64,7 +64,8 @@ func onJob(do func(context.Context, control.Caller, id.ID) (job.Job, error)) fun
 }
 
 // waitJob waits until a job has ended or the time is over; neither is an error.
-func (s *Server) waitJob(ctx context.Context, j id.ID, d time.Duration) error {
+func (s *Server) waitJob(ctx context.Context, r *Request, j id.ID, d time.Duration) error {
+	r.park()
 	limited, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	sub, err := s.seq.Hub().Subscribe(limited, sequence.Latest, func(e *event.Event) bool { return e.JobID != nil && *e.JobID == j || e.ObjectID == j })

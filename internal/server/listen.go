@@ -4,20 +4,16 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/novacron/novacron/internal/domain/auth"
-	"github.com/novacron/novacron/internal/engine/pki"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
@@ -122,24 +118,8 @@ func peerUID(c net.Conn) (uint32, error) {
 	return cred.Uid, nil
 }
 
-// authenticate finds who asks: the kernel's word on the UNIX socket, a bearer
-// token elsewhere. Everything that is wrong with a credential gets one answer.
-func (s *Server) authenticate(r *http.Request) (auth.Principal, error) {
-	if uid, ok := r.Context().Value(peerKey{}).(uint32); ok {
-		if uid != 0 && !slices.Contains(s.opts.SocketUIDs, uid) {
-			return auth.Principal{}, errs.New(errs.Forbidden, "user %d may not use the local socket: it belongs to the user who runs NovaCron", uid)
-		}
-		return auth.Principal{Name: fmt.Sprintf("uid %d", uid), Role: auth.Administrator, Origin: "socket"}, nil
-	}
-	h := r.Header.Get("Authorization")
-	secret, ok := strings.CutPrefix(h, "Bearer ")
-	if !ok || !strings.HasPrefix(secret, pki.PrefixAPI) || len(secret) > 256 {
-		return auth.Principal{}, errs.New(errs.Unauthenticated, "this needs an API token: send Authorization: Bearer %s…", pki.PrefixAPI)
-	}
-	p, err := s.control.Authenticate(r.Context(), secret)
-	p.Origin = r.RemoteAddr
-	return p, err
-}
+// mayUseSocket tells whether a user was named as one who may.
+func (s *Server) mayUseSocket(uid uint32) bool { return slices.Contains(s.opts.SocketUIDs, uid) }
 
 // httpServer serves the routes on the TLS port, and hands agents over.
 func (s *Server) httpServer(ctx context.Context, cert *certificates) *http.Server {

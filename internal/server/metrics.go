@@ -24,6 +24,7 @@ type meter struct {
 	clock    clock.Clock
 	requests *prometheus.HistogramVec
 	streams  *prometheus.CounterVec
+	refused  *prometheus.CounterVec
 }
 
 // requestBuckets are seconds, around the goals of the API: a read in a
@@ -39,12 +40,18 @@ func newMeter(clk clock.Clock, version string) *meter {
 		streams: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "novacron_http_streams_total", Help: "Streams that were served (events, consoles, logs, uploads), by route and status.",
 		}, []string{"route", "status"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "novacron_http_refused_total", Help: "Requests that were answered 429, by which limit refused them.",
+		}, []string{"limit"}),
+	}
+	for _, limit := range []string{refusedAccount, refusedAddress, refusedBusy, refusedStreams} {
+		m.refused.WithLabelValues(limit)
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "novacron_build_info", Help: "1, with the version as label.", ConstLabels: prometheus.Labels{"version": version},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.requests, m.streams, info,
+	m.registry.MustRegister(m.requests, m.streams, m.refused, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -97,6 +104,9 @@ func (m *meter) watch(s *Server) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
 	}
 	gauge("novacron_node_sessions", "Agents that have a session with this server.", func() float64 { return float64(len(s.agents.connected())) })
+	gauge("novacron_http_requests_at_work", "Requests of known accounts that are worked on.", func() float64 { n, _ := s.limits.work.Load(); return float64(n) })
+	gauge("novacron_http_requests_waiting", "Requests of known accounts that wait for their turn.", func() float64 { _, n := s.limits.work.Load(); return float64(n) })
+	gauge("novacron_http_streams_open", "Streams, uploads and waits that are open.", func() float64 { n, _ := s.limits.streams.Load(); return float64(n) })
 	gauge("novacron_recovery_hold", "1 while the whole cluster is in recovery hold.", func() float64 {
 		if s.control.Holds().Now().Cause != "" {
 			return 1
@@ -209,8 +219,8 @@ func (p *poolStats) Collect(ch chan<- prometheus.Metric) {
 func (s *Server) metricsRoutes() []Route {
 	read := auth.Need{Resource: auth.System, Action: auth.Read}
 	return []Route{
-		raw(Route{Method: "GET", Path: "/metrics", ID: "getMetrics", Summary: "This server's metrics, and the cluster's figures, for Prometheus", Need: read, stream: "Prometheus text format"}, s.serveMetrics),
-		raw(Route{Method: "GET", Path: "/metrics/nodes", ID: "getNodeMetrics", Summary: "The agents' metrics, each with its node's name as a label, for Prometheus", Need: read, stream: "Prometheus text format"}, s.serveNodeMetrics),
+		raw(Route{Method: "GET", Path: "/metrics", ID: "getMetrics", Summary: "This server's metrics, and the cluster's figures, for Prometheus", Need: read, stream: "Prometheus text format", vital: true}, s.serveMetrics),
+		raw(Route{Method: "GET", Path: "/metrics/nodes", ID: "getNodeMetrics", Summary: "The agents' metrics, each with its node's name as a label, for Prometheus", Need: read, stream: "Prometheus text format", vital: true}, s.serveNodeMetrics),
 	}
 }
 

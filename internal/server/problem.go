@@ -3,6 +3,8 @@ package server
 import (
 	"encoding/json"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -80,12 +82,24 @@ func problem(err error, requestID string) *api.Error {
 	return p
 }
 
+// retryAfter tells when to try again, in whole seconds, where the error knows.
+func retryAfter(w http.ResponseWriter, err error) {
+	if after := errs.As(err).RetryAfter; after > 0 {
+		w.Header().Set(retryHeader, strconv.FormatInt(int64((after+time.Second-1)/time.Second), 10))
+	}
+}
+
+// retryHeader tells when to try again.
+const retryHeader = "Retry-After"
+
 func writeProblem(w http.ResponseWriter, p *api.Error) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("Cache-Control", "no-store")
 	switch p.Status {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		w.Header().Set("Retry-After", "1")
+		if w.Header().Get(retryHeader) == "" {
+			w.Header().Set(retryHeader, "1")
+		}
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", `Bearer realm="novacron"`)
 	}

@@ -138,6 +138,7 @@ func (s *Server) putImageFile(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
+	r.park() // the bytes come as slowly as they come
 	readBy(w, s.opts.Clock.Now().Add(uploadTimeout))
 	i, err := s.control.PutImageFile(r.Context(), r.Caller, r.Arg("image"), image.Role(r.Arg("role")), sum, &steady{r: r.Body, w: w, clock: s.opts.Clock})
 	if err != nil {

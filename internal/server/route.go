@@ -43,6 +43,10 @@ type Route struct {
 	bytes bool
 	// patience is how long a client may not read, if not writeTimeout.
 	patience time.Duration
+	// vital: is it to be answered however many other requests there are?
+	vital bool
+	// free: does it cost so little that nobody is asked who he is?
+	free bool
 
 	serve func(w http.ResponseWriter, r *Request) error
 }
@@ -56,6 +60,8 @@ type Param struct {
 type Request struct {
 	*http.Request
 	Caller control.Caller
+	// visit is what it holds of the server's places.
+	visit visit
 }
 
 // Arg is a path parameter.
@@ -125,7 +131,7 @@ func readBody(w http.ResponseWriter, r *Request, rt Route, into any) error {
 		return errs.New(errs.TooLarge, "the body is larger than %d bytes or broke off", maxBody).Because(err)
 	}
 	readBy(w, time.Time{}) // what the gate has set; on failure, the rest has no more time
-	if err := bindKey(r, body); err != nil {
+	if err := arrived(r, body); err != nil {
 		return err
 	}
 	if rt.body == nil {
@@ -141,6 +147,17 @@ func readBody(w http.ResponseWriter, r *Request, rt Route, into any) error {
 		return errs.New(errs.UnsupportedMedia, "the body must be application/json")
 	}
 	return decodeStrict(body, into)
+}
+
+// arrived goes on once the body is there: the request takes its place, if it was
+// not to take one before, and its key stands for what it asks.
+func arrived(r *Request, body []byte) error {
+	if r.visit.later != nil {
+		if err := r.visit.later(); err != nil {
+			return err
+		}
+	}
+	return bindKey(r, body)
 }
 
 // bindKey binds the request's idempotency key to what it asks.
@@ -166,8 +183,8 @@ type gate struct {
 	meter *meter
 	// authenticate finds the principal of a request.
 	authenticate func(*http.Request) (auth.Principal, error)
-	// deny records a refusal.
-	deny func(ctx context.Context, c control.Caller, action, object string)
+	limits       *limits
+	denials      *denials
 }
 
 // requestIDHeader goes out with every answer.
@@ -188,6 +205,7 @@ func (g *gate) wrap(rt Route) http.Handler {
 			if p.Status >= http.StatusInternalServerError && hr.Context().Err() == nil {
 				g.log.Error("a request failed", "route", rt.ID, "request_id", requestID, "err", err)
 			}
+			retryAfter(w, err)
 			writeProblem(w, p)
 		}
 	})
@@ -195,21 +213,12 @@ func (g *gate) wrap(rt Route) http.Handler {
 
 func (g *gate) pass(w http.ResponseWriter, hr *http.Request, rt Route, requestID string) error {
 	r := &Request{Request: hr, Caller: control.Caller{RequestID: requestID}}
-	who, err := g.authenticate(hr)
-	if err != nil && rt.Need.Resource != auth.Public {
+	defer func() { r.visit.leave() }()
+	if err := g.identify(r, rt); err != nil {
 		return err
 	}
-	if err != nil {
-		who = auth.Principal{Name: "anonymous", Role: auth.Anonymous}
-	}
-	if who.Origin == "" {
-		who.Origin = hr.RemoteAddr
-	}
-	r.Caller.Principal = who
-	if !auth.May(who.Role, rt.Need) {
-		// who hangs up is recorded too
-		g.deny(context.WithoutCancel(hr.Context()), r.Caller, rt.ID, hr.URL.Path)
-		return errs.New(errs.Forbidden, "the role %s may not %s a %s", who.Role, rt.Need.Action, rt.Need.Resource)
+	if err := g.allowed(hr.Context(), r, rt); err != nil {
+		return err
 	}
 	if err := known(hr, rt); err != nil {
 		return err

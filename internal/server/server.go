@@ -53,9 +53,11 @@ type Options struct {
 	// Announce tells the local network of this server, where it is reached from other
 	// machines.
 	Announce bool
-	Version  string
-	Clock    clock.Clock
-	Log      *slog.Logger
+	// Limits bound what is taken at once, and from whom.
+	Limits  Limits
+	Version string
+	Clock   clock.Clock
+	Log     *slog.Logger
 	// Ready is called once requests are served.
 	Ready func(Info)
 }
@@ -86,6 +88,8 @@ type Server struct {
 	live        *control.Liveness
 	pool        *pgxpool.Pool
 	meter       *meter
+	limits      *limits
+	denials     *denials
 	fingerprint string
 	root        *x509.Certificate
 	routes      []Route
@@ -100,6 +104,9 @@ const stopTimeout = 10 * time.Second
 // Run is a server until ctx ends; then it finishes the requests under way, gives
 // its claims back and returns.
 func Run(ctx context.Context, o Options) error {
+	if err := o.Limits.check(); err != nil {
+		return err
+	}
 	if o.OwnerURL != "" {
 		if err := store.Migrate(ctx, o.OwnerURL); err != nil {
 			return err
@@ -175,6 +182,9 @@ func build(ctx context.Context, o Options, st *store.Store) (*Server, *certifica
 	s.tasks = reconcile.New(o.Clock, o.Log, s.member, tasks.All(tasks.Env{
 		Store: st, Images: images, Clock: o.Clock, Connected: s.agents.connected, Drop: s.agents.drop, Committed: s.committed, Held: func() bool { return s.control.Holds().Any() != nil },
 	})...)
+	s.limits = newLimits(o.Limits, int(pool.Config().MaxConns), o.Clock, func(reason string) { s.meter.refused.WithLabelValues(reason).Inc() })
+	s.denials = &denials{clock: o.Clock, write: s.control.Deny}
+	s.agents.limits, s.agents.denials = s.limits, s.denials
 	s.meter.watch(s)
 	s.routes = s.table()
 	s.mux = s.serveMux()
@@ -202,7 +212,7 @@ func (s *Server) table() []Route {
 }
 
 func (s *Server) serveMux() *http.ServeMux {
-	g := &gate{log: s.log, clock: s.opts.Clock, meter: s.meter, authenticate: s.authenticate, deny: s.control.Deny}
+	g := &gate{log: s.log, clock: s.opts.Clock, meter: s.meter, authenticate: s.authenticate, limits: s.limits, denials: s.denials}
 	mux := http.NewServeMux()
 	for _, rt := range s.routes {
 		mux.Handle(rt.Method+" "+rt.Path, g.wrap(rt))
@@ -244,6 +254,7 @@ func (s *Server) run(ctx context.Context, l net.Listener, cert *certificates) er
 		},
 		func(ctx context.Context) { s.logEnd("reconcilers", s.tasks.Run(ctx)) },
 		s.announceNearby,
+		s.denials.run,
 	} {
 		loops.Go(func() { f(work) })
 	}

@@ -50,22 +50,25 @@ func startOn(t *testing.T, db *storetest.DB, dir string, clk clock.Clock) *runni
 // startAt runs a server that listens on an address.
 func startAt(t *testing.T, db *storetest.DB, dir string, clk clock.Clock, listen string) *running {
 	t.Helper()
+	return startAs(t, db, dir, Options{Clock: clk, Listen: listen})
+}
+
+// startAs runs a server with options of the test's.
+func startAs(t *testing.T, db *storetest.DB, dir string, o Options) *running {
+	t.Helper()
 	// a test's own folder is too long for a socket
 	sockets, err := os.MkdirTemp("", "nc") //nolint:usetesting // a test's own folder is too long for sockets, and closed to other users
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(sockets) })
-	r := &running{t: t, dir: dir, socket: filepath.Join(sockets, "api.sock"), clock: clk}
+	r := &running{t: t, dir: dir, socket: filepath.Join(sockets, "api.sock"), clock: o.Clock}
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan Info, 1), make(chan error, 1)
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	go func() {
-		ended <- Run(ctx, Options{
-			DatabaseURL: db.AppURL, DataDir: dir, Listen: listen, Socket: r.socket, SetupToken: true,
-			Version: "test", Clock: clk, Log: log, Ready: func(i Info) { ready <- i },
-		})
-	}()
+	o.DatabaseURL, o.DataDir, o.Socket, o.SetupToken = db.AppURL, dir, r.socket, true
+	o.Version, o.Log, o.Ready = "test", log, func(i Info) { ready <- i }
+	go func() { ended <- Run(ctx, o) }()
 	r.stop = func() {
 		cancel()
 		if err := <-ended; err != nil {

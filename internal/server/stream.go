@@ -66,6 +66,7 @@ func (s *Server) vmLog(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	defer conn.Close()
+	r.park()
 	stop := context.AfterFunc(r.Context(), func() { _ = conn.Close() })
 	defer stop()
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -99,6 +100,7 @@ func (s *Server) vmConsole(w http.ResponseWriter, r *Request) error {
 	}
 	defer conn.Close()
 	s.control.ConsoleOpened(r.Context(), r.Caller, r.Arg("vm"))
+	r.park()
 	ws, err := websocket.Accept(w, r.Request, nil)
 	if err != nil {
 		return ignore(err) // Accept has answered
@@ -133,6 +135,7 @@ func (s *Server) events(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return eventError(err)
 	}
+	r.park()
 	w.Header().Set(seqHeader, strconv.FormatInt(sub.Position(), 10))
 	if strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
 		return s.eventsSSE(w, r, sub)

@@ -22,8 +22,8 @@ func (s *Server) systemRoutes() []Route {
 		handle(Route{Method: "GET", Path: "/api/v1/debug/tasks", ID: "listTasks", Summary: "What the reconcilers of this server did lately", Need: admin}, s.listTasks),
 		handle(Route{Method: "GET", Path: "/api/v1/ca", ID: "getCA", Summary: "The cluster's root certificate", Need: public}, s.authority),
 		raw(Route{Method: "GET", Path: "/api/v1/openapi.json", ID: "getOpenAPI", Summary: "This API's document", Need: public, stream: "OpenAPI 3.1"}, s.openAPI),
-		raw(Route{Method: "GET", Path: "/healthz", ID: "healthz", Summary: "Does the process live?", Need: public, stream: "ok"}, healthz),
-		raw(Route{Method: "GET", Path: "/readyz", ID: "readyz", Summary: "Can the server work (database, leases)?", Need: public, stream: "ok"}, s.readyz),
+		raw(Route{Method: "GET", Path: "/healthz", ID: "healthz", Summary: "Does the process live?", Need: public, stream: "ok", vital: true, free: true}, healthz),
+		raw(Route{Method: "GET", Path: "/readyz", ID: "readyz", Summary: "Can the server work (database, leases)?", Need: public, stream: "ok", vital: true}, s.readyz),
 	}
 }
 

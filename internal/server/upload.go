@@ -78,6 +78,7 @@ func (s *Server) appendUpload(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
+	r.park() // the bytes come as slowly as they come
 	readBy(w, s.opts.Clock.Now().Add(uploadTimeout))
 	body := &steady{r: r.Body, w: w, clock: s.opts.Clock}
 	u, err := s.control.WriteUpload(r.Context(), r.Caller, r.Arg("image"), r.Arg("upload"), control.Piece{Part: part, Body: body, Break: body.end})

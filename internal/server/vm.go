@@ -186,7 +186,7 @@ func (s *Server) begin(ctx context.Context, r *Request, change func() (control.A
 		return reply[api.Accepted]{Status: http.StatusOK}, nil
 	}
 	if wait > 0 {
-		if err := s.waitJob(ctx, *a.Job, wait); err != nil {
+		if err := s.waitJob(ctx, r, *a.Job, wait); err != nil {
 			return reply[api.Accepted]{}, err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -212,6 +213,51 @@ func TestHold(t *testing.T) {
 	b.tx(func(t *store.Tx) error { return t.VMFree(b.ctx, v.Intent.ID, next, nil) })
 	if v = b.view(v.Intent.ID); v.Job != nil || v.Intent.Failure != nil {
 		t.Errorf("%+v", v)
+	}
+}
+
+// 200 placements race for what one thing leaves room for: that many are placed, and
+// not one more.
+func TestRacingPlacementsAreExact(t *testing.T) {
+	for name, c := range map[string]struct {
+		cpus         int
+		memory, disk int64
+		want         int
+	}{
+		"CPUs":   {2 * 37, 1 << 50, 1 << 50, 37},
+		"Memory": {10_000, 37 * unit.GiB, 1 << 50, 37},
+		"Disk":   {10_000, 1 << 50, 37*11*unit.GiB + 10*unit.GiB, 37},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			n := b.node("n1", c.cpus, c.memory, c.disk)
+			var views []vm.View
+			for i := range 200 {
+				v, _ := b.vm(fmt.Sprint("vm", i))
+				views = append(views, v)
+			}
+			var wg sync.WaitGroup
+			var placed atomic.Int64
+			for _, v := range views {
+				wg.Go(func() {
+					err := b.InTx(b.ctx, func(t *store.Tx) error {
+						ok, err := t.VMPlace(b.ctx, v, n.ID)
+						if ok {
+							placed.Add(1)
+						}
+						return err
+					})
+					if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			if got, err := b.NodeGet(b.ctx, "n1"); err != nil || placed.Load() != int64(c.want) || got.VMs != c.want {
+				t.Errorf("%d placed, the node has %d: %v", placed.Load(), got.VMs, err)
+			}
+			b.noDrift()
+		})
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"time"
 
 	"github.com/novacron/novacron/internal/engine/pki"
@@ -34,7 +35,7 @@ func Join(ctx context.Context, dir, name, token string, simulated bool, clk cloc
 		return err
 	}
 	req := nodelink.JoinRequest{Token: t.Secret, Name: name, CSRPEM: string(csr), Simulated: simulated}
-	reply, err := askAny(ctx, t.Servers, t, req, clk)
+	reply, err := askWhileBusy(ctx, t, req, clk)
 	if errs.Is(err, errs.NodeUnreachable) && !simulated {
 		// they may have moved since the token was made
 		if found := nearby(ctx, [32]byte(t.Pin)); len(found) > 0 {
@@ -49,6 +50,26 @@ func Join(ctx context.Context, dir, name, token string, simulated bool, clk cloc
 		reply.Servers = t.Servers
 	}
 	return store(dir, reply, name, simulated, key)
+}
+
+// busyFor bounds how long a host asks again that the servers turn away, and
+// busyPause how long it waits in between.
+const (
+	busyFor   = 2 * time.Minute
+	busyPause = 2 * time.Second
+)
+
+// askWhileBusy asks until the servers have time for one more.
+func askWhileBusy(ctx context.Context, t pki.JoinToken, req nodelink.JoinRequest, clk clock.Clock) (nodelink.JoinReply, error) {
+	for until := clk.Boot() + busyFor; ; {
+		reply, err := askAny(ctx, t.Servers, t, req, clk)
+		if !errs.Is(err, errs.RateLimited) || clk.Boot() > until {
+			return reply, err
+		}
+		if err := clk.Sleep(ctx, busyPause+rand.N(busyPause)); err != nil { //nolint:gosec // jitter, not a secret
+			return reply, err
+		}
+	}
 }
 
 // askAny asks one server after the other until one answers.

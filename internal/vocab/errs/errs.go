@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 )
 
 // Error is a failure with a meaning. Construct it with New.
@@ -23,6 +24,9 @@ type Error struct {
 	Job string
 	// Blockers lists the objects that stand in the way, for people.
 	Blockers []string
+	// RetryAfter is how long to wait before the same is asked again; 0 when that is not
+	// known.
+	RetryAfter time.Duration
 
 	cause error
 }
@@ -69,6 +73,12 @@ func (e *Error) HeldBy(job string) *Error {
 // BlockedBy lists what stands in the way.
 func (e *Error) BlockedBy(what ...string) *Error {
 	e.Blockers = append(e.Blockers, what...)
+	return e
+}
+
+// After tells how long to wait before the same is asked again.
+func (e *Error) After(d time.Duration) *Error {
+	e.RetryAfter = d
 	return e
 }
 

@@ -60,7 +60,7 @@ var meanings = map[Code]Meaning{
 	Timeout:         {"It took too long.", "Try again; look at what is slow."},
 	Cancelled:       {"It was cancelled, or the server stopped meanwhile.", "Ask again, if it is still wanted."},
 	DBUnavailable:   {"The database is away, slow, read-only or full. Nothing was changed, or the message says that this is not known.", "It is retried; look at PostgreSQL."},
-	RateLimited:     {"Too many requests.", "Wait as Retry-After says."},
+	RateLimited:     {"More requests than are taken from one account or address at once. Nothing was done.", "Wait as Retry-After says; make fewer at once. `server --help` has the limits."},
 	NeedsAttention:  {"A job stopped half-way and waits for a person; what is left is named.", "`novacron job show`; remove what stands in the way, then `novacron job retry`."},
 	Internal:        {"A fault of NovaCron.", "The server's log has it under the request's id; report it with `novacron support bundle`."},
 }
