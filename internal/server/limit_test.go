@@ -302,8 +302,8 @@ func TestWrongTokensFromOneAddress(t *testing.T) {
 		WHERE outcome = 'denied' AND action = 'authenticate' AND principal = 'anonymous'`).Scan(&records, &requests); err != nil {
 		t.Fatal(err)
 	}
-	if records != 2 || requests != 11 {
-		t.Errorf("%d records of %d requests, want 2 of 11", records, requests)
+	if records != 2 || requests != 12 {
+		t.Errorf("%d records of %d requests, want 2 of 12", records, requests)
 	}
 }
 
