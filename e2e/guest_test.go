@@ -131,7 +131,6 @@ func (i *instance) nothingLeft() {
 	for _, n := range nodes.Items {
 		short := n.ID[len(n.ID)-8:]
 		for _, pattern := range []string{
-			"/sys/fs/cgroup/*/novacron-" + short + "/*-*", "/sys/fs/cgroup/novacron-" + short + "/*-*",
 			"/dev/shm/novacron*/" + short + "/*", "/run/novacron*/guests/" + short + "/*",
 			filepath.Join(i.data, "nodes", n.Name, "volumes", "*.qcow2"), filepath.Join(i.data, "nodes", n.Name, "volumes", "*.raw"), filepath.Join(i.data, "nodes", n.Name, "volumes", "*.json"),
 			filepath.Join(i.data, "nodes", n.Name, "images", "[0-9a-f]*"), filepath.Join(i.data, "nodes", n.Name, "guests", "*-*"),
@@ -140,6 +139,7 @@ func (i *instance) nothingLeft() {
 			found, _ := filepath.Glob(pattern)
 			left = append(left, found...)
 		}
+		left = append(left, hypertest.Groups(short)...)
 		if u := n.Status.Used; u.CPUs != 0 || u.MemoryBytes != 0 || u.DiskBytes != 0 || n.Status.VMs != 0 {
 			left = append(left, fmt.Sprintf("node %s counts %+v", n.Name, u))
 		}

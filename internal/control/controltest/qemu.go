@@ -20,6 +20,7 @@ import (
 	"github.com/novacron/novacron/internal/domain/image"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/process"
+	"github.com/novacron/novacron/internal/driver/hypervisor/hypertest"
 	"github.com/novacron/novacron/internal/driver/hypervisor/qemu"
 	volume "github.com/novacron/novacron/internal/driver/volume/contract"
 	"github.com/novacron/novacron/internal/driver/volume/dir"
@@ -178,16 +179,7 @@ func (h *QEMUHost) Leftovers() (out []string) {
 	for _, args := range h.processes() {
 		out = append(out, "process "+strings.Join(args, " "))
 	}
-	for _, pattern := range []string{
-		"/sys/fs/cgroup/*/novacron-" + h.short + "/*", "/sys/fs/cgroup/novacron-" + h.short + "/*",
-	} {
-		found, _ := filepath.Glob(pattern)
-		for _, f := range found {
-			if info, err := os.Stat(f); err == nil && info.IsDir() {
-				out = append(out, "cgroup "+f)
-			}
-		}
-	}
+	out = append(out, hypertest.Groups(h.short)...)
 	for _, root := range []string{h.ram(), filepath.Join(h.dir, "run"), filepath.Join(h.dir, "guests"), filepath.Join(h.dir, "uids")} {
 		out = append(out, files(root)...)
 	}

@@ -1,11 +1,17 @@
 // Package cgroup gives each VM a control group of its own, on hosts with version
 // 1, version 2 or both.
 //
-// A group is one folder per hierarchy, <mount>/<parent>/novacron-<node>/<vm>, with
+// A group is one folder per hierarchy, <mount>/<parent>/novacron-<node>/<name>, with
 // two leaves: "guest" for the hypervisor and "keeper" for the process that stays
-// with it. Limits are set on the VM's folder, so they cover both. The group
+// with it. Limits are set on the group's folder, so they cover both. The group
 // belongs to the VM, not to a process: it is made before a launch and removed
 // after the end, by whoever is the agent then.
+//
+// To put a process into a group costs a grace period of the kernel, about 15 ms
+// (cgroup_threadgroup_rwsem of kernel/cgroup/cgroup.c), in which no group can be
+// made or removed. So groups are made, and processes put there, ahead of their use,
+// before it is known for which VM: a group has a name of its own, which the VM's
+// record tells.
 //
 // Only hierarchies in which folders can be made are used; on a host that gives
 // none (no root, read-only mounts) a Tree is empty and everything succeeds with
@@ -56,9 +62,7 @@ type Tree struct {
 	v1    map[string]string
 	v2    string
 	v2Has []string
-	// mounts are the hierarchies of the host, whether they can be used or not
-	mounts []mount
-	mu     sync.Mutex // serializes making and removing the node's own folder
+	mu    sync.Mutex // serializes making and removing the node's own folder
 }
 
 // Open finds the hierarchies that can be used. The parent is a path below each
@@ -69,8 +73,7 @@ func Open(node, parent string, c clock.Clock) (*Tree, error) {
 		return nil, err
 	}
 	t := &Tree{clock: c, name: "novacron-" + node, v1: map[string]string{}}
-	t.mounts = parseMounts(string(b))
-	for _, m := range t.mounts {
+	for _, m := range parseMounts(string(b)) {
 		dir := filepath.Join(m.path, parent)
 		if !t.usable(dir) {
 			continue
@@ -102,20 +105,6 @@ func (t *Tree) usable(dir string) bool {
 	}
 	_ = unix.Rmdir(probe) // stays if VMs of an earlier agent live in it
 	return true
-}
-
-// Expect says that processes will be put into groups in a moment. The first such
-// move after a while waits for a grace period of the kernel (cgroup_threadgroup_rwsem
-// of kernel/cgroup/cgroup.c), about 15 ms: one of this process to where it is already
-// has that pass while other things are done. That it fails costs nothing.
-func (t *Tree) Expect() {
-	b, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return
-	}
-	if own := ownGroup(t.mounts, string(b)); own != "" {
-		_ = write(own, "cgroup.procs", strconv.Itoa(os.Getpid()))
-	}
 }
 
 // Controllers lists what a VM's group is controlled by; empty where there is no
@@ -155,8 +144,8 @@ type Group struct {
 	Guest, Keeper []string
 }
 
-// Make makes the VM's group, or completes one that is there.
-func (t *Tree) Make(vm string, l Limits) (Group, error) {
+// Make makes a group without limits, or completes one that is there.
+func (t *Tree) Make(name string) (Group, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var g Group
@@ -164,7 +153,7 @@ func (t *Tree) Make(vm string, l Limits) (Group, error) {
 		return g, err
 	}
 	for _, root := range t.roots() {
-		dir := filepath.Join(root, t.name, vm)
+		dir := filepath.Join(root, t.name, name)
 		for _, leaf := range []string{guestLeaf, keeperLeaf} {
 			if err := os.MkdirAll(filepath.Join(dir, leaf), 0o750); err != nil {
 				return g, err
@@ -173,7 +162,7 @@ func (t *Tree) Make(vm string, l Limits) (Group, error) {
 		g.Guest = append(g.Guest, filepath.Join(dir, guestLeaf))
 		g.Keeper = append(g.Keeper, filepath.Join(dir, keeperLeaf))
 	}
-	return g, t.limit(vm, l)
+	return g, nil
 }
 
 // prepareV2 hands the controllers of the unified hierarchy down, where it has any.
@@ -199,14 +188,14 @@ func (t *Tree) prepareV2() error {
 	return nil
 }
 
-// limit sets the VM's limits wherever the controller is.
-func (t *Tree) limit(vm string, l Limits) error {
+// Limit sets the limits of a group wherever the controller is.
+func (t *Tree) Limit(name string, l Limits) error {
 	set := func(ctl, v1File, v2File, value string) error {
 		if root, ok := t.v1[ctl]; ok {
-			return write(filepath.Join(root, t.name, vm), v1File, value)
+			return write(filepath.Join(root, t.name, name), v1File, value)
 		}
 		if slices.Contains(t.v2Has, ctl) {
-			return write(filepath.Join(t.v2, t.name, vm), v2File, value)
+			return write(filepath.Join(t.v2, t.name, name), v2File, value)
 		}
 		return nil
 	}
@@ -220,7 +209,7 @@ func (t *Tree) limit(vm string, l Limits) error {
 	if !ok {
 		return nil
 	}
-	guest := filepath.Join(root, t.name, vm, guestLeaf)
+	guest := filepath.Join(root, t.name, name, guestLeaf)
 	if err := write(guest, "devices.deny", "a"); err != nil {
 		return err
 	}
@@ -239,11 +228,11 @@ func write(dir, file, value string) error {
 	return nil
 }
 
-// Members lists the processes of the VM's guest leaf.
-func (t *Tree) Members(vm string) []int {
+// Members lists the processes of a group's guest leaf.
+func (t *Tree) Members(name string) []int {
 	var out []int
 	for _, root := range t.roots() {
-		b, err := os.ReadFile(filepath.Join(root, t.name, vm, guestLeaf, "cgroup.procs"))
+		b, err := os.ReadFile(filepath.Join(root, t.name, name, guestLeaf, "cgroup.procs"))
 		if err != nil {
 			continue
 		}
@@ -257,20 +246,20 @@ func (t *Tree) Members(vm string) []int {
 	return slices.Compact(out)
 }
 
-// Kill ends whatever is in the VM's guest leaf and returns when it is empty, or
+// Kill ends whatever is in a group's guest leaf and returns when it is empty, or
 // with an error when ctx ends first.
-func (t *Tree) Kill(ctx context.Context, vm string) error {
+func (t *Tree) Kill(ctx context.Context, name string) error {
 	for {
-		left := t.Members(vm)
+		left := t.Members(name)
 		if len(left) == 0 {
 			return nil
 		}
-		killed := t.v2 != "" && write(filepath.Join(t.v2, t.name, vm, guestLeaf), "cgroup.kill", "1") == nil
+		killed := t.v2 != "" && write(filepath.Join(t.v2, t.name, name, guestLeaf), "cgroup.kill", "1") == nil
 		if !killed {
-			t.signal(vm, left)
+			t.signal(name, left)
 		}
 		if err := t.clock.Sleep(ctx, 2*time.Millisecond); err != nil {
-			return fmt.Errorf("processes %v stay in the VM's cgroup: %w", left, err)
+			return fmt.Errorf("processes %v stay in the cgroup: %w", left, err)
 		}
 	}
 }
@@ -278,24 +267,24 @@ func (t *Tree) Kill(ctx context.Context, vm string) error {
 // signal kills members one by one where the kernel cannot kill the group. Each is
 // held by a pidfd before it is looked up again, so a pid given away meanwhile is
 // not signalled.
-func (t *Tree) signal(vm string, pids []int) {
+func (t *Tree) signal(name string, pids []int) {
 	for _, pid := range pids {
 		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
 			continue
 		}
-		if slices.Contains(t.Members(vm), pid) {
+		if slices.Contains(t.Members(name), pid) {
 			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 		}
 		_ = unix.Close(fd)
 	}
 }
 
-// Remove removes the VM's group, and the node's folder with the last one. A group
+// Remove removes a group, and the node's folder with the last one. A group
 // with a process in it stays, with an error once ctx ends.
-func (t *Tree) Remove(ctx context.Context, vm string) error {
+func (t *Tree) Remove(ctx context.Context, name string) error {
 	for _, root := range t.roots() {
-		dir := filepath.Join(root, t.name, vm)
+		dir := filepath.Join(root, t.name, name)
 		for _, d := range []string{filepath.Join(dir, guestLeaf), filepath.Join(dir, keeperLeaf), dir} {
 			if err := t.removeOne(ctx, d); err != nil {
 				return err
@@ -325,7 +314,7 @@ func (t *Tree) removeOne(ctx context.Context, dir string) error {
 	}
 }
 
-// List gives the VMs that have a group, of whatever hierarchy.
+// List names the node's groups, of whatever hierarchy.
 func (t *Tree) List() []string {
 	var out []string
 	for _, root := range t.roots() {
@@ -338,4 +327,14 @@ func (t *Tree) List() []string {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// Of names the group whose guest leaf holds a process, or gives "".
+func (t *Tree) Of(pid int) string {
+	for _, name := range t.List() {
+		if slices.Contains(t.Members(name), pid) {
+			return name
+		}
+	}
+	return ""
 }

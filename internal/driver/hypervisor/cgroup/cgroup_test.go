@@ -47,7 +47,7 @@ func TestGroupHoldsLimitsKillsAndVanishes(t *testing.T) {
 		t.Fatal("root finds no hierarchy to use")
 	}
 	ctx := deadline(t, 30*time.Second)
-	g, err := tree.Make("vm", Limits{MemoryBytes: 256 << 20, Processes: 16, Devices: []string{"1:3"}})
+	g, err := tree.Make("vm")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,8 +56,15 @@ func TestGroupHoldsLimitsKillsAndVanishes(t *testing.T) {
 		_ = tree.Kill(ctx, "vm")
 		_ = tree.Remove(ctx, "vm")
 	})
-	if _, err := tree.Make("vm", Limits{MemoryBytes: 512 << 20, Processes: 32}); err != nil {
+	if _, err := tree.Make("vm"); err != nil {
 		t.Fatalf("making it again: %v", err)
+	}
+	for _, l := range []Limits{
+		{MemoryBytes: 256 << 20, Processes: 16, Devices: []string{"1:3"}}, {MemoryBytes: 512 << 20, Processes: 32},
+	} {
+		if err := tree.Limit("vm", l); err != nil {
+			t.Fatal(err)
+		}
 	}
 	cmd := exec.Command("sleep", "600")
 	if err := cmd.Start(); err != nil {
@@ -72,6 +79,12 @@ func TestGroupHoldsLimitsKillsAndVanishes(t *testing.T) {
 		if err := write(dir, "cgroup.procs", strconv.Itoa(cmd.Process.Pid)); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if got := tree.Of(cmd.Process.Pid); got != "vm" && len(g.Guest) > 0 {
+		t.Errorf("the process is in group %q", got)
+	}
+	if got := tree.Of(os.Getpid()); got != "" {
+		t.Errorf("the test is in group %q", got)
 	}
 	if root, ok := tree.v1["pids"]; ok {
 		b, _ := os.ReadFile(filepath.Join(root, tree.name, "vm", "pids.max"))
@@ -99,47 +112,4 @@ func TestGroupHoldsLimitsKillsAndVanishes(t *testing.T) {
 			t.Errorf("%s still has the node's folder", root)
 		}
 	}
-}
-
-func TestOwnGroup(t *testing.T) {
-	mounts := []mount{
-		{path: "/sys/fs/cgroup/pids", controllers: []string{"rw", "pids"}},
-		{path: "/sys/fs/cgroup/cpu,cpuacct", controllers: []string{"rw", "cpu", "cpuacct"}},
-		{path: "/sys/fs/cgroup/unified", v2: true},
-	}
-	for text, want := range map[string]string{
-		"0::/system.slice/x.service\n":        "/sys/fs/cgroup/unified/system.slice/x.service",
-		"9:name=systemd:/\n8:pids:/a\n0::/\n": "/sys/fs/cgroup/pids/a",
-		"4:cpu,cpuacct:/b\n":                  "/sys/fs/cgroup/cpu,cpuacct/b",
-		"0::/../outside/x\n":                  "",
-		"3:memory:/\n":                        "",
-		"":                                    "",
-		"nonsense\n":                          "",
-	} {
-		if got := ownGroup(mounts, text); got != want {
-			t.Errorf("%q: %q, want %q", text, got, want)
-		}
-	}
-}
-
-// Whatever the kernel's lists hold, a folder is named only below a hierarchy that
-// is mounted.
-func FuzzOwnGroup(f *testing.F) {
-	f.Add("41 31 0:38 / /sys/fs/cgroup/uni\\040fied rw,relatime - cgroup2 cgroup2 rw\n", "0::/a/b\n")
-	f.Add("32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n", "4:cpu,cpuacct:/x\n")
-	f.Add("32 31 0:29 / /c rw - cgroup2 cgroup2 rw\n", "0::/..\n")
-	f.Fuzz(func(t *testing.T, mounted, own string) {
-		mounts := parseMounts(mounted)
-		group := ownGroup(mounts, own)
-		if group == "" {
-			return
-		}
-		for _, m := range mounts {
-			root := filepath.Clean(m.path)
-			if group == root || root == "/" || strings.HasPrefix(group, root+"/") || !filepath.IsAbs(root) {
-				return
-			}
-		}
-		t.Errorf("%q with %q leads to %q", mounted, own, group)
-	})
 }

@@ -1,10 +1,6 @@
 package cgroup
 
-import (
-	"path/filepath"
-	"slices"
-	"strings"
-)
+import "strings"
 
 // mount is one mounted hierarchy.
 type mount struct {
@@ -39,20 +35,3 @@ func parseMounts(text string) []mount {
 
 // unescape undoes how mountinfo writes the characters that separate its fields.
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-
-// ownGroup is the folder of a group that the process of a /proc/PID/cgroup
-// (cgroups(7)) is in; "" when none is mounted.
-func ownGroup(mounts []mount, text string) string {
-	for line := range strings.Lines(text) {
-		f := strings.SplitN(strings.TrimRight(line, "\n"), ":", 3)
-		if len(f) != 3 || strings.Contains(f[2]+"/", "/../") {
-			continue
-		}
-		for _, m := range mounts {
-			if m.v2 && f[1] == "" || !m.v2 && f[1] != "" && slices.Contains(m.controllers, strings.Split(f[1], ",")[0]) {
-				return filepath.Join(m.path, f[2])
-			}
-		}
-	}
-	return ""
-}

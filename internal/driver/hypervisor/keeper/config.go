@@ -44,10 +44,15 @@ type Config struct {
 	Epoch gen.OwnerEpoch `json:"epoch"`
 	// LogBytes bounds each of the two log segments.
 	LogBytes int64 `json:"log_bytes"`
-	// Cgroups are the folders the keeper itself joins.
-	Cgroups []string `json:"cgroups,omitempty"`
 	// Exec is what the child becomes.
 	Exec Exec `json:"exec"`
+}
+
+// Groups are the folders of cgroups that the keeper and what becomes the hypervisor
+// are put into when they start; none where the host has no cgroups.
+type Groups struct {
+	Guest  []string `json:"guest,omitempty"`
+	Keeper []string `json:"keeper,omitempty"`
 }
 
 // Exec says what keeper-exec confines itself to and becomes.
@@ -55,8 +60,6 @@ type Exec struct {
 	Path string   `json:"path"`
 	Argv []string `json:"argv"`
 	Env  []string `json:"env,omitempty"`
-	// Cgroups are the folders to join.
-	Cgroups []string `json:"cgroups,omitempty"`
 	// Credential is whom to become; nil stays.
 	Credential *Credential `json:"credential,omitempty"`
 	Limits     []Limit     `json:"limits,omitempty"`

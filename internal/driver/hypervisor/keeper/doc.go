@@ -18,8 +18,8 @@
 //
 // # Order of a start
 //
-//  1. a keeper is started, ahead of its use where it can be (Spare); it starts
-//     keeper-exec; both wait
+//  1. a keeper is started, ahead of its use where it can be (Spare); it joins its
+//     cgroups, starts keeper-exec and puts it into those of the guest; both wait
 //  2. the agent locks the VM's folder and tells the keeper which guest it is for,
 //     handing it the lock; the keeper makes the sockets
 //  3. write proc.json: both processes, by pid, start time and boot; flushed
@@ -28,8 +28,8 @@
 //
 // There is no moment at which a hypervisor exists that no record names: until
 // step 4 the child is a waiting copy of this program that ends when the keeper
-// does. keeper-exec joins the VM's cgroups, sets limits and no_new_privs, and
-// drops to the VM's user: it is the place where a fuller jail is built.
+// does. keeper-exec sets limits and no_new_privs and drops to the VM's user: it is
+// the place where a fuller jail is built.
 //
 // # Crash
 //

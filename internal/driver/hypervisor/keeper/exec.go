@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"runtime"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -40,15 +38,12 @@ func ExecMain([]string) int {
 }
 
 // confineAndExec gives up rights in the order in which each step still has the
-// rights it needs: cgroups and limits as the user we came as, then the user, then
-// the promise to gain nothing any more.
+// rights it needs: limits as the user we came as, then the user, then the promise
+// to gain nothing any more. The keeper has put us into our cgroups.
 func confineAndExec(spec Exec) error {
 	// no_new_privs belongs to the thread that execs.
 	runtime.LockOSThread()
 	unix.Umask(0o077)
-	if err := join(spec.Cgroups); err != nil {
-		return err
-	}
 	for _, l := range spec.Limits {
 		if err := syscall.Setrlimit(l.Resource, &syscall.Rlimit{Cur: l.Max, Max: l.Max}); err != nil {
 			return fmt.Errorf("set limit %d: %w", l.Resource, err)
@@ -82,17 +77,6 @@ func (c *Credential) become() error {
 	}
 	if err := syscall.Setresuid(c.UID, c.UID, c.UID); err != nil {
 		return fmt.Errorf("become user %d: %w", c.UID, err)
-	}
-	return nil
-}
-
-// join moves this process into cgroups.
-func join(cgroups []string) error {
-	pid := []byte(strconv.Itoa(os.Getpid()))
-	for _, dir := range cgroups {
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), pid, 0); err != nil {
-			return fmt.Errorf("join the VM's cgroup: %w", err)
-		}
 	}
 	return nil
 }

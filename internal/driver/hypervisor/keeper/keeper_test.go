@@ -154,7 +154,7 @@ func newBench(t *testing.T, how string) *bench {
 func (b *bench) start() {
 	b.Helper()
 	var err error
-	if b.proc, err = keeper.Start(b.ctx, b.cfg.Exec.Path, "test", b.cfg); err != nil {
+	if b.proc, err = start(b.ctx, b.cfg.Exec.Path, b.cfg); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
@@ -268,7 +268,7 @@ func TestEndsAreRecorded(t *testing.T) {
 		self := b.cfg.Exec.Path
 		b.cfg.Exec.Path = "/nonexistent/hypervisor"
 		var err error
-		if b.proc, err = keeper.Start(b.ctx, self, "test", b.cfg); err != nil {
+		if b.proc, err = start(b.ctx, self, b.cfg); err != nil {
 			t.Fatal(err)
 		}
 		if e := b.awaitExit(); e.Code != 126 || !strings.Contains(e.Said, "exec the hypervisor") {
@@ -289,7 +289,7 @@ func TestConfinement(t *testing.T) {
 	}
 	self := b.cfg.Exec.Path
 	var err error
-	if b.proc, err = keeper.Start(b.ctx, self, "test", b.cfg); err != nil {
+	if b.proc, err = start(b.ctx, self, b.cfg); err != nil {
 		t.Fatal(err)
 	}
 	b.awaitExit()
@@ -468,7 +468,7 @@ func TestDeathOfTheKeeperIsNotTheGuests(t *testing.T) {
 func TestSecondKeeperIsRefused(t *testing.T) {
 	b := newBench(t, "echo")
 	b.start()
-	if p, err := keeper.Start(b.ctx, b.cfg.Exec.Path, "test", b.cfg); err == nil {
+	if p, err := start(b.ctx, b.cfg.Exec.Path, b.cfg); err == nil {
 		t.Fatalf("a second keeper started %+v", p)
 	}
 	if !b.proc.Hypervisor.Alive() {
@@ -492,7 +492,7 @@ func TestFolderIsTakenFromTheFirstMoment(t *testing.T) {
 	ctx, cancel := context.WithCancel(b.ctx)
 	failed := make(chan error, 1)
 	go func() {
-		_, err := keeper.Start(ctx, stuck, "test", b.cfg)
+		_, err := start(ctx, stuck, b.cfg)
 		failed <- err
 	}()
 	for on := false; !on; {
@@ -534,6 +534,15 @@ func TestNothingRunsUnrecorded(t *testing.T) {
 	}
 }
 
+// start starts a keeper for one guest.
+func start(ctx context.Context, program string, c keeper.Config) (keeper.Proc, error) {
+	s, err := keeper.NewSpare(program, keeper.Groups{})
+	if err != nil {
+		return keeper.Proc{}, err
+	}
+	return s.Start(ctx, "test", c)
+}
+
 // spare starts one and names its two processes.
 func spare(t *testing.T) (*keeper.Spare, []process.Identity) {
 	t.Helper()
@@ -542,7 +551,7 @@ func spare(t *testing.T) (*keeper.Spare, []process.Identity) {
 		t.Fatal(err)
 	}
 	before := append(children(t, self, keeper.Face), children(t, self, keeper.ExecFace)...)
-	s, err := keeper.NewSpare(self)
+	s, err := keeper.NewSpare(self, keeper.Groups{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"syscall"
 	"unsafe"
 
@@ -31,7 +33,7 @@ func Main(args []string) int {
 		return 1
 	}
 	k := &keeper{clock: clock.System{}}
-	spawned := k.spawn() // both are ready before anybody asks
+	begun := k.begin(os.Getenv(groupsEnv)) // both are ready before anybody asks
 	var told told
 	files, err := line.receive(&told, 2)
 	if err != nil {
@@ -42,7 +44,7 @@ func Main(args []string) int {
 	_ = unix.Dup3(int(files[1].Fd()), 2, 0)
 	_ = files[1].Close()
 	retitle(args, told.Title)
-	if err = spawned; err == nil {
+	if err = begun; err == nil {
 		err = k.start()
 	}
 	r := report{Proc: k.proc}
@@ -108,9 +110,6 @@ func (k *keeper) start() error {
 	if k.root, err = os.OpenRoot(k.cfg.Dir); err != nil {
 		return fmt.Errorf("open the record folder: %w", err)
 	}
-	if err := join(k.cfg.Cgroups); err != nil {
-		return err
-	}
 	control, err := listen(k.cfg.Control)
 	if err != nil {
 		return err
@@ -150,6 +149,32 @@ func listen(path string) (*net.UnixListener, error) {
 	}
 	l.SetUnlinkOnClose(false)
 	return l, nil
+}
+
+// begin puts this process into its cgroups and starts the child in its own. What
+// the child becomes is in them from its first instruction on.
+func (k *keeper) begin(groups string) error {
+	var g Groups
+	if err := json.Unmarshal([]byte(groups), &g); err != nil {
+		return fmt.Errorf("read which cgroups to join: %w", err)
+	}
+	if err := join(os.Getpid(), g.Keeper); err != nil {
+		return err
+	}
+	if err := k.spawn(); err != nil {
+		return err
+	}
+	return join(k.child.Process.Pid, g.Guest)
+}
+
+// join puts a process into cgroups.
+func join(pid int, cgroups []string) error {
+	for _, dir := range cgroups {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+			return fmt.Errorf("join the VM's cgroup: %w", err)
+		}
+	}
+	return nil
 }
 
 // spawn starts the child, which waits to be told what to become.

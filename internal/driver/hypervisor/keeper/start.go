@@ -35,15 +35,23 @@ type Spare struct {
 	once   sync.Once
 }
 
-// NewSpare starts a keeper from the program at binary.
-func NewSpare(binary string) (*Spare, error) {
+// groupsEnv tells a keeper its Groups.
+const groupsEnv = "NOVACRON_KEEPER_GROUPS"
+
+// NewSpare starts a keeper from the program at binary, in these cgroups. That they
+// cannot be joined is told by Start.
+func NewSpare(binary string, groups Groups) (*Spare, error) {
+	in, err := json.Marshal(groups)
+	if err != nil {
+		return nil, err
+	}
 	line, theirs, err := newHandoff()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = theirs.Close() }()
 	cmd := exec.Command(binary, Face, titleRoom) //nolint:noctx // it outlives us; Close and a failed Start kill it
-	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=2", "GOTRACEBACK=single"}
+	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=2", "GOTRACEBACK=single", groupsEnv + "=" + string(in)}
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -60,6 +68,9 @@ func NewSpare(binary string) (*Spare, error) {
 
 // Close ends a spare that was not used.
 func (s *Spare) Close() { s.once.Do(s.line.close) }
+
+// Gone is closed when the process has ended.
+func (s *Spare) Gone() <-chan struct{} { return s.reaped }
 
 // told is what travels to a keeper, with its lock and its standard error.
 type told struct {
@@ -102,15 +113,6 @@ func (s *Spare) Start(ctx context.Context, title string, c Config) (Proc, error)
 		return Proc{}, ctx.Err()
 	}
 	return p, err
-}
-
-// Start starts a keeper from the program at binary for one guest; see Spare.Start.
-func Start(ctx context.Context, binary, title string, c Config) (Proc, error) {
-	s, err := NewSpare(binary)
-	if err != nil {
-		return Proc{}, err
-	}
-	return s.Start(ctx, title, c)
 }
 
 // takeLock takes the lock of a record folder for a keeper that is handed a copy of

@@ -104,7 +104,11 @@ func (d *Driver) readMachine(v id.ID, root *os.Root) (machineRecord, error) {
 		return rec, fmt.Errorf("%w; nor who runs: %w", err, perr)
 	}
 	d.log.Error("the record of a guest cannot be read; it is adopted by its process", "vm", v, "error", err)
-	return machineRecord{Machine: contract.Machine{Ref: contract.Ref{VM: v, Epoch: p.Epoch}}}, nil
+	rec = machineRecord{Machine: contract.Machine{Ref: contract.Ref{VM: v, Epoch: p.Epoch}}}
+	if p.Hypervisor.Alive() {
+		rec.Group = d.cgroups.Of(p.Hypervisor.PID)
+	}
+	return rec, nil
 }
 
 // turnQuietly is begin without a flush: what Adopt finds goes to its caller.
@@ -187,24 +191,43 @@ func (d *Driver) sweep(ctx context.Context) {
 	known := strays(d.opt.vmsDir())
 	suspects := strays(filepath.Join(d.opt.RunDir, d.opt.NodeShort))
 	suspects = append(suspects, strays(filepath.Join(d.opt.RAMDir, d.opt.NodeShort))...)
-	for _, name := range d.cgroups.List() {
-		if v, err := id.Parse(name); err == nil {
-			suspects = append(suspects, v)
-		}
-	}
 	for _, v := range suspects {
 		if slices.Contains(known, v) {
 			continue
 		}
 		if pids := d.cgroups.Members(v.String()); len(pids) > 0 {
-			d.log.Error("processes run in the cgroup of a VM without records; they are left alone", "vm", v, "pids", pids)
-			continue
+			continue // said below
 		}
 		if err := d.giveBack(ctx, v, machineRecord{}); err != nil {
 			d.log.Warn("a leftover could not be removed", "vm", v, "error", err)
 		}
 	}
+	d.sweepGroups(ctx)
 	d.sweepUsers()
+}
+
+// sweepGroups removes the groups that no guest is known to have: those of spares,
+// which end with their driver, and of guests whose records are gone.
+func (d *Driver) sweepGroups(ctx context.Context) {
+	d.mu.Lock()
+	used := map[string]bool{}
+	for v, g := range d.guests {
+		used[g.rec.group(v)] = true
+	}
+	d.mu.Unlock()
+	for _, name := range d.cgroups.List() {
+		if used[name] || d.spares.isMine(name) {
+			continue
+		}
+		timed, cancel := d.within(ctx, dyingTime)
+		err := d.cgroups.Remove(timed, name)
+		cancel()
+		if pids := d.cgroups.Members(name); len(pids) > 0 {
+			d.log.Error("processes run in a cgroup of this node that no record tells of; they are left alone", "group", name, "pids", pids)
+		} else if err != nil {
+			d.log.Warn("a leftover could not be removed", "group", name, "error", err)
+		}
+	}
 }
 
 // sweepUsers gives back claims of our folders that are gone.

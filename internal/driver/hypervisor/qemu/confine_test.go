@@ -1,6 +1,7 @@
 package qemu_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -91,7 +92,12 @@ func (h *harness) checkCgroup(t *testing.T, m contract.Machine, pid int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "/novacron-" + h.opt.NodeShort + "/" + m.VM.String() + "/guest"
+	var rec struct{ Group string }
+	record, err := os.ReadFile(filepath.Join(h.opt.DataDir, "vms", m.VM.String(), "machine.json"))
+	if err != nil || json.Unmarshal(record, &rec) != nil || rec.Group == "" {
+		t.Fatalf("the record %s names no cgroup: %v", record, err)
+	}
+	want := "/novacron-" + h.opt.NodeShort + "/" + rec.Group + "/guest"
 	if !strings.Contains(string(b), want) {
 		t.Errorf("QEMU is in\n%swant %s", b, want)
 	}

@@ -73,7 +73,7 @@ func New(opt Options) (*Driver, error) {
 		_ = d.Close()
 		return nil, err
 	}
-	d.spares = newSpares(opt.Program, d.users)
+	d.spares = newSpares(opt.Program, d.cgroups, d.users)
 	d.work.Go(func() { d.spares.run(d.life) })
 	return d, nil
 }

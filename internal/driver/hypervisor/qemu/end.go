@@ -65,7 +65,7 @@ func (g *guest) kill(ctx context.Context) error {
 			return fmt.Errorf("process %d is still there: %w", hv.ID().PID, ctx.Err())
 		}
 	}
-	return g.d.cgroups.Kill(ctx, g.ref.VM.String())
+	return g.d.cgroups.Kill(ctx, g.rec.group(g.ref.VM))
 }
 
 // settle judges, records and tells the end of a hypervisor that is gone, once.
@@ -121,11 +121,17 @@ func (g *guest) readExit(ctx context.Context) *keeper.Exit {
 	return &e
 }
 
+// giveBackTime bounds giving back, which Close waits for: nobody else may come to
+// do it.
+const giveBackTime = 2 * answerTime
+
 // giveBackEventually frees the host's resources of an ended guest off the way of
 // those who wait for its end.
 func (d *Driver) giveBackEventually(g *guest) {
 	d.background(func() {
-		ctx, leave, err := d.begin(d.life, g.ref.VM)
+		ctx, cancel := d.within(context.WithoutCancel(d.life), giveBackTime)
+		defer cancel()
+		leave, err := d.turns.Take(ctx, g.ref.VM)
 		if err != nil {
 			return
 		}
@@ -147,7 +153,7 @@ func (d *Driver) giveBack(ctx context.Context, v id.ID, rec machineRecord) error
 	if err := os.Remove(at.ram); err != nil && !missing(err) {
 		errsSeen = append(errsSeen, err)
 	}
-	errsSeen = append(errsSeen, os.RemoveAll(at.run), d.removeCgroup(ctx, v))
+	errsSeen = append(errsSeen, os.RemoveAll(at.run), d.removeCgroup(ctx, rec.group(v)))
 	if d.users != nil && rec.UID != 0 {
 		takeBackDisks(rec)
 		errsSeen = append(errsSeen, d.users.Release(at.records))
@@ -155,13 +161,13 @@ func (d *Driver) giveBack(ctx context.Context, v id.ID, rec machineRecord) error
 	return errors.Join(errsSeen...)
 }
 
-func (d *Driver) removeCgroup(ctx context.Context, v id.ID) error {
+func (d *Driver) removeCgroup(ctx context.Context, group string) error {
 	ctx, cancel := d.within(ctx, answerTime)
 	defer cancel()
-	if err := d.cgroups.Kill(ctx, v.String()); err != nil {
+	if err := d.cgroups.Kill(ctx, group); err != nil {
 		return err
 	}
-	return d.cgroups.Remove(ctx, v.String())
+	return d.cgroups.Remove(ctx, group)
 }
 
 // takeBackDisks gives disks to the agent's user again, so that the next guest

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -252,13 +251,7 @@ func (h *harness) Leftovers() []string {
 			out = append(out, "claim of uid "+e.Name())
 		}
 	}
-	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, e fs.DirEntry, err error) error {
-		if err == nil && e.IsDir() && e.Name() == "novacron-"+h.opt.NodeShort {
-			out = append(out, "cgroup "+path)
-		}
-		return nil
-	})
-	return out
+	return append(out, hypertest.Groups(h.opt.NodeShort)...)
 }
 
 // processes finds what runs for this harness by what is on its command line.

@@ -116,7 +116,6 @@ func checkFiles(m contract.Machine) error {
 // launch makes everything, starts, connects and lets the guest go. On failure it
 // takes all of that back.
 func (d *Driver) launch(ctx context.Context, m contract.Machine, host hostRecord) (contract.Status, error) {
-	d.background(d.cgroups.Expect)
 	old := d.guest(m.VM)
 	if err := d.wipe(ctx, m.VM); err != nil {
 		return contract.Status{}, errs.New(errs.HostFailure,
@@ -167,11 +166,16 @@ func (d *Driver) takeBack(ctx context.Context, g *guest, cause error) error {
 
 // start brings the guest to run.
 func (d *Driver) start(ctx context.Context, g *guest) error {
+	ready, err := d.spares.take(ctx)
+	if err != nil {
+		return errs.New(errs.HostFailure, "the cgroup or the keeper of VM %s cannot be made", g.ref.VM).Because(err)
+	}
+	g.rec.Group = ready.group
 	cfg, err := d.prepare(g)
 	if err != nil {
-		return err
+		return errors.Join(err, d.spares.discard(context.WithoutCancel(ctx), ready))
 	}
-	p, err := d.startKeeper(ctx, g, cfg)
+	p, err := d.startKeeper(ctx, g, ready, cfg)
 	if err != nil {
 		return fmt.Errorf("start the keeper: %w", err)
 	}
@@ -257,15 +261,15 @@ func (d *Driver) prepare(g *guest) (keeper.Config, error) {
 	if err := giveFiles(g); err != nil {
 		return none, err
 	}
-	group, err := d.cgroups.Make(m.VM.String(), cgroup.Limits{
+	err := d.cgroups.Limit(g.rec.Group, cgroup.Limits{
 		MemoryBytes: m.MemoryBytes + m.MemoryBytes/8 + overhead,
 		Processes:   m.CPUs + threads,
 		Devices:     devices(g.rec.Accel),
 	})
 	if err != nil {
-		return none, errs.New(errs.HostFailure, "the cgroup of VM %s cannot be made", m.VM).Because(err)
+		return none, errs.New(errs.HostFailure, "the cgroup of VM %s cannot be limited", m.VM).Because(err)
 	}
-	return d.keeperConfig(g, group)
+	return d.keeperConfig(g)
 }
 
 // devices are the character devices that QEMU opens.
@@ -343,7 +347,7 @@ func (g *guest) giveFile(path string) error {
 	return nil
 }
 
-func (d *Driver) keeperConfig(g *guest, group cgroup.Group) (keeper.Config, error) {
+func (d *Driver) keeperConfig(g *guest) (keeper.Config, error) {
 	argv, err := commandLine(g.rec.Machine, shape{
 		binary: d.opt.Binary, machine: g.rec.Type, accel: g.rec.Accel, ram: g.at.ram,
 	})
@@ -352,9 +356,9 @@ func (d *Driver) keeperConfig(g *guest, group cgroup.Group) (keeper.Config, erro
 	}
 	c := keeper.Config{
 		Dir: g.at.records, Control: g.at.control(), Serial: g.at.serial(), Socket: g.at.keeper(),
-		Epoch: g.ref.Epoch, LogBytes: d.opt.LogBytes, Cgroups: group.Keeper,
+		Epoch: g.ref.Epoch, LogBytes: d.opt.LogBytes,
 		Exec: keeper.Exec{
-			Path: d.opt.Binary, Argv: argv, Cgroups: group.Guest,
+			Path: d.opt.Binary, Argv: argv,
 			Env: []string{"PATH=" + filepath.Dir(d.opt.Binary), "HOME=/nonexistent"},
 			Limits: []keeper.Limit{
 				{Resource: unix.RLIMIT_CORE, Max: 0},

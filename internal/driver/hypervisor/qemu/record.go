@@ -6,6 +6,7 @@ import (
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
 )
 
 // Names of the driver's own records; the keeper's are in its package.
@@ -20,11 +21,22 @@ type machineRecord struct {
 	Machine contract.Machine `json:"machine"`
 	// UID the guest's process has; 0 for the agent's own.
 	UID int `json:"uid,omitempty"`
+	// Group is the name of its cgroup; in records of earlier versions it is empty,
+	// and the group has the VM's id for a name.
+	Group string `json:"group,omitempty"`
 	// Type and Accel are what QEMU was told, for those who look later.
 	Type  string `json:"type"`
 	Accel string `json:"accel"`
 	// At is wall time.
 	At time.Time `json:"at"`
+}
+
+// group names the cgroup of the VM that the record is about.
+func (r machineRecord) group(v id.ID) string {
+	if r.Group != "" {
+		return r.Group
+	}
+	return v.String()
 }
 
 // askedRecord is asked.json: what was asked of an incarnation.

@@ -2,37 +2,57 @@ package qemu
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 
+	"github.com/novacron/novacron/internal/driver/hypervisor/cgroup"
 	"github.com/novacron/novacron/internal/driver/hypervisor/keeper"
 	"github.com/novacron/novacron/internal/driver/hypervisor/uids"
 )
 
-// spares keeps ready what the next launch needs and what takes long: a keeper that
-// is started, a user id that is free. It holds up nothing: a launch that finds
-// nothing ready does it itself.
+// spares keeps ready what the next launch needs and what takes long: a cgroup with
+// a keeper and its second stage in it, a user id that is free. It holds up nothing:
+// a launch that finds nothing ready makes it itself.
 type spares struct {
 	program string
+	cgroups *cgroup.Tree
 	users   *uids.Pool // nil when not root
 	wake    chan struct{}
+	// prefix begins the names of the groups that this driver makes, and of no other's
+	prefix string
 
 	mu    sync.Mutex
-	ready *keeper.Spare
+	made  int
+	ready *spare
 }
 
-func newSpares(program string, users *uids.Pool) *spares {
-	s := &spares{program: program, users: users, wake: make(chan struct{}, 1)}
+// spare is a cgroup with a keeper that waits in it. It belongs to no VM yet.
+type spare struct {
+	*keeper.Spare
+	group   string
+	folders cgroup.Group
+}
+
+func newSpares(program string, cgroups *cgroup.Tree, users *uids.Pool) *spares {
+	s := &spares{
+		program: program, cgroups: cgroups, users: users, wake: make(chan struct{}, 1),
+		prefix: "group-" + strings.ToLower(rand.Text()[:10]) + "-",
+	}
 	s.refill()
 	return s
 }
 
-// run keeps one ready until ctx ends.
+// run keeps one ready until ctx ends, and then removes it.
 func (s *spares) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			s.take().close()
+			if left := s.pop(); left != nil {
+				_ = s.discard(context.WithoutCancel(ctx), *left) // the next driver's sweep, otherwise
+			}
 			return
 		case <-s.wake:
 		}
@@ -42,12 +62,12 @@ func (s *spares) run(ctx context.Context) {
 		if !missing {
 			continue
 		}
-		fresh, err := keeper.NewSpare(s.program)
+		fresh, err := s.make(ctx)
 		if err != nil {
 			continue // the next launch says what is wrong
 		}
 		s.mu.Lock()
-		s.ready = fresh
+		s.ready = &fresh
 		s.mu.Unlock()
 		if s.users != nil {
 			s.users.Scout()
@@ -64,31 +84,68 @@ func (s *spares) refill() {
 	}
 }
 
-// spare is one that was ready, or none.
-type spare struct{ *keeper.Spare }
+// take gives the one that is ready, or a new one.
+func (s *spares) take(ctx context.Context) (spare, error) {
+	if got := s.pop(); got != nil {
+		return *got, nil
+	}
+	return s.make(ctx)
+}
 
-func (s *spares) take() spare {
+func (s *spares) pop() *spare {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	got := s.ready
 	s.ready = nil
-	return spare{got}
+	return got
 }
 
-func (s spare) close() {
-	if s.Spare != nil {
-		s.Close()
+func (s *spares) make(ctx context.Context) (spare, error) {
+	s.mu.Lock()
+	s.made++
+	out := spare{group: fmt.Sprintf("%s%d", s.prefix, s.made)}
+	s.mu.Unlock()
+	var err error
+	if out.folders, err = s.cgroups.Make(out.group); err == nil {
+		out.Spare, err = s.keeper(out)
 	}
+	if err != nil {
+		return out, errors.Join(err, s.discard(ctx, out))
+	}
+	return out, nil
 }
 
-// startKeeper starts a guest's keeper, from the spare where there is one.
-func (d *Driver) startKeeper(ctx context.Context, g *guest, cfg keeper.Config) (keeper.Proc, error) {
-	title := g.ref.VM.String()
-	if got := d.spares.take(); got.Spare != nil {
-		p, err := got.Start(ctx, title, cfg)
-		if !errors.Is(err, keeper.ErrGone) {
-			return p, err
+func (s *spares) keeper(in spare) (*keeper.Spare, error) {
+	return keeper.NewSpare(s.program, keeper.Groups(in.folders))
+}
+
+// discard ends and removes what no guest has used.
+func (s *spares) discard(ctx context.Context, x spare) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	if x.Spare != nil {
+		x.Close()
+		select {
+		case <-x.Gone():
+		case <-ctx.Done():
 		}
 	}
-	return keeper.Start(ctx, d.opt.Program, title, cfg)
+	return s.cgroups.Remove(ctx, x.group)
+}
+
+// isMine tells whether a group was made by this driver.
+func (s *spares) isMine(group string) bool { return strings.HasPrefix(group, s.prefix) }
+
+// startKeeper makes the spare the guest's keeper. One that has ended is replaced by
+// another in the same group.
+func (d *Driver) startKeeper(ctx context.Context, g *guest, ready spare, cfg keeper.Config) (keeper.Proc, error) {
+	title := g.ref.VM.String()
+	p, err := ready.Start(ctx, title, cfg)
+	if !errors.Is(err, keeper.ErrGone) {
+		return p, err
+	}
+	if ready.Spare, err = d.spares.keeper(ready); err != nil {
+		return p, err
+	}
+	return ready.Start(ctx, title, cfg)
 }
