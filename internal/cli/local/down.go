@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/novacron/novacron/internal/driver/hypervisor/cgroup"
 	"github.com/novacron/novacron/internal/driver/hypervisor/keeper"
 	"github.com/novacron/novacron/internal/driver/hypervisor/process"
 	"github.com/novacron/novacron/internal/driver/hypervisor/uids"
@@ -95,6 +96,9 @@ func Clean(p Paths) (removed []string, err error) {
 	if err := releaseUsers(p); err != nil {
 		return nil, err
 	}
+	if err := removeGroups(p); err != nil {
+		return nil, err
+	}
 	for _, path := range p.owned() {
 		if !exists(path) {
 			continue
@@ -140,6 +144,29 @@ func (p Paths) owned() []string {
 		p.RAM, p.guests(), p.pgSocket(), filepath.Dir(p.Socket()), p.state(),
 		p.nodes(), p.server(), p.postgres(), p.Logs(), p.lock(), p.marker(),
 	}
+}
+
+// groupsGo is how long a cgroup may take to be removed.
+const groupsGo = 5 * time.Second
+
+// removeGroups removes the cgroups that agents which were killed have left. Nodes
+// are known by their folders.
+func removeGroups(p Paths) error {
+	ctx, cancel := context.WithTimeout(context.Background(), groupsGo)
+	defer cancel()
+	for _, dir := range []string{p.RAM, p.guests()} {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			tree, err := cgroup.Open(e.Name(), "", clock.System{})
+			if err == nil {
+				err = tree.Clear(ctx)
+			}
+			if err != nil {
+				return hostError(err, "the cgroups of node %s cannot be removed", e.Name())
+			}
+		}
+	}
+	return nil
 }
 
 // uidClaims is where the hypervisor driver keeps them, for all of the machine.

@@ -2,6 +2,7 @@ package local
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/novacron/novacron/internal/driver/hypervisor/cgroup"
 	"github.com/novacron/novacron/internal/driver/hypervisor/keeper"
 	"github.com/novacron/novacron/internal/driver/hypervisor/process"
 	"github.com/novacron/novacron/internal/vocab/clock"
@@ -140,15 +142,23 @@ func TestCleanRemovesWhatUpMade(t *testing.T) {
 	if _, err := Clean(p); !errs.Is(err, errs.InUse) {
 		t.Fatalf("cleaned under a guest: %v", err)
 	}
-	me.Start++ // one that has ended
+	me.Start++ // one that has ended, and whose agent left its cgroup
+	node := fmt.Sprintf("%08x", os.Getpid())
+	tree, err := cgroup.Open(node, "", clock.System{})
+	if err == nil {
+		_, err = tree.Make("group-1")
+	}
+	if err := errors.Join(err, os.MkdirAll(filepath.Join(p.RAM, node), 0o700)); err != nil {
+		t.Fatal(err)
+	}
 	if err := writeJSON(record, keeper.Proc{Hypervisor: me}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Clean(p); err != nil {
 		t.Fatal(err)
 	}
-	if exists(p.Data) || exists(p.RAM) || !exists(foreign) {
-		t.Errorf("data %v, memory %v, foreign %v", exists(p.Data), exists(p.RAM), exists(foreign))
+	if left := tree.List(); exists(p.Data) || exists(p.RAM) || !exists(foreign) || len(left) > 0 {
+		t.Errorf("data %v, memory %v, foreign %v, groups %q", exists(p.Data), exists(p.RAM), exists(foreign), left)
 	}
 	if _, err := Clean(p); err != nil {
 		t.Errorf("twice: %v", err)

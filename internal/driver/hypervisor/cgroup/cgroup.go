@@ -329,6 +329,16 @@ func (t *Tree) List() []string {
 	return slices.Compact(out)
 }
 
+// Clear removes all groups of the node, for when it has no agent any more. One with
+// a process in it stays, with an error once ctx ends.
+func (t *Tree) Clear(ctx context.Context) error {
+	var failed []error
+	for _, name := range t.List() {
+		failed = append(failed, t.Remove(ctx, name))
+	}
+	return errors.Join(failed...)
+}
+
 // Of names the group whose guest leaf holds a process, or gives "".
 func (t *Tree) Of(pid int) string {
 	for _, name := range t.List() {

@@ -101,7 +101,10 @@ func TestGroupHoldsLimitsKillsAndVanishes(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-ended
-	if err := tree.Remove(ctx, "vm"); err != nil {
+	if _, err := tree.Make("other"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Clear(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if left := tree.List(); len(left) != 0 {

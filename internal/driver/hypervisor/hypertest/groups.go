@@ -1,8 +1,8 @@
 package hypertest
 
 import (
-	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,51 +16,44 @@ import (
 // or removed.
 const settling = 5 * time.Second
 
-// Groups lists the cgroups of a node that hold a guest or nobody, by its short id,
-// read from the kernel. The one that a driver keeps ready for its next launch, in
-// which nothing but a keeper waits, is not among them.
+// Groups lists the cgroups of a node, by its short id, as the kernel has them, each
+// with what the keepers in it are called: a guest's has the VM's id. The one that a
+// driver keeps ready for its next launch, in which a keeper waits that is not yet
+// called anything, is not among them.
 func Groups(node string) []string {
 	ctx, cancel := context.WithTimeout(context.Background(), settling)
 	defer cancel()
 	for {
-		left := groups(node)
-		if len(left) == 0 || (clock.System{}).Sleep(ctx, 10*time.Millisecond) != nil {
+		left, settled := groups(node)
+		if settled || (clock.System{}).Sleep(ctx, 10*time.Millisecond) != nil {
 			return left
 		}
 	}
 }
 
-func groups(node string) (left []string) {
-	ready := 0
+// groups is settled when each group has its guest, and one at most is ready.
+func groups(node string) (left []string, settled bool) {
+	var names []string
+	settled = true
 	for _, dir := range nodeFolders(node) {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
+		here := folders(dir)
+		if len(here) == 0 {
+			left, settled = append(left, "cgroup "+dir), false
+		}
+		names = append(names, here...)
+	}
+	slices.Sort(names)
+	ready := 0
+	for _, name := range slices.Compact(names) {
+		called := keepers(node, name)
+		if slices.Equal(called, []string{""}) && ready == 0 {
+			ready++
 			continue
 		}
-		empty := true
-		for _, e := range entries {
-			if e.IsDir() {
-				empty = false
-				left = append(left, e.Name())
-			}
-		}
-		if empty {
-			return []string{"cgroup " + dir}
-		}
+		settled = settled && len(called) > 0 && called[0] != ""
+		left = append(left, fmt.Sprintf("cgroup %s %q", name, called))
 	}
-	slices.Sort(left)
-	left = slices.Compact(left)
-	left = slices.DeleteFunc(left, func(name string) bool {
-		if ready > 0 || !waits(node, name) {
-			return false
-		}
-		ready++
-		return true
-	})
-	for i, name := range left {
-		left[i] = "cgroup " + name
-	}
-	return left
+	return left, settled
 }
 
 func nodeFolders(node string) []string {
@@ -69,25 +62,28 @@ func nodeFolders(node string) []string {
 	return append(v2, v1...)
 }
 
-// waits tells whether a keeper without a guest is in the group, and nothing but what
-// belongs to it.
-func waits(node, name string) bool {
-	keepers := 0
+func folders(dir string) (names []string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// keepers tells what the keepers in a group are called: "" is one that waits.
+func keepers(node, name string) (called []string) {
 	for _, dir := range nodeFolders(node) {
-		lists, _ := filepath.Glob(filepath.Join(dir, name, "*", "cgroup.procs"))
-		for _, list := range lists {
-			pids, _ := os.ReadFile(list)
-			for pid := range strings.FieldsSeq(string(pids)) {
-				line, err := os.ReadFile(filepath.Join("/proc", pid, "cmdline"))
-				switch {
-				case err != nil:
-				case bytes.Contains(line, []byte("\x00keeper\x00----")):
-					keepers++
-				case !bytes.Contains(line, []byte("\x00keeper-exec\x00")):
-					return false
-				}
+		pids, _ := os.ReadFile(filepath.Join(dir, name, "keeper", "cgroup.procs"))
+		for pid := range strings.FieldsSeq(string(pids)) {
+			line, err := os.ReadFile(filepath.Join("/proc", pid, "cmdline"))
+			words := strings.Split(string(line), "\x00")
+			if err == nil && len(words) > 2 {
+				called = append(called, strings.Trim(words[2], "- "))
 			}
 		}
 	}
-	return keepers > 0
+	slices.Sort(called)
+	return slices.Compact(called)
 }

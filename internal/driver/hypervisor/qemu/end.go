@@ -227,7 +227,11 @@ func (d *Driver) wipe(ctx context.Context, v id.ID) error {
 		return err
 	}
 	defer func() { _ = root.Close() }()
-	_ = durable.ReadJSON(root, machineFile, &rec) // without it there is no uid or disk to give back
+	if err := durable.ReadJSON(root, machineFile, &rec); err != nil { // without it there is no uid or disk to give back
+		if g := d.guest(v); g != nil {
+			rec = g.rec
+		}
+	}
 	if err := d.endLeftover(ctx, root); err != nil {
 		return err
 	}

@@ -126,7 +126,17 @@ func (h *harness) cleanUp() {
 	for _, left := range h.processes() {
 		h.t.Errorf("the test left a process: %s", left)
 	}
+	for _, left := range h.cgroups() {
+		h.t.Errorf("a closed driver left %s", left)
+	}
 	_ = os.RemoveAll(h.opt.RAMDir)
+}
+
+// cgroups lists the node's folders in all hierarchies.
+func (h *harness) cgroups() []string {
+	v2, _ := filepath.Glob("/sys/fs/cgroup/novacron-" + h.opt.NodeShort)
+	v1, _ := filepath.Glob("/sys/fs/cgroup/*/novacron-" + h.opt.NodeShort)
+	return append(v2, v1...)
 }
 
 func (h *harness) Driver() contract.Driver { return h.driver }
