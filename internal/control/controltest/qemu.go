@@ -13,11 +13,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/novacron/novacron/internal/agent"
 	"github.com/novacron/novacron/internal/domain/image"
+	"github.com/novacron/novacron/internal/driver/hypervisor/cgroup"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/hypertest"
 	"github.com/novacron/novacron/internal/driver/hypervisor/process"
@@ -50,6 +52,7 @@ func NewQEMU(tb testing.TB, n int) *Cluster {
 
 // QEMUHost is this machine, as one node of many on it.
 type QEMUHost struct {
+	tb         testing.TB
 	short, dir string
 	volumes    *dir.Driver
 	images     *agent.Cache
@@ -63,7 +66,7 @@ func newQEMUHost(tb testing.TB, node id.ID, _ string) Host {
 	base, err := os.MkdirTemp("", "ncq") //nolint:usetesting // a test's own folder is too long for sockets
 	must(tb, err)
 	must(tb, os.Chmod(base, 0o711)) //nolint:gosec // guests' own users go through it to their disks
-	h := &QEMUHost{short: id.Short(node), dir: base}
+	h := &QEMUHost{tb: tb, short: id.Short(node), dir: base}
 	// runs after the agent's own cleanup: what a test leaves running ends with it
 	tb.Cleanup(h.remove)
 	h.volumes, err = dir.Open(filepath.Join(base, "volumes"))
@@ -110,22 +113,30 @@ func (h *QEMUHost) PowerLoss() {
 // remove ends the guests and takes away all that was made for this host.
 func (h *QEMUHost) remove() {
 	h.PowerLoss()
-	for _, pattern := range cgroups {
-		found, _ := filepath.Glob(fmt.Sprintf(pattern, h.short))
-		for _, f := range found {
-			_ = os.Remove(f) // a folder of the kernel's, empty by now
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	groups, err := cgroup.Open(h.short, "", clock.System{})
+	if err == nil {
+		err = groups.Clear(ctx)
+	}
+	if err != nil {
+		h.tb.Errorf("the groups of a host: %v", err)
 	}
 	_ = os.RemoveAll(h.dir)
 }
 
-// cgroups are where groups of a node's guests are, innermost first.
-var cgroups = []string{
-	"/sys/fs/cgroup/*/novacron-%s/*/*", "/sys/fs/cgroup/novacron-%s/*/*", "/sys/fs/cgroup/*/novacron-%s/*-*",
-	"/sys/fs/cgroup/novacron-%s/*-*", "/sys/fs/cgroup/*/novacron-%s", "/sys/fs/cgroup/novacron-%s",
-}
-
+// pids are the processes that name this host's folder, and those in its groups.
 func (h *QEMUHost) pids() (out []int) {
+	v1, _ := filepath.Glob("/sys/fs/cgroup/*/novacron-" + h.short + "/*/*/cgroup.procs")
+	v2, _ := filepath.Glob("/sys/fs/cgroup/novacron-" + h.short + "/*/*/cgroup.procs")
+	for _, list := range append(v1, v2...) {
+		b, _ := os.ReadFile(list)
+		for f := range strings.FieldsSeq(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil {
+				out = append(out, pid)
+			}
+		}
+	}
 	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, p := range all {
 		b, err := os.ReadFile(p)
