@@ -246,7 +246,9 @@ func (c *Cache) due() (out []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for sum, e := range c.files {
-		if !e.Damaged && c.clock.Now().Unix()-e.Whole >= int64(checkEvery.Seconds()) {
+		// one that was read in the future was read before the clock was put back
+		age := c.clock.Now().Unix() - e.Whole
+		if !e.Damaged && (age < 0 || age >= int64(checkEvery.Seconds())) {
 			out = append(out, sum)
 		}
 	}

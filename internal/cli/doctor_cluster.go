@@ -10,12 +10,13 @@ import (
 
 	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/client"
+	"github.com/novacron/novacron/internal/engine/pki"
 )
 
 // How soon the end of a certificate is worth a word. A node's is renewed more
 // than two days before its end.
 const (
-	nodeCertificateSoon = 36 * time.Hour
+	nodeCertificateSoon = pki.NodeLate
 	rootSoon            = 365 * 24 * time.Hour
 	// mostInFinding bounds the names in one finding.
 	mostInFinding = 10

@@ -83,12 +83,17 @@ func newTokenList(a *app) *cobra.Command {
 }
 
 func newTokenRevoke(a *app) *cobra.Command {
-	return leaf("revoke ID", "End an API token at once", names("ID"), func(cmd *cobra.Command, args []string) error {
+	var force bool
+	cmd := leaf("revoke ID", "End an API token at once", names("ID"), func(cmd *cobra.Command, args []string) error {
 		c, err := a.connect(cmd)
 		if err != nil {
 			return err
 		}
-		if err := c.Tokens.Revoke(cmd.Context(), args[0]); err != nil {
+		revoke := c.Tokens.Revoke
+		if force {
+			revoke = c.Tokens.RevokeByForce
+		}
+		if err := revoke(cmd.Context(), args[0]); err != nil {
 			return err
 		}
 		if !a.printer().Format.ForPrograms() {
@@ -96,4 +101,10 @@ func newTokenRevoke(a *app) *cobra.Command {
 		}
 		return nil
 	})
+	cmd.Long = `End an API token at once: it is refused from the next request on.
+
+The last token of an administrator is refused, since without it the cluster can only
+be administered on a server's own machine. --force ends it all the same.`
+	cmd.Flags().BoolVar(&force, "force", false, "also when it is the last administrator's token")
+	return cmd
 }

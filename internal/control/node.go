@@ -101,6 +101,9 @@ func (s *Service) Hello(ctx context.Context, h nodelink.Hello, keyHash []byte) (
 	if h.Protocol > nodelink.Protocol {
 		return nodelink.Welcome{}, errs.New(errs.Unsupported, "the agent speaks version %d of the node link, this server %d: upgrade the servers first", h.Protocol, nodelink.Protocol)
 	}
+	if h.Protocol < nodelink.Protocol-1 {
+		return nodelink.Welcome{}, errs.New(errs.Unsupported, "the agent speaks version %d of the node link, this server %d and the one before: upgrade this node's agent", h.Protocol, nodelink.Protocol)
+	}
 	inv := inventory(h.Inventory)
 	n := node.Node{
 		ID: h.Node, Epoch: h.NodeEpoch, AgentVersion: nodelink.Text(h.AgentVersion), Inventory: inv, Capacity: node.Schedulable(inv),

@@ -75,13 +75,28 @@ func (s *Service) Tokens(ctx context.Context) ([]store.Token, error) {
 	return s.cfg.Store.TokenList(ctx)
 }
 
-// RevokeToken ends an API token at once.
-func (s *Service) RevokeToken(ctx context.Context, c Caller, token id.ID) error {
+// RevokeToken ends an API token at once. The last one of an administrator is refused
+// unless it is forced: then only who can open a server's socket administers the
+// cluster.
+func (s *Service) RevokeToken(ctx context.Context, c Caller, token id.ID, force bool) error {
 	return s.change(ctx, func(tx *store.Tx) error {
+		administrators, err := tx.TokenAdministrators(ctx)
+		if err != nil {
+			return err
+		}
+		last := len(administrators) == 1 && administrators[0] == token
+		if last && !force {
+			return errs.New(errs.InUse, "this is the last administrator's token: without it, the cluster is administered on a server's own machine alone; make another one first, or force it").
+				BlockedBy(token.String())
+		}
 		if err := tx.TokenRevoke(ctx, token); err != nil {
 			return err
 		}
-		return tx.AuditInsert(ctx, c.record("token.revoke", "token", token, ""))
+		r := c.record("token.revoke", "token", token, "")
+		if last {
+			r.Detail = map[string]any{"forced": true}
+		}
+		return tx.AuditInsert(ctx, r)
 	})
 }
 

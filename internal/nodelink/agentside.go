@@ -27,7 +27,8 @@ type Uplink struct {
 // ServeConn runs the agent's side of a session on a connection the agent opened
 // and blocks until it ends. Commands go to handle; once the server has opened
 // the uplink, up is called with it, in a goroutine of its own whose context
-// ends with the session.
+// ends with the session. The error of a server that holds the node's certificate for
+// expired is ErrExpired.
 func ServeConn(ctx context.Context, conn net.Conn, handle Handler, up func(context.Context, *Uplink)) error {
 	srv := grpcServer()
 	ctx, cancel := context.WithCancel(ctx)
@@ -54,6 +55,9 @@ func ServeConn(ctx context.Context, conn net.Conn, handle Handler, up func(conte
 	err := srv.Serve(l)
 	srv.Stop()
 	_ = conn.Close()
+	if l.watched.expired.Load() {
+		return unreachable("the session was refused", ErrExpired)
+	}
 	if ctx.Err() != nil {
 		return unreachable("the server closed the session", ctx.Err())
 	}

@@ -2,8 +2,11 @@ package nodelink
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -62,11 +65,14 @@ type oneConn struct {
 	addr net.Addr
 	done chan struct{}
 	once sync.Once
+
+	watched *watched
 }
 
 func listenOn(c net.Conn) *oneConn {
 	l := &oneConn{conn: make(chan net.Conn, 1), addr: c.LocalAddr(), done: make(chan struct{})}
-	l.conn <- &watched{Conn: c, closed: l.Close}
+	l.watched = &watched{Conn: c, closed: l.Close}
+	l.conn <- l.watched
 	return l
 }
 
@@ -89,10 +95,29 @@ func (l *oneConn) Close() error {
 // Addr implements net.Listener.
 func (l *oneConn) Addr() net.Addr { return l.addr }
 
-// watched tells when a connection is closed.
+// ErrExpired says that the server holds the node's certificate for expired, whatever
+// this machine's clock says.
+var ErrExpired = errors.New("the server says that this node's certificate has expired")
+
+// watched tells when a connection is closed, and whether the server refused the
+// certificate for its age: in TLS 1.3 that comes with the first read.
 type watched struct {
 	net.Conn
-	closed func() error
+	closed  func() error
+	expired atomic.Bool
+}
+
+// expiredAlert is what package tls says of the alert certificate_expired (RFC 8446,
+// section 6.2). Those that a peer sends have a type of its own, which it keeps.
+var expiredAlert = tls.AlertError(45).Error()
+
+// Read implements net.Conn.
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if told, ok := errors.AsType[*net.OpError](err); ok && told.Op == "remote error" && told.Err.Error() == expiredAlert {
+		w.expired.Store(true)
+	}
+	return n, err
 }
 
 // Close implements net.Conn.

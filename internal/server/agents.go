@@ -76,11 +76,16 @@ func (a *agents) accept(ctx context.Context, conn *tls.Conn) {
 	defer link.Close()
 	late, free := a.clock.After(joinTimeout)
 	defer free()
+	ended, stop := a.expiry(ctx, conn)
+	defer stop()
 	for {
 		select {
 		case <-link.Done():
 			return
 		case <-ctx.Done():
+			return
+		case <-ended:
+			a.log.Info("a session ended with the certificate it was opened with; the agent opens another", "node", node)
 			return
 		case <-late:
 			if !a.greeted(s) {
@@ -90,6 +95,28 @@ func (a *agents) accept(ctx context.Context, conn *tls.Conn) {
 		}
 	}
 }
+
+// expiry is closed when the certificate that opened a connection has expired. It is
+// counted in time that passes, from what was left at the opening: a step of the wall
+// clock ends no session and prolongs none.
+func (a *agents) expiry(ctx context.Context, conn *tls.Conn) (<-chan struct{}, context.CancelFunc) {
+	ctx, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	at := a.clock.Boot() + conn.ConnectionState().PeerCertificates[0].NotAfter.Sub(a.clock.Now())
+	go func() {
+		for left := at - a.clock.Boot(); left > 0; left = at - a.clock.Boot() {
+			if a.clock.Sleep(ctx, min(left, expiryLook)) != nil {
+				return
+			}
+		}
+		close(ended)
+	}()
+	return ended, stop
+}
+
+// expiryLook is how often a session's age is looked at: timers stand still while a
+// machine sleeps.
+const expiryLook = time.Hour
 
 func (a *agents) greeted(s *session) bool {
 	a.mu.Lock()
@@ -253,7 +280,7 @@ func (a *agents) bulk(ctx context.Context, conn *tls.Conn) {
 	if err != nil || !a.has(node) {
 		return // a node that was removed has no session, whatever its certificate says
 	}
-	_ = conn.SetReadDeadline(a.clock.Now().Add(joinTimeout))
+	_ = conn.SetReadDeadline(clock.Deadline(joinTimeout))
 	r := bufio.NewReaderSize(conn, 128)
 	line, err := r.ReadSlice('\n') // a ticket fits; what does not is none
 	if err != nil {
@@ -294,7 +321,7 @@ func (b *bulkConn) Close() error {
 func (a *agents) join(ctx context.Context, conn *tls.Conn) {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
-	_ = conn.SetDeadline(a.clock.Now().Add(joinTimeout))
+	_ = conn.SetDeadline(clock.Deadline(joinTimeout))
 	var req nodelink.JoinRequest
 	err := json.NewDecoder(io.LimitReader(conn, maxBody)).Decode(&req)
 	if err != nil {
@@ -335,7 +362,7 @@ const actionJoin = "node.join"
 func (a *agents) renew(ctx context.Context, conn *tls.Conn) {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
-	_ = conn.SetDeadline(a.clock.Now().Add(joinTimeout))
+	_ = conn.SetDeadline(clock.Deadline(joinTimeout))
 	certs := conn.ConnectionState().PeerCertificates
 	if len(certs) == 0 {
 		return

@@ -115,7 +115,8 @@ func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.clock.Now()
-	if c.cert == nil || now.Sub(c.made) > pki.ServerLife/2 {
+	// one that was made in the future was made before the clock was put back
+	if age := now.Sub(c.made); c.cert == nil || age < 0 || age > pki.ServerLife/2 {
 		cert, err := c.ca.Server(c.hosts, now)
 		if err != nil {
 			return nil, err

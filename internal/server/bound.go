@@ -25,12 +25,11 @@ const (
 // the time the client has to take it.
 type bounded struct {
 	http.ResponseWriter
-	clock    clock.Clock
 	patience time.Duration
 }
 
 func (g *gate) bounded(w http.ResponseWriter, rt Route) *bounded {
-	b := &bounded{w, g.clock, rt.patience}
+	b := &bounded{w, rt.patience}
 	if b.patience == 0 {
 		b.patience = writeTimeout
 	}
@@ -43,7 +42,7 @@ func (b *bounded) Unwrap() http.ResponseWriter { return b.ResponseWriter }
 // Write implements io.Writer.
 func (b *bounded) Write(p []byte) (int, error) {
 	// not every writer has deadlines: a test's recorder has none and needs none
-	_ = http.NewResponseController(b.ResponseWriter).SetWriteDeadline(b.clock.Now().Add(b.patience))
+	_ = http.NewResponseController(b.ResponseWriter).SetWriteDeadline(clock.Deadline(b.patience))
 	return b.ResponseWriter.Write(p)
 }
 
@@ -56,7 +55,6 @@ func readBy(w http.ResponseWriter, at time.Time) {
 type steady struct {
 	r     io.Reader
 	w     http.ResponseWriter
-	clock clock.Clock
 	mu    sync.Mutex
 	ended bool
 }
@@ -73,7 +71,7 @@ func (s *steady) goOn() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.ended {
-		readBy(s.w, s.clock.Now().Add(uploadTimeout))
+		readBy(s.w, clock.Deadline(uploadTimeout))
 	}
 	return !s.ended
 }
@@ -83,5 +81,5 @@ func (s *steady) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true
-	readBy(s.w, s.clock.Now().Add(-time.Second))
+	readBy(s.w, clock.Deadline(-time.Second))
 }

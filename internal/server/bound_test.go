@@ -65,7 +65,7 @@ func TestSilentReadersAreGivenUp(t *testing.T) {
 // goes on.
 func TestAnswersAreNotKeptForTheDeaf(t *testing.T) {
 	ended := make(chan error, 1)
-	g := &gate{clock: clock.System{}, meter: newMeter(clock.System{}, "test")}
+	g := &gate{meter: newMeter(clock.System{}, "test")}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, err := io.Copy(g.bounded(w, Route{patience: 50 * time.Millisecond}), endless{})
 		ended <- err
@@ -97,11 +97,9 @@ func (endless) Read(p []byte) (int, error) { return len(p), nil }
 // A body that does not come in time is not waited for, and the next request on
 // the connection is not cut short by it.
 func TestBodiesComeInTime(t *testing.T) {
-	fake := clock.NewFake()
-	fake.StepWall(clock.System{}.Now().Add(-bodyTimeout + 200*time.Millisecond).Sub(fake.Now()))
 	g := &gate{
 		meter: newMeter(clock.System{}, "test"), limits: newLimits(Limits{}, 4, clock.System{}, func(string) {}),
-		clock: fake, log: slog.New(slog.DiscardHandler),
+		patience: 200 * time.Millisecond, log: slog.New(slog.DiscardHandler),
 		authenticate: func(*http.Request) (auth.Principal, error) { return auth.Principal{Role: auth.Administrator}, nil },
 	}
 	s := httptest.NewServer(g.wrap(handle(Route{Need: auth.Need{Resource: auth.Public}, patience: time.Hour}, func(context.Context, *Request, struct{}) (reply[none], error) {

@@ -144,12 +144,13 @@ var (
 	nodesDesc  = prometheus.NewDesc("novacron_nodes", "Nodes, by state.", []string{"state"}, nil)
 	jobsDesc   = prometheus.NewDesc("novacron_jobs_open", "Jobs that have not ended, by kind and state.", []string{"kind", "state"}, nil)
 	eventsDesc = prometheus.NewDesc("novacron_events_unnumbered", "Events that no reader sees yet.", nil, nil)
+	lateDesc   = prometheus.NewDesc("novacron_nodes_certificate_late", "Nodes whose certificate should have been renewed long ago.", nil, nil)
 	auditDesc  = prometheus.NewDesc("novacron_audit_unchained", "Audit records that are not chained yet.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *cluster) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{vmsDesc, nodesDesc, jobsDesc, eventsDesc, auditDesc} {
+	for _, d := range []*prometheus.Desc{vmsDesc, nodesDesc, jobsDesc, eventsDesc, auditDesc, lateDesc} {
 		ch <- d
 	}
 }
@@ -175,6 +176,7 @@ func (c *cluster) Collect(ch chan<- prometheus.Metric) {
 	}
 	send(eventsDesc, n.UnnumberedEvents)
 	send(auditDesc, n.UnnumberedAudit)
+	send(lateDesc, n.LateCertificates)
 }
 
 func (c *cluster) counts() (store.Counts, error) {

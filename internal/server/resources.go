@@ -12,6 +12,7 @@ import (
 	"github.com/novacron/novacron/internal/domain/auth"
 	"github.com/novacron/novacron/internal/domain/image"
 	"github.com/novacron/novacron/internal/domain/node"
+	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
@@ -139,8 +140,8 @@ func (s *Server) putImageFile(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	r.park() // the bytes come as slowly as they come
-	readBy(w, s.opts.Clock.Now().Add(uploadTimeout))
-	i, err := s.control.PutImageFile(r.Context(), r.Caller, r.Arg("image"), image.Role(r.Arg("role")), sum, &steady{r: r.Body, w: w, clock: s.opts.Clock})
+	readBy(w, clock.Deadline(uploadTimeout))
+	i, err := s.control.PutImageFile(r.Context(), r.Caller, r.Arg("image"), image.Role(r.Arg("role")), sum, &steady{r: r.Body, w: w})
 	if err != nil {
 		return err
 	}
@@ -166,7 +167,7 @@ func (s *Server) tokenRoutes() []Route {
 	return []Route{
 		handle(Route{Method: "GET", Path: "/api/v1/tokens", ID: "listTokens", Summary: "List API tokens", Need: admin}, s.listTokens),
 		handle(Route{Method: "POST", Path: "/api/v1/tokens", ID: "createToken", Summary: "Make an API token; it is shown once", Need: admin, Status: http.StatusCreated}, s.createToken),
-		handle(Route{Method: "DELETE", Path: "/api/v1/tokens/{token}", ID: "revokeToken", Summary: "Revoke an API token at once", Need: admin, Status: http.StatusNoContent}, s.revokeToken),
+		handle(Route{Method: "DELETE", Path: "/api/v1/tokens/{token}", ID: "revokeToken", Summary: "Revoke an API token at once", Need: admin, Status: http.StatusNoContent, Query: []Param{forceTokenParam}}, s.revokeToken),
 		handle(Route{Method: "POST", Path: "/api/v1/setup", ID: "setup", Summary: "Spend the one-time setup token for a first administrator's token", Need: auth.Need{Resource: auth.Public}, Status: http.StatusCreated}, s.setup),
 	}
 }
@@ -191,12 +192,18 @@ func newToken(k control.NewToken) reply[api.Token] {
 	return reply[api.Token]{Body: out}
 }
 
+var forceTokenParam = Param{"force", "true revokes the last administrator's token too: then the cluster is administered on a server's own machine alone. Without it, that one is refused."}
+
 func (s *Server) revokeToken(ctx context.Context, r *Request, _ none) (reply[none], error) {
 	k, err := id.Parse(r.Arg("token"))
 	if err != nil {
 		return reply[none]{}, err
 	}
-	return reply[none]{}, s.control.RevokeToken(ctx, r.Caller, k)
+	force, err := boolParam(r, "force")
+	if err != nil {
+		return reply[none]{}, err
+	}
+	return reply[none]{}, s.control.RevokeToken(ctx, r.Caller, k, force)
 }
 
 func (s *Server) setup(ctx context.Context, r *Request, b api.Setup) (reply[api.Token], error) {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -179,8 +180,9 @@ func optionalBody(rt Route) bool { return strings.Count(rt.Path, "/") > 4 }
 // gate wraps every route: who asks, may they, and only then the handler.
 type gate struct {
 	log   *slog.Logger
-	clock clock.Clock
 	meter *meter
+	// patience is how long a body may take; bodyTimeout if 0
+	patience time.Duration
 	// authenticate finds the principal of a request.
 	authenticate func(*http.Request) (auth.Principal, error)
 	limits       *limits
@@ -227,7 +229,7 @@ func (g *gate) pass(w http.ResponseWriter, hr *http.Request, rt Route, requestID
 		return errs.New(errs.NotFound, "there is nothing at %s", errs.Clip(hr.URL.Path))
 	}
 	if rt.stream == "" {
-		readBy(w, g.clock.Now().Add(bodyTimeout))
+		readBy(w, clock.Deadline(cmp.Or(g.patience, bodyTimeout)))
 	}
 	return rt.serve(w, r)
 }

@@ -212,7 +212,7 @@ func (s *Server) table() []Route {
 }
 
 func (s *Server) serveMux() *http.ServeMux {
-	g := &gate{log: s.log, clock: s.opts.Clock, meter: s.meter, authenticate: s.authenticate, limits: s.limits, denials: s.denials}
+	g := &gate{log: s.log, meter: s.meter, authenticate: s.authenticate, limits: s.limits, denials: s.denials}
 	mux := http.NewServeMux()
 	for _, rt := range s.routes {
 		mux.Handle(rt.Method+" "+rt.Path, g.wrap(rt))

@@ -11,6 +11,7 @@ import (
 	"github.com/novacron/novacron/internal/control"
 	"github.com/novacron/novacron/internal/domain/auth"
 	"github.com/novacron/novacron/internal/domain/image"
+	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
@@ -79,8 +80,8 @@ func (s *Server) appendUpload(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	r.park() // the bytes come as slowly as they come
-	readBy(w, s.opts.Clock.Now().Add(uploadTimeout))
-	body := &steady{r: r.Body, w: w, clock: s.opts.Clock}
+	readBy(w, clock.Deadline(uploadTimeout))
+	body := &steady{r: r.Body, w: w}
 	u, err := s.control.WriteUpload(r.Context(), r.Caller, r.Arg("image"), r.Arg("upload"), control.Piece{Part: part, Body: body, Break: body.end})
 	complete := err == nil && u.Offset == u.SizeBytes
 	if u.SizeBytes > 0 {

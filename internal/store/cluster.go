@@ -162,6 +162,13 @@ func (s *Store) TokenList(ctx context.Context) ([]Token, error) {
 	return out, nil
 }
 
+// TokenAdministrators lists the tokens of administrators that are good, and keeps
+// them so until the transaction ends.
+func (t *Tx) TokenAdministrators(ctx context.Context) ([]id.ID, error) {
+	ids, err := t.q.TokenAdministrators(ctx)
+	return ids, pgtx.Map(err)
+}
+
 // TokenRevoke ends an API token at once.
 func (t *Tx) TokenRevoke(ctx context.Context, token id.ID) error {
 	n, err := t.q.TokenRevoke(ctx, token)

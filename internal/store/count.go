@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -22,10 +23,13 @@ type Counts struct {
 	Jobs map[[2]string]int64
 	// Unnumbered events and audit records wait for the sequencer.
 	UnnumberedEvents, UnnumberedAudit int64
+	// LateCertificates are the nodes whose certificate should have been renewed.
+	LateCertificates int64
 }
 
-// Count counts; j is what the caller judges of nodes. It reads every VM.
-func (s *Store) Count(ctx context.Context, j Judged) (Counts, error) {
+// Count counts; j is what the caller judges of nodes, and a certificate that ends
+// before late should have been renewed. It reads every VM.
+func (s *Store) Count(ctx context.Context, j Judged, late time.Time) (Counts, error) {
 	reporting := j.Reporting
 	if reporting == nil {
 		reporting = []id.ID{}
@@ -49,6 +53,9 @@ UNION ALL SELECT kind, 'needs_attention', count(*) FROM jobs WHERE state = 'need
 	})
 	b.Queue(`SELECT (SELECT count(*) FROM events WHERE seq IS NULL), (SELECT count(*) FROM audit_log WHERE seq IS NULL)`).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&c.UnnumberedEvents, &c.UnnumberedAudit)
+	})
+	b.Queue(`SELECT count(*) FROM nodes WHERE state <> 'removed' AND certificate_expires_at < $1`, late).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&c.LateCertificates)
 	})
 	return c, pgtx.Map(s.pool.SendBatch(ctx, &b).Close())
 }

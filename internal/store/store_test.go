@@ -389,6 +389,14 @@ func TestTokens(t *testing.T) {
 	api := add(store.Token{Kind: store.TokenAPI, Name: "ci", Hash: hash("a"), Role: "reader"})
 	_, err := b.TokenUsable(b.ctx, store.TokenJoin, hash("old"))
 	wantCode(t, err, errs.Unauthenticated)
+	// made in the future: before the database's clock was put back
+	ahead := add(store.Token{Kind: store.TokenJoin, Name: "ahead", Hash: hash("ahead"), Life: 2 * 365 * 24 * time.Hour})
+	_, err = b.TokenUsable(b.ctx, store.TokenJoin, hash("ahead"))
+	b.must(err)
+	_, err = b.db.Owner.Exec(b.ctx, "UPDATE tokens SET created_at = created_at + interval '1 year' WHERE id = $1", ahead)
+	b.must(err)
+	_, err = b.TokenUsable(b.ctx, store.TokenJoin, hash("ahead"))
+	wantCode(t, err, errs.Unauthenticated)
 	k, err := b.TokenUsable(b.ctx, store.TokenAPI, hash("a"))
 	b.must(err)
 	if k.Role != "reader" || k.ID != api {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"os"
@@ -151,7 +152,7 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 	if o.Started != nil {
 		o.Started()
 	}
-	l := &links{agent: a, who: who, discover: o.Discover, peers: peers, clock: o.Clock, log: o.Log, version: o.Version, kept: map[string]bool{}, up: make(chan struct{})}
+	l := &links{agent: a, who: who, discover: o.Discover, peers: peers, clock: o.Clock, log: o.Log, version: o.Version, kept: map[string]bool{}, refused: make(chan *x509.Certificate, 1), up: make(chan struct{})}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)

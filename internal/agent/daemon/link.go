@@ -3,6 +3,8 @@ package daemon
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -51,6 +53,8 @@ type links struct {
 	// up is closed when the first session was welcomed.
 	up     chan struct{}
 	upOnce sync.Once
+	// refused tells of a certificate of the node's that a server holds for expired
+	refused chan *x509.Certificate
 	// told that the node was removed
 	removedOnce sync.Once
 }
@@ -117,12 +121,19 @@ func (l *links) letGo(addr string) bool {
 func (l *links) keep(ctx context.Context, addr string) {
 	wait, told := backoffFirst, false
 	for ctx.Err() == nil {
+		shown := l.who.certificate()
 		greeted, err := l.session(ctx, addr)
 		if greeted {
 			wait, told = backoffFirst, false
 		}
 		if ctx.Err() != nil || l.letGo(addr) {
 			return
+		}
+		if errors.Is(err, nodelink.ErrExpired) {
+			select {
+			case l.refused <- shown:
+			default: // it is being renewed
+			}
 		}
 		if errs.Is(err, errs.NodeRemoved) {
 			l.removed()

@@ -16,6 +16,7 @@ import (
 	"github.com/novacron/novacron/internal/agent"
 	"github.com/novacron/novacron/internal/engine/pki"
 	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
@@ -101,7 +102,7 @@ func (n *neighbours) Offer(to id.ID, ticket string, serve func(io.Writer) error)
 		return "", errs.New(errs.HostFailure, "the node cannot listen at %s for another node", host).Because(err)
 	}
 	if t, ok := l.(*net.TCPListener); ok {
-		_ = t.SetDeadline(n.who.clock.Now().Add(offerLife))
+		_ = t.SetDeadline(clock.Deadline(offerLife))
 	}
 	go func() {
 		defer n.leave()
@@ -122,7 +123,7 @@ func (n *neighbours) Offer(to id.ID, ticket string, serve func(io.Writer) error)
 // give serves a connection if it is the one the offer is for.
 func (n *neighbours) give(conn net.Conn, to id.ID, ticket string, l net.Listener, serve func(io.Writer) error) bool {
 	defer conn.Close()
-	_ = conn.SetDeadline(n.who.clock.Now().Add(greetTime))
+	_ = conn.SetDeadline(clock.Deadline(greetTime))
 	c := tls.Server(conn, n.config(to, true))
 	defer c.Close()
 	line, err := bufio.NewReaderSize(c, 128).ReadSlice('\n') // the handshake comes with it
@@ -148,7 +149,7 @@ type patient struct {
 
 // Write implements io.Writer.
 func (p *patient) Write(b []byte) (int, error) {
-	_ = p.SetWriteDeadline(p.n.who.clock.Now().Add(stalled))
+	_ = p.SetWriteDeadline(clock.Deadline(stalled))
 	return p.Conn.Write(b)
 }
 
@@ -182,7 +183,7 @@ type lively struct {
 
 // Read implements io.Reader.
 func (l *lively) Read(b []byte) (int, error) {
-	_ = l.SetReadDeadline(l.n.who.clock.Now().Add(stalled))
+	_ = l.SetReadDeadline(clock.Deadline(stalled))
 	return l.Conn.Read(b)
 }
 

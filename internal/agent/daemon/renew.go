@@ -24,30 +24,65 @@ const (
 )
 
 // renewals keeps the node's certificate good until ctx ends: renewed at two
-// thirds of its life, or at once when it has expired meanwhile. Guests never
-// depend on it.
+// thirds of its life, or at once when it has expired meanwhile or a server says so,
+// whose clock may be another. Guests never depend on it.
 func (l *links) renewals(ctx context.Context) {
 	retry, early := renewRetry, rand.N(pki.NodeLife/renewSpread) //nolint:gosec // it only keeps nodes from renewing at once: who guesses it gains nothing
-	for {
-		wait := min(renewLook, pki.RenewAt(l.who.certificate()).Add(-early).Sub(l.clock.Now()))
-		if wait <= 0 {
-			err := l.renew(ctx)
-			switch {
-			case err == nil:
-				wait, retry = renewLook, renewRetry // also where the servers' clock is far behind
-			case errs.Is(err, errs.NodeRemoved):
-				l.removed()
-				wait = renewLook
-			case errs.Is(err, errs.Forbidden):
-				l.log.Error("the cluster does not renew this node's certificate; its guests run on", "err", err)
-				wait = renewLook
-			default:
-				l.tellUnrenewed(err)
-				wait, retry = retry, min(2*retry, renewLook)
+	for refused := false; ; {
+		wait, deaf := min(renewLook, pki.RenewAt(l.who.certificate()).Add(-early).Sub(l.clock.Now())), time.Duration(0)
+		if wait <= 0 || refused {
+			if refused { // a server whose clock is wrong would have it renewed at each try
+				deaf = retry
+			}
+			if wait = l.attempt(ctx, retry); wait < renewLook || refused {
+				retry = min(2*retry, renewLook)
+			} else {
+				retry = renewRetry
 			}
 		}
-		if l.clock.Sleep(ctx, wait) != nil {
+		var err error
+		if refused, err = l.untilRefused(ctx, wait, deaf); err != nil {
 			return
+		}
+	}
+}
+
+// attempt renews the certificate and tells when to look again: after retry, where
+// another try may do better.
+func (l *links) attempt(ctx context.Context, retry time.Duration) time.Duration {
+	err := l.renew(ctx)
+	switch {
+	case err == nil: // also where the servers' clock is far behind
+	case errs.Is(err, errs.NodeRemoved):
+		l.removed()
+	case errs.Is(err, errs.Forbidden):
+		l.log.Error("the cluster does not renew this node's certificate; its guests run on", "err", err)
+	default:
+		l.tellUnrenewed(err)
+		return retry
+	}
+	return renewLook
+}
+
+// untilRefused waits, and tells whether a server refused the certificate for its age
+// meanwhile; a refusal in the first while, deaf, is not listened to.
+func (l *links) untilRefused(ctx context.Context, wait, deaf time.Duration) (bool, error) {
+	deaf = min(wait, deaf)
+	if err := l.clock.Sleep(ctx, deaf); err != nil {
+		return false, err
+	}
+	over, stop := l.clock.After(wait - deaf)
+	defer stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-over:
+			return false, nil
+		case shown := <-l.refused:
+			if shown == l.who.certificate() { // it was not renewed since
+				return true, nil
+			}
 		}
 	}
 }

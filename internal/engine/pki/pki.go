@@ -27,7 +27,14 @@ const (
 	ServerLife = 90 * 24 * time.Hour
 	// NodeLife is how long a node's certificate lasts.
 	NodeLife = 7 * 24 * time.Hour
-	skew     = time.Hour
+	// NodeLate is what is left of a node's certificate when its renewal, at two thirds
+	// of its life, has been failing for almost a day.
+	NodeLate = 36 * time.Hour
+	// ahead is how far a clock that signs may be ahead of one that verifies: the
+	// cluster's root is older than whatever it signs, so an early beginning gives
+	// nothing away. With ServerLife it stays below the 825 days that some systems take.
+	ahead = 365 * 24 * time.Hour
+	skew  = time.Hour
 
 	// ServerName is the name every server's certificate carries for agents.
 	ServerName = "server.novacron.internal"
@@ -92,7 +99,7 @@ func (a *Authority) Server(hosts []string, now time.Time) (tls.Certificate, erro
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	tmpl := leaf("NovaCron server", now, ServerLife, x509.ExtKeyUsageServerAuth)
+	tmpl := a.leaf("NovaCron server", now, ServerLife, x509.ExtKeyUsageServerAuth)
 	tmpl.DNSNames = []string{ServerName}
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
@@ -128,7 +135,7 @@ func (a *Authority) Node(node id.ID, csrPEM []byte, now time.Time) (certOut []by
 }
 
 func (a *Authority) signNode(node id.ID, key crypto.PublicKey, now time.Time) ([]byte, error) {
-	tmpl := leaf("NovaCron node", now, NodeLife, x509.ExtKeyUsageClientAuth)
+	tmpl := a.leaf("NovaCron node", now, NodeLife, x509.ExtKeyUsageClientAuth)
 	tmpl.URIs = []*url.URL{{Scheme: nodeScheme, Opaque: node.String()}}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.Cert, key, a.key)
 	if err != nil {
@@ -157,10 +164,9 @@ func (a *Authority) RenewNode(old *x509.Certificate, now time.Time) (node id.ID,
 	return node, keyHash, certOut, err
 }
 
-// RenewAt is when a certificate has lived two thirds of its life.
-func RenewAt(c *x509.Certificate) time.Time {
-	return c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) * 2 / 3)
-}
+// RenewAt is when a node's certificate has lived two thirds of its life. What it
+// says of its beginning is earlier than it was made.
+func RenewAt(c *x509.Certificate) time.Time { return c.NotAfter.Add(-NodeLife / 3) }
 
 // Pool is the set of roots that holds only this authority.
 func (a *Authority) Pool() *x509.CertPool { return PoolOf(a.Cert) }
@@ -281,11 +287,15 @@ func FormatFingerprint(sum [sha256.Size]byte) string {
 	return strings.Join(pairs, ":")
 }
 
-func leaf(name string, now time.Time, life time.Duration, use x509.ExtKeyUsage) *x509.Certificate {
+func (a *Authority) leaf(name string, now time.Time, life time.Duration, use x509.ExtKeyUsage) *x509.Certificate {
+	begin := now.Add(-ahead)
+	if a.Cert.NotBefore.After(begin) {
+		begin = a.Cert.NotBefore
+	}
 	return &x509.Certificate{
 		SerialNumber: serial(),
 		Subject:      pkix.Name{CommonName: name},
-		NotBefore:    now.Add(-skew),
+		NotBefore:    begin,
 		NotAfter:     now.Add(life),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{use},

@@ -46,11 +46,13 @@ WHERE state IN ('queued', 'running', 'waiting', 'unwinding') AND holder IS NOT N
 -- not 2 s old may have been born there since active was read.
 -- The commit does not wait for the disk: nothing is done on a claim before an
 -- entry of its journal has committed, which does, and takes earlier records along.
+-- The database's clock may have been put back: no job waits longer than a minute, so
+-- one that is due later than that is due now, and so is one that has begun later.
 WITH due AS (
   SELECT d.id, d.state AS was FROM jobs d
-  WHERE d.state IN ('queued', 'running', 'waiting', 'unwinding') AND d.wake_at <= now()
+  WHERE d.state IN ('queued', 'running', 'waiting', 'unwinding') AND (d.wake_at <= now() OR d.wake_at > now() + interval '90 s')
     AND d.kind = ANY(@kinds::text[])
-    AND (d.holder IS NULL OR d.holder = ANY(@dead::uuid[]) OR (d.holder = @me::uuid AND d.id <> ALL(@active::uuid[]) AND (d.fence > 1 OR d.started_at < now() - interval '2 s')))
+    AND (d.holder IS NULL OR d.holder = ANY(@dead::uuid[]) OR (d.holder = @me::uuid AND d.id <> ALL(@active::uuid[]) AND (d.fence > 1 OR d.started_at NOT BETWEEN now() - interval '2 s' AND now() + interval '10 s')))
   ORDER BY d.wake_at LIMIT @most FOR UPDATE SKIP LOCKED),
 claimed AS (
   UPDATE jobs j SET holder = @me::uuid, fence = fence + 1,

@@ -139,9 +139,9 @@ func (q *Queries) CancelRequests(ctx context.Context, ids []uuid.UUID) ([]uuid.U
 const claimJobs = `-- name: ClaimJobs :many
 WITH due AS (
   SELECT d.id, d.state AS was FROM jobs d
-  WHERE d.state IN ('queued', 'running', 'waiting', 'unwinding') AND d.wake_at <= now()
+  WHERE d.state IN ('queued', 'running', 'waiting', 'unwinding') AND (d.wake_at <= now() OR d.wake_at > now() + interval '90 s')
     AND d.kind = ANY($1::text[])
-    AND (d.holder IS NULL OR d.holder = ANY($2::uuid[]) OR (d.holder = $3::uuid AND d.id <> ALL($4::uuid[]) AND (d.fence > 1 OR d.started_at < now() - interval '2 s')))
+    AND (d.holder IS NULL OR d.holder = ANY($2::uuid[]) OR (d.holder = $3::uuid AND d.id <> ALL($4::uuid[]) AND (d.fence > 1 OR d.started_at NOT BETWEEN now() - interval '2 s' AND now() + interval '10 s')))
   ORDER BY d.wake_at LIMIT $5 FOR UPDATE SKIP LOCKED),
 claimed AS (
   UPDATE jobs j SET holder = $3::uuid, fence = fence + 1,
@@ -195,6 +195,8 @@ type ClaimJobsRow struct {
 // not 2 s old may have been born there since active was read.
 // The commit does not wait for the disk: nothing is done on a claim before an
 // entry of its journal has committed, which does, and takes earlier records along.
+// The database's clock may have been put back: no job waits longer than a minute, so
+// one that is due later than that is due now, and so is one that has begun later.
 func (q *Queries) ClaimJobs(ctx context.Context, arg ClaimJobsParams) ([]ClaimJobsRow, error) {
 	rows, err := q.db.Query(ctx, claimJobs,
 		arg.Kinds,

@@ -252,6 +252,7 @@ func (c *claim) pastNoReturn() bool {
 
 // park lets go of the job until later; fail is nil when nothing failed.
 func (c *claim) park(ctx context.Context, reason string, after time.Duration, failures int, fail *errs.Error) error {
+	after = min(after, mostWait)
 	p := query.ParkParams{
 		Reason: reason, Wakes: c.wakes, Seconds: after.Seconds(), ID: c.job.ID, Holder: c.holder(), Fence: c.fence,
 		Failures: int32(failures), Position: int32(c.pos),

@@ -17,12 +17,17 @@ func (p *parked) Error() string { return "workflow: waits: " + p.reason }
 
 // Wait is returned by a Do or Undo that cannot go on yet: the job is parked
 // with the reason, no goroutine is held, and the step runs again from its
-// beginning after d or as soon as Wake names the job. It is not a failure and
-// is not counted.
+// beginning after d (a minute at most, so that a clock that was put back is seen
+// as such) or as soon as Wake names the job. It is not a failure and is not counted.
 //
 // A Wake that comes between the step's look at the world and the parking is not
 // lost: the job is then parked for no time.
-func Wait(reason string, d time.Duration) error { return &parked{reason: reason, after: max(d, 0)} }
+func Wait(reason string, d time.Duration) error {
+	return &parked{reason: reason, after: min(max(d, 0), mostWait)}
+}
+
+// mostWait bounds how long a job is parked; ClaimJobs counts on it.
+const mostWait = time.Minute
 
 func asWait(err error) (*parked, bool) {
 	var p *parked

@@ -420,6 +420,28 @@ func TestWaitAndWake(t *testing.T) {
 	b.ends(j, job.Succeeded)
 }
 
+// The database's clock is put back a year while a job waits for seconds: moving when it
+// is due a year ahead is the same. It is due now, and not in a year.
+func TestClockPutBack(t *testing.T) {
+	b := newBench(t)
+	looked := 0
+	s := b.serve(flow(step("one", func(context.Context, *run) (any, error) {
+		if looked++; looked > 1 {
+			return nil, nil
+		}
+		return nil, workflow.Wait("for a node", time.Hour)
+	})), nil)
+	j := b.enqueue("test", true, nil)
+	s.Nudge()
+	b.until(j, "waiting", func(r row) bool { return r.State == job.Waiting })
+	tag, err := b.db.App.Exec(b.ctx, "UPDATE jobs SET wake_at = wake_at + interval '1 year' WHERE id = $1 AND wake_at BETWEEN now() AND now() + interval '61 s'", j)
+	if err != nil || tag.RowsAffected() != 1 {
+		t.Fatalf("it waits for longer than a minute: %v %v", tag, err)
+	}
+	s.Nudge()
+	b.ends(j, job.Succeeded)
+}
+
 // A wake that comes after the step looked and before it parked is not lost.
 func TestWakeIsNotLost(t *testing.T) {
 	b := newBench(t)

@@ -34,6 +34,33 @@ func (q *Queries) SetupTokenReplace(ctx context.Context) error {
 	return err
 }
 
+const tokenAdministrators = `-- name: TokenAdministrators :many
+SELECT id FROM tokens
+WHERE kind = 'api' AND role = 'administrator' AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+ORDER BY id FOR UPDATE
+`
+
+// Locked, so that of two who each revoke the other's one comes too late.
+func (q *Queries) TokenAdministrators(ctx context.Context) ([]uuid.UUID, error) {
+	rows, err := q.db.Query(ctx, tokenAdministrators)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var id uuid.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const tokenInsert = `-- name: TokenInsert :exec
 INSERT INTO tokens (id, kind, name, hash, role, created_by, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, now() + $7::interval)
@@ -147,6 +174,8 @@ SELECT id, kind, name, role FROM tokens
 WHERE hash = $1 AND kind = $2 AND revoked_at IS NULL
   AND (expires_at IS NULL OR expires_at > now())
   AND (kind = 'api' OR used_at IS NULL)
+  -- one for joining is good for minutes, also when the database's clock was put back
+  AND (kind <> 'join' OR created_at < now() + interval '1 hour')
 `
 
 type TokenUsableParams struct {

@@ -26,4 +26,8 @@ DELETE FROM image_uploads WHERE image_id = $1 AND role = $2;
 SELECT id FROM image_uploads;
 
 -- name: UploadExpire :execrows
+-- One that would be kept for longer than a day was sent before the database's clock
+-- was put back: its day begins now.
+WITH back AS (
+  UPDATE image_uploads SET expires_at = now() + interval '24 hours' WHERE expires_at > now() + interval '25 hours')
 DELETE FROM image_uploads WHERE expires_at < now();

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/novacron/novacron/internal/store/migrations"
 	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -88,6 +90,76 @@ func TestMigrate(t *testing.T) {
 	err := migrations.Up(ctx, db.OwnerURL)
 	if !errs.Is(err, errs.Unsupported) || !strings.Contains(err.Error(), "99999") {
 		t.Errorf("a newer database: %v", err)
+	}
+}
+
+// A migration whose server is killed half-way, as the database sees it, leaves whole
+// steps: until it is done the application is refused by name, and the next server goes
+// on where it ended.
+func TestMigrationBrokenOff(t *testing.T) {
+	ctx, db := context.Background(), Empty(t)
+	look, err := pgx.Connect(ctx, db.OwnerURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer look.Close(ctx)
+	broken := 0
+	for step := range migrations.Newest() {
+		done := make(chan error, 1)
+		go func() { done <- migrations.Up(ctx, db.OwnerURL) }()
+		kill(t, look, step, done)
+		if err := <-done; err == nil {
+			continue // it was faster
+		}
+		broken++
+		if version(t, look) == 0 {
+			continue // nothing to look at yet
+		}
+		if err := migrations.Check(ctx, look); version(t, look) < migrations.Newest() &&
+			(!errs.Is(err, errs.Unsupported) || !strings.Contains(err.Error(), "migrate it first")) {
+			t.Errorf("half-way, at version %d: %v", version(t, look), err)
+		}
+	}
+	if broken == 0 {
+		t.Error("no migration was broken off: this shows nothing")
+	}
+	if err := migrations.Up(ctx, db.OwnerURL); err != nil {
+		t.Fatalf("after %d that broke off: %v", broken, err)
+	}
+	if schema(t, db) != schema(t, New(t)) {
+		t.Error("the schema differs from one that was made at once")
+	}
+	if err := migrations.Check(ctx, look); err != nil {
+		t.Error(err)
+	}
+}
+
+// version is the newest step that was applied.
+func version(t *testing.T, look *pgx.Conn) (v int64) {
+	t.Helper()
+	var there bool
+	if err := look.QueryRow(context.Background(), "SELECT to_regclass('goose_db_version') IS NOT NULL").Scan(&there); err != nil {
+		t.Fatal(err)
+	}
+	if there {
+		if err := look.QueryRow(context.Background(), "SELECT coalesce(max(version_id), 0) FROM goose_db_version").Scan(&v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return v
+}
+
+// kill ends the sessions of whoever migrates once a step was applied, unless it is
+// done before.
+func kill(t *testing.T, look *pgx.Conn, step int64, done chan error) {
+	t.Helper()
+	for version(t, look) < step && len(done) == 0 {
+		_, _ = look.Exec(context.Background(), "SELECT pg_sleep(0.0002)")
+	}
+	_, err := look.Exec(context.Background(), `SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a, pg_stat_activity me
+		WHERE me.pid = pg_backend_pid() AND a.datname = me.datname AND a.usename = me.usename AND a.pid <> me.pid`)
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -96,7 +96,7 @@ type session struct {
 func (s *session) Close() error {
 	s.once.Do(func() {
 		if s.CloseWrite() == nil {
-			_ = s.SetReadDeadline(clock.System{}.Now().Add(farewell))
+			_ = s.SetReadDeadline(clock.Deadline(farewell))
 			_, _ = io.Copy(io.Discard, onlyReader{s.UnixConn})
 		}
 		_ = s.UnixConn.Close()

@@ -295,7 +295,7 @@ func (k *console) copyIn(c *net.UnixConn, in io.Reader) {
 	for {
 		n, err := in.Read(buf)
 		for rest := buf[:n]; len(rest) > 0; {
-			_ = k.line.SetWriteDeadline(k.clock.Now().Add(nudge))
+			_ = k.line.SetWriteDeadline(clock.Deadline(nudge))
 			m, err := k.line.Write(rest)
 			rest = rest[m:]
 			if err != nil && (!errors.Is(err, os.ErrDeadlineExceeded) || hungUp(c)) {
