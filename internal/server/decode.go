@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -39,6 +40,9 @@ func decodeStrict(body []byte, v any) error {
 	if !utf8.Valid(body) {
 		return errs.New(errs.InvalidJSON, "the body is not valid UTF-8")
 	}
+	if at := halfPair(body); at >= 0 {
+		return errs.New(errs.InvalidJSON, "the escape at offset %d is half of a pair: it stands for no character", at)
+	}
 	d := &checker{dec: json.NewDecoder(bytes.NewReader(body))}
 	d.dec.UseNumber()
 	if err := d.value(reflect.TypeOf(v).Elem(), "", 0); err != nil {
@@ -51,6 +55,37 @@ func decodeStrict(body []byte, v any) error {
 		return misfit(err)
 	}
 	return nil
+}
+
+// escapes are backslashes with what belongs to them. Outside of text there are none
+// in what is JSON.
+var escapes = regexp.MustCompile(`(?i)\\(u[0-9a-f]{4}|[^u])`)
+
+// halfPair finds an escape of a UTF-16 surrogate without its other half, which the
+// decoder would put another character for; -1 when there is none.
+func halfPair(body []byte) int {
+	if !bytes.Contains(body, []byte(`\u`)) {
+		return -1
+	}
+	high := -1 // where a first half stands that waits for its second
+	for _, at := range escapes.FindAllIndex(body, -1) {
+		var r uint64
+		if at[1]-at[0] == 6 {
+			r, _ = strconv.ParseUint(string(body[at[0]+2:at[1]]), 16, 16)
+		}
+		second := r >= 0xDC00 && r <= 0xDFFF
+		switch {
+		case high >= 0 && (!second || at[0] != high+6):
+			return high
+		case high < 0 && second:
+			return at[0]
+		}
+		high = -1
+		if r >= 0xD800 && r <= 0xDBFF {
+			high = at[0]
+		}
+	}
+	return high
 }
 
 // misfit words what the types refuse.

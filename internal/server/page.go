@@ -85,7 +85,7 @@ func readLimit(q url.Values) (int, error) {
 		return defaultLimit, nil
 	}
 	n, err := strconv.Atoi(s)
-	if err != nil || n < 1 || n > maxLimit {
+	if err != nil || n < 1 || n > maxLimit || s[0] == '+' {
 		return 0, errs.New(errs.InvalidCursor, "limit is 1 to %d", maxLimit).
 			At(errs.Field{Pointer: "limit", Message: "is out of range", Limit: "1 to " + strconv.Itoa(maxLimit), Got: s})
 	}

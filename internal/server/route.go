@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"mime"
@@ -127,6 +128,9 @@ func writeReply[T any](w http.ResponseWriter, rt Route, out reply[T]) {
 // readBody reads a JSON body where the route takes one, and binds the request's
 // idempotency key to it.
 func readBody(w http.ResponseWriter, r *Request, rt Route, into any) error {
+	if r.ContentLength > maxBody {
+		return errs.New(errs.TooLarge, "the body is larger than %d bytes", maxBody)
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		return errs.New(errs.TooLarge, "the body is larger than %d bytes or broke off", maxBody).Because(err)
@@ -148,6 +152,15 @@ func readBody(w http.ResponseWriter, r *Request, rt Route, into any) error {
 		return errs.New(errs.UnsupportedMedia, "the body must be application/json")
 	}
 	return decodeStrict(body, into)
+}
+
+// plain refuses a body that is encoded: it would have to be unpacked before anybody
+// knows how large it is.
+func plain(r *http.Request) error {
+	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
+		return errs.New(errs.UnsupportedMedia, "the Content-Encoding %q is not taken: send the body as it is", errs.Clip(e))
+	}
+	return nil
 }
 
 // arrived goes on once the body is there: the request takes its place, if it was
@@ -222,7 +235,7 @@ func (g *gate) pass(w http.ResponseWriter, hr *http.Request, rt Route, requestID
 	if err := g.allowed(hr.Context(), r, rt); err != nil {
 		return err
 	}
-	if err := known(hr, rt); err != nil {
+	if err := errors.Join(known(hr, rt), plain(hr)); err != nil {
 		return err
 	}
 	if !storable(hr.URL.Path) {

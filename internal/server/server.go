@@ -93,7 +93,7 @@ type Server struct {
 	fingerprint string
 	root        *x509.Certificate
 	routes      []Route
-	mux         *http.ServeMux
+	mux         http.Handler
 	// life ends when the server begins to stop.
 	life context.Context //nolint:containedctx // the process's own
 }
@@ -187,7 +187,7 @@ func build(ctx context.Context, o Options, st *store.Store) (*Server, *certifica
 	s.agents.limits, s.agents.denials = s.limits, s.denials
 	s.meter.watch(s)
 	s.routes = s.table()
-	s.mux = s.serveMux()
+	s.mux = front(s.serveMux())
 	return s, newCertificates(sec.ca, o.Advertise, o.Clock), nil
 }
 
@@ -217,11 +217,7 @@ func (s *Server) serveMux() *http.ServeMux {
 	for _, rt := range s.routes {
 		mux.Handle(rt.Method+" "+rt.Path, g.wrap(rt))
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		requestID := id.New().String()
-		w.Header().Set(requestIDHeader, requestID)
-		writeProblem(w, problem(errs.New(errs.NotFound, "there is nothing at %s %s; /api/v1/openapi.json lists what there is", r.Method, errs.Clip(r.URL.Path)), requestID))
-	})
+	mux.HandleFunc("/", nowhere)
 	return mux
 }
 

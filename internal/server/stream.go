@@ -2,12 +2,14 @@ package server
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -90,8 +92,30 @@ func (f flushing) Write(p []byte) (int, error) {
 	return n, f.rc.Flush()
 }
 
+// mostMessage bounds a message of a console: who types or pastes sends less at once.
+const mostMessage = 64 << 10
+
+// upgrades refuses what is no request for a WebSocket, or comes from another site's
+// page, before anything is opened for it.
+func upgrades(r *http.Request) error {
+	if o := r.Header.Get("Origin"); o != "" {
+		if u, err := url.Parse(o); err != nil || !strings.EqualFold(u.Host, r.Host) {
+			return errs.New(errs.Forbidden, "a page of another site may not open this: its origin is %q", errs.Clip(o))
+		}
+	}
+	key, err := base64.StdEncoding.DecodeString(r.Header.Get("Sec-WebSocket-Key"))
+	if err != nil || len(key) != 16 || r.Header.Get("Sec-WebSocket-Version") != "13" ||
+		!strings.EqualFold(r.Header.Get("Upgrade"), "websocket") || !strings.Contains(strings.ToLower(r.Header.Get("Connection")), "upgrade") {
+		return errs.New(errs.Unsupported, "this is a WebSocket: ask for it as one (RFC 6455, version 13)")
+	}
+	return nil
+}
+
 // vmConsole joins a WebSocket to the serial console.
 func (s *Server) vmConsole(w http.ResponseWriter, r *Request) error {
+	if err := upgrades(r.Request); err != nil {
+		return err
+	}
 	conn, err := s.openStream(r.Context(), r, func(ticket string, v target) nodelink.Command {
 		return &nodelink.OpenConsole{VM: v.VM, Epoch: v.Epoch, Ticket: ticket}
 	})
@@ -109,6 +133,7 @@ func (s *Server) vmConsole(w http.ResponseWriter, r *Request) error {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	peer := websocket.NetConn(ctx, ws, websocket.MessageBinary)
+	ws.SetReadLimit(mostMessage) // NetConn has lifted it
 	var wg sync.WaitGroup
 	for _, way := range [][2]net.Conn{{peer, conn}, {conn, peer}} {
 		wg.Go(func() {
@@ -131,13 +156,19 @@ func (s *Server) events(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
+	sse := strings.Contains(r.Header.Get("Accept"), "text/event-stream")
+	if !sse {
+		if err := upgrades(r.Request); err != nil {
+			return err
+		}
+	}
 	sub, err := s.seq.Hub().Subscribe(r.Context(), after, nil)
 	if err != nil {
 		return eventError(err)
 	}
 	r.park()
 	w.Header().Set(seqHeader, strconv.FormatInt(sub.Position(), 10))
-	if strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+	if sse {
 		return s.eventsSSE(w, r, sub)
 	}
 	return s.eventsWS(w, r, sub)
