@@ -54,12 +54,19 @@ func (c *Console) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// mostMessage is less than a server takes in one message.
+const mostMessage = 32 << 10
+
 // Write implements io.Writer.
-func (c *Console) Write(p []byte) (int, error) {
-	if err := c.conn.Write(c.ctx, websocket.MessageBinary, p); err != nil {
-		return 0, closed(err)
+func (c *Console) Write(p []byte) (n int, err error) {
+	for n < len(p) {
+		part := p[n:min(len(p), n+mostMessage)]
+		if err := c.conn.Write(c.ctx, websocket.MessageBinary, part); err != nil {
+			return n, closed(err)
+		}
+		n += len(part)
 	}
-	return len(p), nil
+	return n, nil
 }
 
 // Close lets go of the console.

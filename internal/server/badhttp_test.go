@@ -80,7 +80,7 @@ func TestBadHTTP(t *testing.T) {
 			}
 			_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
 			if c.Open {
-				_, err = io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+				_, _ = io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") // the answer tells
 			} else if _, err = rd.ReadByte(); errors.Is(err, io.EOF) || err == nil || !strings.Contains(err.Error(), "timeout") {
 				if err == nil {
 					t.Errorf("there is more after the answers: %q", back)

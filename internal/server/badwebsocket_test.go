@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -40,9 +41,7 @@ func (c socketCase) upgrade(tokens map[string]string) string {
 		"Host": "127.0.0.1", "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
 		"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Authorization": "Bearer {{admin}}",
 	}
-	for k, v := range c.Header {
-		h[k] = v
-	}
+	maps.Copy(h, c.Header)
 	out := "GET " + c.Path + " HTTP/1.1\r\n"
 	for k, v := range h {
 		if v != "" {

@@ -69,23 +69,38 @@ func halfPair(body []byte) int {
 	}
 	high := -1 // where a first half stands that waits for its second
 	for _, at := range escapes.FindAllIndex(body, -1) {
-		var r uint64
-		if at[1]-at[0] == 6 {
-			r, _ = strconv.ParseUint(string(body[at[0]+2:at[1]]), 16, 16)
-		}
-		second := r >= 0xDC00 && r <= 0xDFFF
+		half := halfOf(body[at[0]:at[1]])
 		switch {
-		case high >= 0 && (!second || at[0] != high+6):
+		case high >= 0 && (half != secondHalf || at[0] != high+6):
 			return high
-		case high < 0 && second:
+		case high < 0 && half == secondHalf:
 			return at[0]
 		}
 		high = -1
-		if r >= 0xD800 && r <= 0xDBFF {
+		if half == firstHalf {
 			high = at[0]
 		}
 	}
 	return high
+}
+
+const (
+	firstHalf = iota + 1
+	secondHalf
+)
+
+// halfOf tells which half of a pair an escape is; 0 for none.
+func halfOf(escape []byte) int {
+	r, err := strconv.ParseUint(string(escape[2:]), 16, 16)
+	switch {
+	case err != nil || len(escape) != 6:
+		return 0
+	case r >= 0xD800 && r <= 0xDBFF:
+		return firstHalf
+	case r >= 0xDC00 && r <= 0xDFFF:
+		return secondHalf
+	}
+	return 0
 }
 
 // misfit words what the types refuse.

@@ -128,12 +128,9 @@ func writeReply[T any](w http.ResponseWriter, rt Route, out reply[T]) {
 // readBody reads a JSON body where the route takes one, and binds the request's
 // idempotency key to it.
 func readBody(w http.ResponseWriter, r *Request, rt Route, into any) error {
-	if r.ContentLength > maxBody {
-		return errs.New(errs.TooLarge, "the body is larger than %d bytes", maxBody)
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := readAll(w, r)
 	if err != nil {
-		return errs.New(errs.TooLarge, "the body is larger than %d bytes or broke off", maxBody).Because(err)
+		return err
 	}
 	readBy(w, time.Time{}) // what the gate has set; on failure, the rest has no more time
 	if err := arrived(r, body); err != nil {
@@ -152,6 +149,18 @@ func readBody(w http.ResponseWriter, r *Request, rt Route, into any) error {
 		return errs.New(errs.UnsupportedMedia, "the body must be application/json")
 	}
 	return decodeStrict(body, into)
+}
+
+// readAll reads a body, unless it says already that it is too large.
+func readAll(w http.ResponseWriter, r *Request) ([]byte, error) {
+	if r.ContentLength > maxBody {
+		return nil, errs.New(errs.TooLarge, "the body is larger than %d bytes", maxBody)
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return nil, errs.New(errs.TooLarge, "the body is larger than %d bytes or broke off", maxBody).Because(err)
+	}
+	return body, nil
 }
 
 // plain refuses a body that is encoded: it would have to be unpacked before anybody

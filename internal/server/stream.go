@@ -157,14 +157,14 @@ func (s *Server) events(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	sse := strings.Contains(r.Header.Get("Accept"), "text/event-stream")
+	sub, err := s.seq.Hub().Subscribe(r.Context(), after, nil)
+	if err != nil {
+		return eventError(err)
+	}
 	if !sse {
 		if err := upgrades(r.Request); err != nil {
 			return err
 		}
-	}
-	sub, err := s.seq.Hub().Subscribe(r.Context(), after, nil)
-	if err != nil {
-		return eventError(err)
 	}
 	r.park()
 	w.Header().Set(seqHeader, strconv.FormatInt(sub.Position(), 10))
