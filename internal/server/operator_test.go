@@ -42,7 +42,7 @@ func TestOperatorErrors(t *testing.T) {
 		}
 		return out
 	}
-	before := r.rows(db)
+	before := written(t, db)
 	for _, c := range []struct {
 		what, method, path string
 		code, says         string
@@ -61,7 +61,7 @@ func TestOperatorErrors(t *testing.T) {
 			t.Errorf("%s: %d %+v, want 409 %s that says %q and names %v", c.what, status, e, c.code, c.says, c.blockers)
 		}
 	}
-	if after := r.rows(db); after != before {
+	if after := written(t, db); after != before {
 		t.Errorf("what was refused changed rows: %s, before %s", after, before)
 	}
 
