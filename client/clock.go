@@ -40,3 +40,10 @@ func backoff(n int) time.Duration {
 	d = min(d, backoffLast)
 	return d/2 + rand.N(d/2) //nolint:gosec // jitter, not a secret
 }
+
+// watchdog calls f once nothing called what it gives, renew, for d, or until stop is
+// called.
+func watchdog(d time.Duration, f func()) (renew, stop func()) {
+	t := time.AfterFunc(d, f)
+	return func() { t.Reset(d) }, func() { t.Stop() }
+}

@@ -35,7 +35,7 @@ func TestExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	folders, err := filepath.Glob(examples + "/*")
-	if err != nil || len(folders) < 7 {
+	if err != nil || len(folders) < 8 {
 		t.Fatalf("examples %v: %v", folders, err)
 	}
 	i := up(t, "--sim", "1")

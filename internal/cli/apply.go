@@ -40,6 +40,10 @@ one is refused, nothing is changed; with --keep-going the others are applied.
 Images come first, then nodes, then virtual machines. A change that fails after
 all ends it; the rest is named as not tried.
 
+An image that is not there is imported first, where its content lies beside its
+document, in the folder "images", as 'novacron export --dir DIR --images' writes it.
+In a dry run, virtual machines that miss such an image are not judged.
+
 A document that was read with 'novacron get' has an id and a revision: it is
 refused once its object is another one or has changed. Its status is not looked
 at. Node documents hold what an operator decides; nodes are not created.`
@@ -69,6 +73,8 @@ type applying struct {
 	failed  int
 	changed int
 	told    bool
+	// came are the names of images that were imported on the way
+	came map[string]bool
 }
 
 func (r *applying) all(ctx context.Context, docs []manifest.Document) error {
@@ -80,6 +86,9 @@ func (r *applying) all(ctx context.Context, docs []manifest.Document) error {
 	var err error
 	r.docs = docs
 	if r.results, err = judge(ctx, r.c, docs, r.prune); err != nil {
+		return err
+	}
+	if err := r.importMissing(ctx); err != nil {
 		return err
 	}
 	for _, res := range r.results {
@@ -144,7 +153,7 @@ func (r *applying) later(res api.ApplyResult) bool {
 func (r *applying) attempt(ctx context.Context, i int) {
 	res := &r.results[i]
 	switch {
-	case res.Error != nil, res.Action == "none":
+	case res.Error != nil, res.Action == "none", res.Action == imported:
 	case r.stopped():
 		res.Action = notTried
 	default:
@@ -268,7 +277,12 @@ func (r *applying) became(res api.ApplyResult, d manifest.Document) string {
 	case "create":
 		return did + "created" + job
 	case "change":
+		if d.Kind == "image" && r.came[d.Name] {
+			did = "imported, "
+		}
 		return did + "changed: " + fieldsOf(res.Fields) + job
+	case imported:
+		return did + "imported"
 	case "none":
 		return "unchanged"
 	default:

@@ -63,7 +63,7 @@ func (f *fileFlags) read(a *app, cmd *cobra.Command) ([]manifest.Document, error
 // of folders in it.
 func (a *app) readDocuments(cmd *cobra.Command, path string) ([]manifest.Document, error) {
 	if path == "-" {
-		return manifest.Read("standard input", a.in)
+		return manifest.Read(manifest.Stdin, a.in)
 	}
 	info, err := os.Stat(path)
 	if err != nil {

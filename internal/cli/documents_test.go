@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -181,6 +183,74 @@ func TestProjectMoves(t *testing.T) {
 		t.Error(out)
 	}
 	two.do(0, "delete --wait -f "+dir)
+	one.movesWithImages(two, disk)
+}
+
+// movesWithImages moves a project with what is in its images: one command writes it,
+// one makes it.
+func (m *machine) movesWithImages(to *machine, disk string) {
+	t := m.t
+	t.Helper()
+	noise := make([]byte, 3<<20)
+	rand.Read(noise)
+	copy(noise[0x202:], "HdrS")
+	kernel, initrd := write(t, t.TempDir(), "kernel", string(noise)), write(t, t.TempDir(), "initrd", "070701"+string(noise[:1<<20]))
+	m.do(0, "image import boot --kernel "+kernel+" --initrd "+initrd+" --cmdline quiet --alias default")
+	m.do(0, "image import same --disk "+disk)
+	text := m.do(0, "export")
+	dir := filepath.Join(t.TempDir(), "moved")
+	if out := m.do(0, "export --images --dir "+dir); !strings.Contains(out, "3 files of images (") || !strings.Contains(out, "5 documents in ") {
+		t.Error(out)
+	}
+	m.do(0, "export --images --dir "+dir) // what is there is not read again
+	if out := to.do(0, "apply --dry-run -f "+dir); !strings.Contains(out, "image boot: would be imported\nimage same: would be imported\nimage tiny: would be imported\nvm db: not tried\n") {
+		t.Error(out)
+	}
+	if got := to.do(0, "export"); got != "" {
+		t.Errorf("a dry run made %s", got)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "images", "*"))
+	if err != nil || len(files) != 3 {
+		t.Fatalf("%v %v", files, err)
+	}
+	whole, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Dir(files[0]), filepath.Base(files[0]), "x"+string(whole[1:]))
+	if out := to.do(4, "apply -f "+dir); !strings.Contains(out, filepath.Base(files[0])+" is damaged: its SHA-256 is ") {
+		t.Error(out)
+	}
+	if got := to.do(0, "export"); got != "" {
+		t.Errorf("damaged content made %s", got)
+	}
+	// an export goes on where it broke off, and what is damaged is read again
+	write(t, filepath.Dir(files[0]), filepath.Base(files[0])+".part", string(whole[:len(whole)/2]))
+	m.do(0, "export --images --dir "+dir)
+	if out := to.do(0, "apply --wait -f "+dir); !strings.Contains(out, "image boot: imported, changed: aliases/0\nimage same: imported\nimage tiny: imported\n") || !strings.Contains(out, "vm db: created\n") {
+		t.Error(out)
+	}
+	if got := to.do(0, "export"); got != text {
+		t.Errorf("exported\n%s\nfrom what was made of\n%s", got, text)
+	}
+	if v := to.vm("web"); v.Status.State != "running" {
+		t.Errorf("%+v", v.Status)
+	}
+	// byte for byte
+	for _, of := range []struct{ image, role, path string }{{"tiny", "disk", disk}, {"default", "kernel", kernel}, {"boot", "initrd", initrd}} {
+		out := filepath.Join(t.TempDir(), "out")
+		to.do(0, "image export "+of.image+" --"+of.role+" "+out)
+		want, err := os.ReadFile(of.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(out); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("the %s of %s: %d bytes, %v", of.role, of.image, len(got), err)
+		}
+	}
+	to.do(3, "image export tiny --kernel "+filepath.Join(t.TempDir(), "k"))
+	to.do(2, "image export tiny")
+	to.do(2, "export --images")
 }
 
 func TestDeleteLooksFirst(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/client"
 	"github.com/novacron/novacron/internal/cli/output"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -21,18 +22,27 @@ type exported struct {
 
 func newExport(a *app) *cobra.Command {
 	var dir string
+	var content bool
 	cmd := leaf("export", "Print the whole project as documents", names(), func(cmd *cobra.Command, _ []string) error {
 		format, err := a.documentFormat(cmd, "vm")
 		if err != nil {
 			return err
 		}
+		if content && dir == "" {
+			return usage(cmd, "--images writes files: say where with --dir FOLDER")
+		}
 		c, err := a.connect(cmd)
 		if err != nil {
 			return err
 		}
-		docs, err := a.exportAll(cmd.Context(), c)
+		docs, images, err := a.exportAll(cmd.Context(), c)
 		if err != nil {
 			return err
+		}
+		if content { // first: documents are there when their content is
+			if err := a.exportContent(cmd.Context(), c, dir, images); err != nil {
+				return err
+			}
 		}
 		if dir != "" {
 			return a.exportTo(dir, format, docs)
@@ -48,42 +58,47 @@ func newExport(a *app) *cobra.Command {
 objects alone is left out: ids, addresses, slots, revisions, status, and the node
 they are on.
 
-Documents of images name their content by its SHA-256 and do not hold it: import
-the images first, under the same names. What is on disks is not exported. Nodes
-are not part of a project.`
+Documents of images name their content by its SHA-256 and do not hold it. With
+--images the content is written too, into the folder "images" in that of --dir, and
+'novacron apply' of the folder imports it; without it, import the images first, under
+the same names. What came of a file goes on with the same command after a break.
+
+What is on disks is not exported. Nodes are not part of a project.`
 	cmd.Example = `  novacron export > project.yaml
-  novacron export --dir project/`
+  novacron export --dir project/
+  novacron export --dir project/ --images && novacron --context other apply -f project/ --wait`
 	cmd.Flags().StringVar(&dir, "dir", "", "write a file for each object into this `folder`")
+	cmd.Flags().BoolVar(&content, "images", false, "write what is in the images, too")
 	return cmd
 }
 
 // exportAll reads the project. What is on its way in or out is left out, and said.
-func (a *app) exportAll(ctx context.Context, c *client.Client) ([]exported, error) {
-	var docs []exported
+func (a *app) exportAll(ctx context.Context, c *client.Client) (docs []exported, images []api.Image, err error) {
 	skip := func(kind, name, why string) {
 		fmt.Fprintf(a.err, "%s %s is left out: it is %s\n", kind, output.Clean(name), why)
 	}
 	for i, err := range c.Images.All(ctx, client.ListOptions{Sort: "name"}) {
 		switch {
 		case err != nil:
-			return nil, err
+			return nil, nil, err
 		case i.Status.State != "ready":
 			skip("image", i.Name, i.Status.State)
 		default:
 			docs = append(docs, exported{"image", i.Name, i.Document()})
+			images = append(images, i)
 		}
 	}
 	for v, err := range c.VMs.All(ctx, client.ListOptions{Sort: "name"}) {
 		switch {
 		case err != nil:
-			return nil, err
+			return nil, nil, err
 		case v.Status.State == "deleting":
 			skip("vm", v.Name, v.Status.State)
 		default:
 			docs = append(docs, exported{"vm", v.Name, v.Document()})
 		}
 	}
-	return docs, nil
+	return docs, images, nil
 }
 
 // exportTo writes one file for each object. Files of objects that are gone are

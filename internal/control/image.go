@@ -131,45 +131,76 @@ func (s *Service) fileCame(ctx context.Context, tx *store.Tx, img image.Image, f
 }
 
 // DeleteImage starts the deletion of an image that no VM is made from.
-func (s *Service) DeleteImage(ctx context.Context, c Caller, ref string) (Accepted, error) {
-	var out Accepted
-	err := s.change(ctx, func(tx *store.Tx) error {
+func (s *Service) DeleteImage(ctx context.Context, c Caller, ref string) (out Accepted, err error) {
+	err = s.change(ctx, func(tx *store.Tx) error {
 		i, err := tx.ImageGet(ctx, s.cfg.Project, ref)
-		if err != nil {
-			return err
+		if err == nil {
+			out, err = s.deleteImage(ctx, tx, c, i, ref)
 		}
-		if i.State == image.Deleting {
-			out = Accepted{i.JobID, i.ID}
-			return nil
-		}
-		// who uses it, a database that is behind does not know
-		if err := s.holds.Any(); err != nil {
-			return err
-		}
-		users, total, err := tx.ImageUsers(ctx, i.ID)
-		if err != nil {
-			return err
-		}
-		if err := image.Deletable(i, ref, users, total); err != nil {
-			return err
-		}
-		if err := tx.ImageAliasesRemove(ctx, i.ID); err != nil {
-			return err
-		}
-		job := id.New()
-		out = Accepted{&job, i.ID}
-		if err := s.enqueue(ctx, tx, c, workflow.NewJob{
-			ID: job, Kind: flows.JobImageDelete, ProjectID: &s.cfg.Project, Params: struct{}{},
-			Target: workflow.Target{Kind: "image", ID: i.ID, Name: i.Name},
-		}); err != nil {
-			return err
-		}
-		if err := tx.ImageSetState(ctx, i, image.Deleting, &job); err != nil {
-			return err
-		}
-		r := c.record("image.delete", "image", i.ID, i.Name)
-		r.JobID, r.ProjectID = &job, &s.cfg.Project
-		return tx.AuditInsert(ctx, r)
+		return err
 	})
 	return out, err
+}
+
+func (s *Service) deleteImage(ctx context.Context, tx *store.Tx, c Caller, i image.Image, ref string) (Accepted, error) {
+	if i.State == image.Deleting {
+		return Accepted{i.JobID, i.ID}, nil
+	}
+	// who uses it, a database that is behind does not know
+	if err := s.holds.Any(); err != nil {
+		return Accepted{}, err
+	}
+	users, total, err := tx.ImageUsers(ctx, i.ID)
+	if err != nil {
+		return Accepted{}, err
+	}
+	if err := image.Deletable(i, ref, users, total); err != nil {
+		return Accepted{}, err
+	}
+	if err := tx.ImageAliasesRemove(ctx, i.ID); err != nil {
+		return Accepted{}, err
+	}
+	job := id.New()
+	if err := s.enqueue(ctx, tx, c, workflow.NewJob{
+		ID: job, Kind: flows.JobImageDelete, ProjectID: &i.ProjectID, Params: struct{}{},
+		Target: workflow.Target{Kind: "image", ID: i.ID, Name: i.Name},
+	}); err != nil {
+		return Accepted{}, err
+	}
+	if err := tx.ImageSetState(ctx, i, image.Deleting, &job); err != nil {
+		return Accepted{}, err
+	}
+	r := c.record("image.delete", "image", i.ID, i.Name)
+	r.JobID, r.ProjectID = &job, &i.ProjectID
+	return Accepted{&job, i.ID}, tx.AuditInsert(ctx, r)
+}
+
+// CollectImages deletes images that wait for files nobody has sent anything of for a
+// day, as the uploads of these are collected, and counts them.
+func (s *Service) CollectImages(ctx context.Context) (n int64, err error) {
+	all, err := s.cfg.Store.ImagesUnfinished(ctx)
+	if err != nil {
+		return 0, err
+	}
+	who := Caller{}
+	who.Name, who.Role = "images-unfinished", "reconciler"
+	for _, i := range all {
+		err := s.change(ctx, func(tx *store.Tx) error {
+			is, err := tx.ImageUnfinished(ctx, i)
+			if err != nil || !is {
+				return err
+			}
+			img, err := tx.ImageGet(ctx, s.cfg.Project, i.String())
+			if err != nil {
+				return err
+			}
+			n++
+			_, err = s.deleteImage(ctx, tx, who, img, i.String())
+			return err
+		})
+		if err != nil && !errs.Is(err, errs.NotFound) {
+			return n, err
+		}
+	}
+	return n, nil
 }

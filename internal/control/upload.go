@@ -104,6 +104,9 @@ func (s *Service) EndUpload(ctx context.Context, c Caller, ref, upload string) e
 		if err := tx.UploadDelete(ctx, u.ID); err != nil {
 			return err
 		}
+		if err := tx.ImageTouch(ctx, i.ID); err != nil {
+			return err
+		}
 		r := c.record("image.upload.end", "image", i.ID, i.Name)
 		r.ProjectID, r.Detail = &i.ProjectID, map[string]any{"role": string(u.Role)}
 		return tx.AuditInsert(ctx, r)
@@ -272,7 +275,13 @@ func (s *Service) finish(ctx context.Context, c Caller, i image.Image, u image.U
 			return nil
 		}
 	}
-	if gone := s.change(ctx, func(tx *store.Tx) error { return tx.UploadDelete(ctx, u.ID) }); gone != nil {
+	gone := s.change(ctx, func(tx *store.Tx) error {
+		if err := tx.UploadDelete(ctx, u.ID); err != nil {
+			return err
+		}
+		return tx.ImageTouch(ctx, i.ID)
+	})
+	if gone != nil {
 		return gone
 	}
 	part.Discard()

@@ -1,9 +1,12 @@
 package server
 
 import (
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -47,3 +50,37 @@ func FuzzSizes(f *testing.F) {
 		}
 	})
 }
+
+// Of a range that is taken, the part it names lies in the file; any other is as if it
+// was not there.
+func FuzzRange(f *testing.F) {
+	f.Add("bytes=0-", int64(10))
+	f.Add("bytes=5-9", int64(5))
+	f.Add("bytes=9-5", int64(100))
+	f.Add("bytes=999999999999999999-", int64(1))
+	f.Fuzz(func(t *testing.T, asked string, size int64) {
+		h := http.Header{"Range": {asked}}
+		got := oneRange(h)
+		if (got == "") != (h.Get("Range") == "") || (got != "" && got != asked) {
+			t.Errorf("%q is taken as %q, and goes on as %q", asked, got, h.Get("Range"))
+		}
+		err := inside(got, max(size, 1))
+		if err != nil && !errs.Is(err, errs.RangeNotSatisfiable) {
+			t.Errorf("%q: %v", asked, err)
+		}
+		if got == "" || err != nil {
+			return
+		}
+		w := httptest.NewRecorder()
+		http.ServeContent(w, &http.Request{Method: http.MethodHead, Header: h}, "", time.Time{}, io.NewSectionReader(zeros{}, 0, max(size, 1)))
+		if w.Code != http.StatusPartialContent {
+			t.Errorf("%q of %d bytes: %d", asked, size, w.Code)
+		}
+	})
+}
+
+// zeros is a file without an end.
+type zeros struct{}
+
+// ReadAt implements io.ReaderAt.
+func (zeros) ReadAt(p []byte, _ int64) (int, error) { return len(p), nil }

@@ -181,6 +181,7 @@ func build(ctx context.Context, o Options, st *store.Store) (*Server, *certifica
 	})
 	s.tasks = reconcile.New(o.Clock, o.Log, s.member, tasks.All(tasks.Env{
 		Store: st, Images: images, Clock: o.Clock, Connected: s.agents.connected, Drop: s.agents.drop, Committed: s.committed, Held: func() bool { return s.control.Holds().Any() != nil },
+		CollectImages: func(ctx context.Context) (int64, error) { return s.control.CollectImages(ctx) },
 	})...)
 	s.limits = newLimits(o.Limits, int(pool.Config().MaxConns), o.Clock, func(reason string) { s.meter.refused.WithLabelValues(reason).Inc() })
 	s.denials = &denials{clock: o.Clock, write: s.control.Deny}
@@ -205,7 +206,7 @@ func (s *Server) committed() {
 // table is every route there is.
 func (s *Server) table() []Route {
 	var all []Route
-	for _, rs := range [][]Route{s.systemRoutes(), s.metricsRoutes(), s.vmRoutes(), s.diskRoutes(), s.nodeRoutes(), s.imageRoutes(), s.aliasRoutes(), s.uploadRoutes(), s.jobRoutes(), s.tokenRoutes(), s.documentRoutes(), s.recoveryRoutes(), s.streamRoutes()} {
+	for _, rs := range [][]Route{s.systemRoutes(), s.metricsRoutes(), s.vmRoutes(), s.diskRoutes(), s.nodeRoutes(), s.imageRoutes(), s.aliasRoutes(), s.uploadRoutes(), s.downloadRoutes(), s.jobRoutes(), s.tokenRoutes(), s.documentRoutes(), s.recoveryRoutes(), s.streamRoutes()} {
 		all = append(all, rs...)
 	}
 	return all

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -309,8 +310,17 @@ func TestUploadsAreCollected(t *testing.T) {
 	if status, b := r.raw("DELETE", urls["given-up"], nil); status != http.StatusNoContent {
 		t.Errorf("give up: %d %s", status, b)
 	}
-	if _, err := db.App.Exec(t.Context(), `UPDATE image_uploads SET expires_at = now() - interval '1 second' WHERE id = $1`, filepath.Base(urls["abandoned"])); err != nil {
-		t.Fatal(err)
+	r.newImage("begun")
+	r.newImage("long-ago")
+	for _, sql := range []string{
+		"UPDATE image_uploads SET expires_at = now() - interval '1 second' WHERE id = '" + filepath.Base(urls["abandoned"]) + "'",
+		"ALTER TABLE images DISABLE TRIGGER touch",
+		"UPDATE images SET updated_at = now() - interval '25 hours' WHERE name IN ('abandoned', 'open', 'long-ago')",
+		"ALTER TABLE images ENABLE TRIGGER touch",
+	} {
+		if _, err := db.Owner.Exec(t.Context(), sql); err != nil {
+			t.Fatal(sql, err)
+		}
 	}
 	// the reconcilers run at the start of a server
 	dir := r.dir
@@ -327,6 +337,27 @@ func TestUploadsAreCollected(t *testing.T) {
 			t.Errorf("%s: %d, want %d", name, got, status)
 		}
 	}
+	// an image goes with the last upload of it, when nothing was done about it for a
+	// day; its name is free again, and that is on record
+	names := func() (names []string) {
+		all, _ := call[api.List[api.Image]](r, "GET", "/api/v1/images", nil)
+		for _, i := range all.Items {
+			names = append(names, i.Name)
+		}
+		return names
+	}
+	stay := []string{"begun", "given-up", "open"}
+	r.until("images that nobody finishes are gone", 20*time.Second, func() bool { return len(names()) == len(stay) })
+	if got := names(); !slices.Equal(got, stay) {
+		t.Errorf("images %v, want %v", got, stay)
+	}
+	r.newImage("abandoned")
+	r.until("that is on record", 20*time.Second, func() bool {
+		a, _ := call[api.List[api.AuditRecord]](r, "GET", "/api/v1/audit?limit=100", nil)
+		return slices.ContainsFunc(a.Items, func(k api.AuditRecord) bool {
+			return k.Action == "image.delete" && k.Object.Name == "abandoned" && k.Principal == "images-unfinished"
+		})
+	})
 }
 
 // Of two servers that do not share their folder, the one without the part says

@@ -124,7 +124,29 @@ func (t *Tx) ImageFilePut(ctx context.Context, i image.Image, f image.File) erro
 	if err != nil {
 		return taken(err, "image_files_pkey", "file of image "+i.Name, string(f.Role))
 	}
+	if err := t.ImageTouch(ctx, i.ID); err != nil {
+		return err
+	}
 	return t.ImageChanged(ctx, i, "image.updated")
+}
+
+// ImageTouch notes that something was done about an image.
+func (t *Tx) ImageTouch(ctx context.Context, i id.ID) error {
+	return pgtx.Map(t.q.ImageTouch(ctx, []id.ID{i}))
+}
+
+// ImagesUnfinished lists images, at most a hundred, that wait for files nobody has sent
+// anything of for a day.
+func (s *Store) ImagesUnfinished(ctx context.Context) ([]id.ID, error) {
+	ids, err := s.q.ImagesUnfinished(ctx)
+	return ids, pgtx.Map(err)
+}
+
+// ImageUnfinished tells whether an image is one of those, and keeps it so until the
+// transaction ends.
+func (t *Tx) ImageUnfinished(ctx context.Context, i id.ID) (bool, error) {
+	is, err := t.q.ImageUnfinished(ctx, i)
+	return is, pgtx.Map(err)
 }
 
 // ImageSetState moves an image on; job, unless nil, holds it.

@@ -35,6 +35,12 @@ type Document struct {
 	lines map[string]int
 }
 
+// File is where the document was read: a path, or what stands for standard input.
+func (d Document) File() string { return d.file }
+
+// Stdin stands for standard input where a file is named.
+const Stdin = "standard input"
+
 // Place tells where a JSON pointer into the document was written: the file and
 // the line of the nearest part there is.
 func (d Document) Place(pointer string) string {

@@ -27,6 +27,8 @@ type Env struct {
 	// Held tells whether anything is in recovery hold: no file is removed then, since
 	// the database may not know whose it is. May be nil.
 	Held func() bool
+	// CollectImages deletes images whose files nobody sends any more, and counts them.
+	CollectImages func(context.Context) (int64, error)
 	// Committed wakes the executor after a commit.
 	Committed func()
 }
@@ -40,6 +42,7 @@ func All(e Env) []reconcile.Task {
 		{Name: "idempotency-keys", Period: time.Hour, LeaderOnly: true, Activate: e.sweepKeys},
 		{Name: "image-files", Period: 10 * time.Minute, Activate: e.sweepFiles},
 		{Name: "image-uploads", Period: 10 * time.Minute, Activate: e.sweepUploads},
+		{Name: "images-unfinished", Period: 10 * time.Minute, LeaderOnly: true, Activate: e.collectImages},
 		{Name: "node-usage", Period: time.Minute, LeaderOnly: true, Activate: e.checkUsage},
 		{Name: PendingVMs, Period: 30 * time.Second, Activate: e.wakePending},
 		{Name: "removed-nodes", Period: 5 * time.Second, Activate: e.dropRemoved},
@@ -124,6 +127,16 @@ func (e Env) sweepUploads(ctx context.Context) (any, error) {
 		}
 	}
 	return s, nil
+}
+
+// collectImages deletes images that were begun and are not finished: what was sent of
+// them is collected too. Where anything is held, an image is left as it is.
+func (e Env) collectImages(ctx context.Context) (any, error) {
+	if e.Held != nil && e.Held() {
+		return swept{}, nil
+	}
+	n, err := e.CollectImages(ctx)
+	return swept{Removed: n}, err
 }
 
 // drift is the status of node-usage.

@@ -14,6 +14,19 @@ UPDATE images SET state = @state, job_id = sqlc.narg(job_id) WHERE id = @id;
 -- name: ImageDelete :execrows
 DELETE FROM images WHERE id = $1;
 
+-- name: ImagesUnfinished :many
+-- Images that wait for files nobody has sent anything of for a day.
+SELECT i.id FROM images i
+WHERE i.state = 'uploading' AND i.updated_at < now() - interval '24 hours'
+  AND NOT EXISTS (SELECT FROM image_uploads u WHERE u.image_id = i.id)
+ORDER BY i.id LIMIT 100;
+
+-- name: ImageUnfinished :one
+-- Is it still one of them? Nobody begins an upload of it until the transaction ends.
+SELECT (i.state = 'uploading' AND i.updated_at < now() - interval '24 hours'
+  AND NOT EXISTS (SELECT FROM image_uploads u WHERE u.image_id = i.id))::bool AS unfinished
+FROM images i WHERE i.id = @id FOR UPDATE;
+
 -- name: ImageUsers :many
 -- Some VMs made from an image, and how many there are.
 SELECT v.name, count(*) OVER () AS total FROM vms v WHERE v.image_id = @image_id OR v.seed_image_id = @image_id

@@ -285,6 +285,20 @@ func (q *Queries) ImageTouch(ctx context.Context, ids []uuid.UUID) error {
 	return err
 }
 
+const imageUnfinished = `-- name: ImageUnfinished :one
+SELECT (i.state = 'uploading' AND i.updated_at < now() - interval '24 hours'
+  AND NOT EXISTS (SELECT FROM image_uploads u WHERE u.image_id = i.id))::bool AS unfinished
+FROM images i WHERE i.id = $1 FOR UPDATE
+`
+
+// Is it still one of them? Nobody begins an upload of it until the transaction ends.
+func (q *Queries) ImageUnfinished(ctx context.Context, id uuid.UUID) (bool, error) {
+	row := q.db.QueryRow(ctx, imageUnfinished, id)
+	var unfinished bool
+	err := row.Scan(&unfinished)
+	return unfinished, err
+}
+
 const imageUsers = `-- name: ImageUsers :many
 SELECT v.name, count(*) OVER () AS total FROM vms v WHERE v.image_id = $1 OR v.seed_image_id = $1
   OR EXISTS (SELECT FROM storage_volumes s WHERE s.vm_id = v.id AND s.image_id = $1)
@@ -310,6 +324,34 @@ func (q *Queries) ImageUsers(ctx context.Context, imageID *uuid.UUID) ([]ImageUs
 			return nil, err
 		}
 		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const imagesUnfinished = `-- name: ImagesUnfinished :many
+SELECT i.id FROM images i
+WHERE i.state = 'uploading' AND i.updated_at < now() - interval '24 hours'
+  AND NOT EXISTS (SELECT FROM image_uploads u WHERE u.image_id = i.id)
+ORDER BY i.id LIMIT 100
+`
+
+// Images that wait for files nobody has sent anything of for a day.
+func (q *Queries) ImagesUnfinished(ctx context.Context) ([]uuid.UUID, error) {
+	rows, err := q.db.Query(ctx, imagesUnfinished)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var id uuid.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

@@ -51,6 +51,8 @@ const (
 	NodeRemoved Code = "node_removed"
 	// RecoveryHold: an operator has to confirm first what an older database lacks.
 	RecoveryHold Code = "recovery_hold"
+	// RangeNotSatisfiable: a reading begins behind the end of what is read.
+	RangeNotSatisfiable Code = "range_not_satisfiable"
 	// OffsetMismatch: a part of an upload does not begin where the upload stands.
 	OffsetMismatch Code = "offset_mismatch"
 	// WrongServer: another server has what this one was asked to go on with.
