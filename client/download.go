@@ -64,7 +64,7 @@ func (s Images) DownloadFile(ctx context.Context, image, role, path string, prog
 		return d.want, &failure{public: &api.Error{Code: codeNotFound, Detail: fmt.Sprintf("image %q has no %s", img.Name, role)}}
 	}
 	part := path + ".part"
-	if d.file, err = os.OpenFile(part, os.O_RDWR|os.O_CREATE, 0o666); err != nil {
+	if d.file, err = os.OpenFile(part, os.O_RDWR|os.O_CREATE, 0o666); err != nil { //nolint:gosec // the caller's umask decides, as for any file a program writes
 		return d.want, fail(CodeInvalidConfig, "the file cannot be written", err)
 	}
 	defer func() { _ = d.file.Close() }()

@@ -32,37 +32,50 @@ const imported = "import"
 // document is refused for a reason that this would not mend. In a dry run the images
 // are told as what they would be.
 func (r *applying) importMissing(ctx context.Context) error {
-	missing, mend := map[int]found{}, true
-	for i, res := range r.results {
-		if res.Error == nil {
-			continue
-		}
-		if img, ok := r.content(i); ok {
-			missing[i] = img
-		} else if !mayMiss(res) {
-			mend = false
-		}
-	}
-	if len(missing) == 0 || (!mend && !r.keepGoing) {
+	missing, mend := r.missing()
+	switch {
+	case len(missing) == 0 || (!mend && !r.keepGoing):
 		return nil
-	}
-	if r.dry {
+	case r.dry:
 		r.tellImports(missing)
 		return nil
 	}
 	if err := intact(ctx, missing); err != nil {
 		return err
 	}
-	for i := range r.docs {
-		if img, ok := missing[i]; ok {
-			if err := r.importFound(ctx, img); err != nil {
-				return err
-			}
-			r.changed++
+	for i := range r.docs { // in their order
+		img, ok := missing[i]
+		if !ok {
+			continue
+		}
+		if err := r.importFound(ctx, img); err != nil {
+			return err
+		}
+		r.changed++
+	}
+	return r.judgeAgain(ctx, missing)
+}
+
+// missing finds the images whose content is here, by their place among the documents,
+// and tells whether these are all that is missing.
+func (r *applying) missing() (images map[int]found, all bool) {
+	images, all = map[int]found{}, true
+	for i, res := range r.results {
+		if res.Error == nil {
+			continue
+		}
+		if img, ok := r.content(i); ok {
+			images[i] = img
+		} else if !mayMiss(res) {
+			all = false
 		}
 	}
+	return images, all
+}
+
+// judgeAgain has everything judged as it is with the images that were imported.
+func (r *applying) judgeAgain(ctx context.Context, missing map[int]found) (err error) {
 	r.came = map[string]bool{}
-	var err error
 	if r.results, err = judge(ctx, r.c, r.docs, r.prune); err != nil {
 		return err
 	}
@@ -97,8 +110,8 @@ func (r *applying) tellImports(missing map[int]found) {
 
 // content finds the content of a refused image beside its document.
 func (r *applying) content(i int) (found, bool) {
-	d, code := r.docs[i], r.results[i].Error.Code
-	if d.Kind != "image" || d.File() == manifest.Stdin || (code != string(errs.NotFound) && code != string(errs.InvalidState)) {
+	d := r.docs[i]
+	if d.Kind != "image" || d.File() == manifest.Stdin || !absent(r.results[i].Error) {
 		return found{}, false
 	}
 	var doc api.ImageDocument
@@ -110,15 +123,29 @@ func (r *applying) content(i int) (found, bool) {
 		out.create.Cmdline = *doc.Spec.Cmdline
 	}
 	for _, f := range *doc.Spec.Files {
-		sum := strings.ToLower(f.SHA256)
-		path := filepath.Join(filepath.Dir(d.File()), contentFolder, sum)
-		info, err := os.Stat(path)
-		if !isSum(sum) || err != nil || !info.Mode().IsRegular() {
+		path, ok := contentPath(d.File(), f.SHA256)
+		if !ok {
 			return found{}, false
 		}
 		out.parts = append(out.parts, part{f.Role, path})
 	}
 	return out, len(out.parts) > 0
+}
+
+// absent tells of a refusal that the image, or a part of it, is not there.
+func absent(e *api.Error) bool {
+	return e.Code == string(errs.NotFound) || e.Code == string(errs.InvalidState)
+}
+
+// contentPath is where the content with this hash lies beside a document.
+func contentPath(document, sum string) (path string, there bool) {
+	sum = strings.ToLower(sum)
+	path = filepath.Join(filepath.Dir(document), contentFolder, sum)
+	if len(sum) != 2*sha256.Size || strings.Trim(sum, "0123456789abcdef") != "" { // no file name of somebody's choice
+		return "", false
+	}
+	info, err := os.Stat(path)
+	return path, err == nil && info.Mode().IsRegular()
 }
 
 // intact refuses content that is not what its name says.
@@ -154,11 +181,6 @@ func (r *applying) importFound(ctx context.Context, img found) error {
 		return err
 	}
 	return nil
-}
-
-// isSum tells whether a text is a SHA-256 in lower case, and so a safe file name.
-func isSum(s string) bool {
-	return len(s) == 2*sha256.Size && strings.Trim(s, "0123456789abcdef") == ""
 }
 
 // hashFile gives the SHA-256 of a file of this machine.

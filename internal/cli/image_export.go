@@ -45,7 +45,7 @@ func newImageExport(a *app) *cobra.Command {
 			return err
 		}
 		for _, p := range parts {
-			if _, err := a.download(cmd.Context(), c, img, p); err != nil {
+			if err := a.download(cmd.Context(), c, img, p); err != nil {
 				return err
 			}
 		}
@@ -73,7 +73,7 @@ there is written over.`
 }
 
 // download writes one file of an image and shows how far it is.
-func (a *app) download(ctx context.Context, c *client.Client, img api.Image, p part) (api.ImageFile, error) {
+func (a *app) download(ctx context.Context, c *client.Client, img api.Image, p part) error {
 	show := newProgress(a.err, isTerminal(a.err))
 	defer show.done()
 	var total int64
@@ -83,7 +83,7 @@ func (a *app) download(ctx context.Context, c *client.Client, img api.Image, p p
 		}
 	}
 	m := newTransfer(a.clock, total)
-	f, err := c.Images.DownloadFile(ctx, img.ID, p.role, p.path, func(got int64) {
+	_, err := c.Images.DownloadFile(ctx, img.ID, p.role, p.path, func(got int64) {
 		if m.at(got) {
 			show.note(int(got*100/max(total, 1)), p.role+" "+m.line())
 		}
@@ -91,7 +91,7 @@ func (a *app) download(ctx context.Context, c *client.Client, img api.Image, p p
 	if code := client.CodeOf(err); code == client.CodeUnreachable || code == client.CodeInterrupted {
 		fmt.Fprintf(a.err, "what came is in %s: the same command goes on with it\n", output.Clean(p.path+".part"))
 	}
-	return f, err
+	return err
 }
 
 // contentFolder is the folder in that of an export that holds the content of images:
@@ -121,7 +121,7 @@ func (a *app) exportContent(ctx context.Context, c *client.Client, dir string, i
 				continue
 			}
 			fmt.Fprintf(a.err, "image %s:\n", output.Clean(img.Name))
-			if _, err := a.download(ctx, c, img, part{f.Role, path}); err != nil {
+			if err := a.download(ctx, c, img, part{f.Role, path}); err != nil {
 				return err
 			}
 		}

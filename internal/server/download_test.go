@@ -79,7 +79,7 @@ func TestDownload(t *testing.T) {
 			t.Errorf("%s: %d %s %v", behind, resp.StatusCode, b, resp.Header)
 		}
 	}
-	if resp, b := ask("HEAD", url); resp.StatusCode != 200 || resp.ContentLength != int64(len(disk)) || len(b) != 0 {
+	if resp, b := ask("HEAD", url); resp.StatusCode != http.StatusOK || resp.ContentLength != int64(len(disk)) || len(b) != 0 {
 		t.Errorf("HEAD: %d %v", resp.StatusCode, resp.Header)
 	}
 	if resp, b := ask("GET", url, "If-None-Match", `"`+sum+`"`); resp.StatusCode != http.StatusNotModified || len(b) != 0 {
