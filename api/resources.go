@@ -20,7 +20,8 @@ type NodeSpec struct {
 
 // NodeStatus is what a node is and does.
 type NodeStatus struct {
-	// State is ready, cordoned or unknown (its lease has run out).
+	// State is ready, cordoned, unknown (its lease has run out) or quarantined (it did
+	// what no agent does, and is not spoken with until it is released).
 	State        string    `json:"state"`
 	Reason       string    `json:"reason,omitempty"`
 	SeenAt       time.Time `json:"seen_at"`

@@ -45,6 +45,11 @@ func (s Nodes) Uncordon(ctx context.Context, node string) (api.Node, error) {
 	return post[api.Node](ctx, s.c, nodePath(node)+"/uncordon", nil, nil)
 }
 
+// Release ends the quarantine of a node that did what no agent does.
+func (s Nodes) Release(ctx context.Context, node string) (api.Node, error) {
+	return post[api.Node](ctx, s.c, nodePath(node)+"/release", nil, nil)
+}
+
 // Remove takes a node out of the cluster for ever; one with VMs is refused.
 func (s Nodes) Remove(ctx context.Context, node string) error {
 	_, err := remove[struct{}](ctx, s.c, nodePath(node))

@@ -168,16 +168,13 @@ func (r *reporter) all() {
 	r.nudge()
 }
 
-// batchSize bounds one message of reports.
-const batchSize = 500
-
 // batch gives reports that no server has taken yet.
 func (r *reporter) batch() []nodelink.Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := make([]nodelink.Report, 0, min(len(r.unsent), batchSize))
+	out := make([]nodelink.Report, 0, min(len(r.unsent), nodelink.MostReports))
 	for vm := range r.unsent {
-		if len(out) == batchSize {
+		if len(out) == nodelink.MostReports {
 			break
 		}
 		out = append(out, r.last[vm])

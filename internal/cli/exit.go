@@ -96,6 +96,7 @@ var classes = map[string]int{
 	string(errs.ImageMismatch):       exitConflict,
 	string(errs.ShrinkNotAllowed):    exitConflict,
 	string(errs.NodeRemoved):         exitConflict,
+	string(errs.NodeQuarantined):     exitConflict,
 	string(errs.NeedsAttention):      exitConflict,
 	string(errs.RecoveryHold):        exitConflict,
 	string(errs.RangeNotSatisfiable): exitInput,

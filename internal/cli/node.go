@@ -18,6 +18,7 @@ func newNode(a *app) *cobra.Command {
 		newNodeList(a), newNodeShow(a), newNodeToken(a),
 		newNodeAction(a, "cordon", "Keep new virtual machines off a node", client.Nodes.Cordon),
 		newNodeAction(a, "uncordon", "Give a node new virtual machines again", client.Nodes.Uncordon),
+		newNodeAction(a, "release", "End the quarantine of a node that did what no agent does", client.Nodes.Release),
 		newNodeRemove(a))
 	cmd.Aliases = []string{"nodes"}
 	return cmd
@@ -189,7 +190,7 @@ func newNodeAction(a *app, verb, short string, act func(client.Nodes, context.Co
 		if p := a.printer(); p.Format.ForPrograms() {
 			return p.Document(n)
 		}
-		fmt.Fprintf(a.out, "node %s: %sed\n", args[0], verb)
+		fmt.Fprintf(a.out, "node %s: %sed\n", args[0], strings.TrimSuffix(verb, "e"))
 		return nil
 	})
 	cmd.ValidArgsFunction = a.completeNodes

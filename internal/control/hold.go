@@ -76,6 +76,29 @@ func (h *Holds) Any() error {
 	return h.now.On(&h.now.Nodes[0].ID)
 }
 
+// Behind refuses while the database may not know whose something is. What a node in
+// quarantine has, it knows.
+func (h *Holds) Behind() error {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if h.now.Cause != "" {
+		return h.now.On(nil)
+	}
+	for _, n := range h.now.Nodes {
+		if n.Cause != store.CauseMisbehaved {
+			return h.now.On(&n.ID)
+		}
+	}
+	return nil
+}
+
+// Quarantined refuses what comes from a node in quarantine.
+func (h *Holds) Quarantined(node id.ID) error {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.now.Quarantined(node)
+}
+
 func (h *Holds) judged() store.Judged {
 	h.mu.RLock()
 	defer h.mu.RUnlock()

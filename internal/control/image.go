@@ -147,7 +147,7 @@ func (s *Service) deleteImage(ctx context.Context, tx *store.Tx, c Caller, i ima
 		return Accepted{i.JobID, i.ID}, nil
 	}
 	// who uses it, a database that is behind does not know
-	if err := s.holds.Any(); err != nil {
+	if err := s.holds.Behind(); err != nil {
 		return Accepted{}, err
 	}
 	users, total, err := tx.ImageUsers(ctx, i.ID)

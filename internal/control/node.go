@@ -21,8 +21,7 @@ const JoinTokenLife = 15 * time.Minute
 func (s *Service) Nodes(ctx context.Context, p store.Page) ([]node.Node, *store.Next, error) {
 	nodes, next, err := s.cfg.Store.NodeList(ctx, p)
 	for i := range nodes {
-		nodes[i].Reporting = s.cfg.Live.Reporting(nodes[i].ID)
-		nodes[i].Held = s.holds.Held(nodes[i].ID)
+		s.judgeNode(&nodes[i])
 	}
 	return nodes, next, err
 }
@@ -31,10 +30,15 @@ func (s *Service) Nodes(ctx context.Context, p store.Page) ([]node.Node, *store.
 func (s *Service) Node(ctx context.Context, ref string) (node.Node, error) {
 	n, err := s.cfg.Store.NodeGet(ctx, ref)
 	if err == nil {
-		n.Reporting = s.cfg.Live.Reporting(n.ID)
-		n.Held = s.holds.Held(n.ID)
+		s.judgeNode(&n)
 	}
 	return n, err
+}
+
+// judgeNode adds what this server knows of a node besides its row.
+func (s *Service) judgeNode(n *node.Node) {
+	n.Reporting, n.Held = s.cfg.Live.Reporting(n.ID), s.holds.Held(n.ID)
+	n.Misbehaved = s.holds.Now().WhatDid(n.ID)
 }
 
 // JoinToken makes a single-use token with which one host may join.
@@ -116,6 +120,9 @@ func (s *Service) Hello(ctx context.Context, h nodelink.Hello, keyHash []byte) (
 		return nodelink.Welcome{}, err
 	}
 	err = s.change(ctx, func(tx *store.Tx) error {
+		if err := tx.NodeSpokenWith(ctx, n.ID); err != nil {
+			return err
+		}
 		if err := tx.NodeHello(ctx, n, keyHash); err != nil {
 			return err
 		}
@@ -224,16 +231,26 @@ func (s *Service) blocked(ctx context.Context, n node.Node, refusal error) error
 	return e
 }
 
+// What a host has of something is taken up to these: more than there is in any.
+const (
+	mostCPUs  = 1 << 16
+	mostBytes = 1 << 56
+)
+
 // mostDevices of one kind are taken of a host.
 const mostDevices = 1024
 
 func inventory(w nodelink.Inventory) node.Inventory {
 	text := nodelink.Text
+	w.CPUs = min(max(w.CPUs, 0), mostCPUs)
+	for _, size := range []*int64{&w.MemoryBytes, &w.StorageBytes, &w.ImageCacheBytes} {
+		*size = min(max(*size, 0), mostBytes)
+	}
 	inv := node.Inventory{
 		Hostname: text(w.Hostname), Kernel: text(w.Kernel), OS: text(w.OS), CPUModel: text(w.CPUModel), CPUs: w.CPUs, MemoryBytes: w.MemoryBytes,
 		Hypervisor: text(w.Hypervisor), HypervisorVersion: text(w.HypervisorVersion),
 		Acceleration: text(w.Acceleration), AccelerationReason: text(w.AccelerationReason),
-		StorageBytes: w.StorageBytes, ImageCacheBytes: max(w.ImageCacheBytes, 0),
+		StorageBytes: w.StorageBytes, ImageCacheBytes: w.ImageCacheBytes,
 	}
 	for _, c := range w.Confinement {
 		inv.Confinement = append(inv.Confinement, text(c))

@@ -337,6 +337,9 @@ type HeartbeatReply struct {
 	Servers []string `json:"servers,omitempty"`
 }
 
+// MostReports of one message.
+const MostReports = 500
+
 // Reports carries observations up.
 type Reports struct {
 	NodeEpoch gen.NodeEpoch `json:"node_epoch"`

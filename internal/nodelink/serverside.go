@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -20,6 +21,17 @@ type Session struct {
 	cc     *grpc.ClientConn
 	cancel context.CancelFunc
 	done   chan struct{}
+	// huge is set when the agent sent more at once than any agent does
+	huge atomic.Bool
+}
+
+// TooLarge tells whether the agent sent a message larger than there are.
+func (s *Session) TooLarge() bool { return s.huge.Load() }
+
+func (s *Session) received(err error) {
+	if status.Code(err) == codes.ResourceExhausted {
+		s.huge.Store(true)
+	}
 }
 
 // Accept takes over a connection that an agent opened and opens the uplink on
@@ -74,6 +86,7 @@ func (s *Session) serveUplink(ctx context.Context, stream grpc.ClientStream, han
 	for {
 		in := new(frame)
 		if err := stream.RecvMsg(in); err != nil {
+			s.received(err)
 			return
 		}
 		house <- struct{}{}
@@ -96,6 +109,7 @@ func (s *Session) Call(ctx context.Context, cmd Command, reply any) error {
 	}
 	out := new(frame)
 	if err := s.cc.Invoke(ctx, "/novacron.Node/Call", &frame{Method: cmd.Method(), Body: body}, out); err != nil {
+		s.received(err)
 		// the other side counts the deadline too, and may be a little ahead
 		if ctx.Err() != nil || status.Code(err) == codes.DeadlineExceeded {
 			return errs.New(errs.Timeout, "the node did not answer %s in time", cmd.Method()).Because(err)

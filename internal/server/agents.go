@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/novacron/novacron/internal/control"
 	"github.com/novacron/novacron/internal/domain/auth"
+	"github.com/novacron/novacron/internal/engine/admit"
 	"github.com/novacron/novacron/internal/engine/pki"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/clock"
@@ -30,6 +32,8 @@ type agents struct {
 	log     *slog.Logger
 	limits  *limits
 	denials *denials
+	// calls are what each node may make
+	calls *admit.Buckets[id.ID]
 
 	// life ends when the server begins to stop
 	life context.Context //nolint:containedctx // the process's own
@@ -72,7 +76,12 @@ func (a *agents) accept(ctx context.Context, conn *tls.Conn) {
 	s.link = link
 	close(s.linked)
 	defer a.forget(s)
-	defer func() { <-link.Done() }()
+	defer func() {
+		<-link.Done()
+		if link.TooLarge() {
+			a.quarantine(s, "it sent a message larger than any agent does")
+		}
+	}()
 	defer link.Close()
 	late, free := a.clock.After(joinTimeout)
 	defer free()
@@ -134,6 +143,9 @@ func peerNode(conn *tls.Conn) (id.ID, []byte, error) {
 
 // uplink answers an agent's calls. Until its hello was taken, nothing else is.
 func (a *agents) uplink(ctx context.Context, s *session, method string, body []byte) (any, error) {
+	if _, ok := a.calls.Take(s.node, a.clock.Boot()); !ok {
+		return nil, a.quarantine(s, fmt.Sprintf("it called more than %d times per second", mostCalls))
+	}
 	switch method {
 	case nodelink.MethodHello:
 		return a.hello(ctx, s, body)
@@ -148,6 +160,9 @@ func (a *agents) uplink(ctx context.Context, s *session, method string, body []b
 		if err := a.current(s, body, &r, &r.NodeEpoch); err != nil {
 			return nil, err
 		}
+		if len(r.Items) > mostReports {
+			return nil, a.quarantine(s, fmt.Sprintf("it sent %d reports at once, and agents send %d", len(r.Items), nodelink.MostReports))
+		}
 		return a.control.Reports(ctx, s.node, r.NodeEpoch, r.Items)
 	default:
 		return nil, errs.New(errs.Unsupported, "this server does not know the call %q", errs.Clip(method))
@@ -159,6 +174,10 @@ func (a *agents) uplink(ctx context.Context, s *session, method string, body []b
 func (a *agents) current(s *session, body []byte, into any, epoch *gen.NodeEpoch) error {
 	if err := json.Unmarshal(body, into); err != nil {
 		return errs.New(errs.InvalidJSON, "the call is not understood").Because(err)
+	}
+	if err := a.control.Holds().Quarantined(s.node); err != nil {
+		s.link.Close()
+		return err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -174,7 +193,7 @@ func (a *agents) hello(ctx context.Context, s *session, body []byte) (any, error
 		return nil, errs.New(errs.InvalidJSON, "the call is not understood").Because(err)
 	}
 	if h.Node != s.node {
-		return nil, errs.New(errs.Forbidden, "the certificate is another node's")
+		return nil, a.quarantine(s, fmt.Sprintf("it called itself node %s", h.Node))
 	}
 	w, err := a.control.Hello(ctx, h, s.keyHash)
 	if err != nil {
@@ -194,6 +213,30 @@ func (a *agents) hello(ctx context.Context, s *session, body []byte) (any, error
 	}
 	a.look(s.node)
 	return w, nil
+}
+
+// What an agent does not do: it has one batch of reports and a few other calls under
+// way at a time, each of which waits for the database.
+const (
+	mostCalls = 1000
+	// callsBurst is how many calls it may make at once.
+	callsBurst = 10 * mostCalls
+	// mostReports is more than any version of the agent sends at once.
+	mostReports = 10 * nodelink.MostReports
+	// mostNodes have a count of their own.
+	mostNodes = 1 << 16
+)
+
+// quarantine has no server speak with a node any more, for what it did, and ends its
+// session; the error tells it.
+func (a *agents) quarantine(s *session, what string) error {
+	ctx, cancel := context.WithTimeout(a.life, lookTimeout)
+	defer cancel()
+	if err := a.control.Quarantine(ctx, s.node, what); err != nil && ctx.Err() == nil {
+		a.log.Error("a node that misbehaves cannot be put into quarantine", "node", s.node, "why", what, "err", err)
+	}
+	s.link.Close()
+	return errs.New(errs.NodeQuarantined, "this node is in quarantine: %s", what)
 }
 
 // lookTimeout bounds one look at a node.

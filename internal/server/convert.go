@@ -109,7 +109,7 @@ func toNode(n node.Node) api.Node {
 		out.Status.CertificateExpiresAt = &at
 	}
 	out.Status.State, out.Status.Reason = nodeState(n)
-	if n.Held {
+	if n.Held && n.Misbehaved == "" {
 		out.Status.Reason = strings.TrimPrefix(out.Status.Reason+"; it is in recovery hold: its VMs are left as they are", "; ")
 	}
 	for _, m := range i.NUMA {
@@ -132,6 +132,8 @@ func toNode(n node.Node) api.Node {
 
 func nodeState(n node.Node) (state, reason string) {
 	switch {
+	case n.Misbehaved != "":
+		return "quarantined", n.Misbehaved
 	case !n.Reporting && n.SeenAt.IsZero():
 		return "unknown", "it has not reported yet"
 	case !n.Reporting:

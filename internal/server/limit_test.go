@@ -115,14 +115,14 @@ func gauges(t *testing.T, ask asker) map[string]float64 {
 }
 
 // written is every row that a request could write, without what comes later of
-// itself, and without the audit log's records of some actions.
+// itself, and without records of some actions and events of some kinds.
 func written(t *testing.T, db *storetest.DB, but ...string) string {
 	t.Helper()
 	var out strings.Builder
 	for _, table := range []string{"vms", "images", "image_files", "jobs", "job_steps", "storage_volumes", "tokens", "idempotency_keys", "events", "audit_log"} {
 		var rows string
 		what := "to_jsonb(x) - 'seq' - 'hash' - 'used_at'" // numbers come later, and a token's use is noted to the minute
-		all := "SELECT coalesce(string_agg((" + what + ")::text, E'\\n' ORDER BY (" + what + ")::text), '') FROM " + table + " x WHERE NOT coalesce(to_jsonb(x)->>'action', '') = ANY($1)"
+		all := "SELECT coalesce(string_agg((" + what + ")::text, E'\\n' ORDER BY (" + what + ")::text), '') FROM " + table + " x WHERE NOT coalesce(to_jsonb(x)->>'action', to_jsonb(x)->>'kind', '') = ANY($1)"
 		if err := db.Owner.QueryRow(t.Context(), all, append([]string{}, but...)).Scan(&rows); err != nil {
 			t.Fatal(err)
 		}
@@ -308,8 +308,13 @@ func TestWrongTokensFromOneAddress(t *testing.T) {
 	}
 }
 
-// join tries to join as a host does.
+// join tries to join with a token.
 func join(r *running, token string) nodelink.JoinReply {
+	return joinAs(r, nodelink.JoinRequest{Token: token, Name: "n1"})
+}
+
+// joinAs asks to join as a host does.
+func joinAs(r *running, req nodelink.JoinRequest) nodelink.JoinReply {
 	r.t.Helper()
 	conn, err := tls.Dial("tcp", r.info.Address, &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, NextProtos: []string{nodelink.ALPNJoin}})
 	if err != nil {
@@ -317,7 +322,7 @@ func join(r *running, token string) nodelink.JoinReply {
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	if err := json.NewEncoder(conn).Encode(nodelink.JoinRequest{Token: token, Name: "n1"}); err != nil {
+	if err := json.NewEncoder(conn).Encode(req); err != nil {
 		r.t.Fatal(err)
 	}
 	var reply nodelink.JoinReply

@@ -114,6 +114,7 @@ func (m *meter) watch(s *Server) {
 		return 0
 	})
 	gauge("novacron_recovery_held_nodes", "Nodes that are in recovery hold by themselves.", func() float64 { return float64(len(s.control.Holds().Now().Nodes)) })
+	gauge("novacron_quarantined_nodes", "Nodes that did what no agent does and are not spoken with.", func() float64 { return float64(s.control.Holds().Now().Misbehaved()) })
 	gauge("novacron_server_lease_valid", "1 while this server may act.", func() float64 {
 		if s.member.Valid() {
 			return 1

@@ -45,6 +45,7 @@ var statusOf = map[errs.Code]int{
 	errs.ShrinkNotAllowed:    http.StatusConflict,
 	errs.NeedsAttention:      http.StatusConflict,
 	errs.NodeRemoved:         http.StatusConflict,
+	errs.NodeQuarantined:     http.StatusConflict,
 	errs.Cancelled:           http.StatusConflict,
 	errs.RecoveryHold:        http.StatusConflict,
 	errs.RangeNotSatisfiable: http.StatusRequestedRangeNotSatisfiable,

@@ -24,6 +24,7 @@ func (s *Server) nodeRoutes() []Route {
 		handle(Route{Method: "GET", Path: "/api/v1/nodes/{node}", ID: "getNode", Summary: "Read a node", Need: read}, s.getNode),
 		handle(Route{Method: "POST", Path: "/api/v1/nodes/{node}/cordon", ID: "cordonNode", Summary: "Give a node no new VMs", Need: update}, s.setNode(node.Cordoned)),
 		handle(Route{Method: "POST", Path: "/api/v1/nodes/{node}/uncordon", ID: "uncordonNode", Summary: "Give a node new VMs again", Need: update}, s.setNode(node.Active)),
+		handle(Route{Method: "POST", Path: "/api/v1/nodes/{node}/release", ID: "releaseNode", Summary: "End a node's quarantine", Need: auth.Need{Resource: auth.NodeRes, Action: auth.Admin}}, s.releaseNode),
 		handle(Route{Method: "DELETE", Path: "/api/v1/nodes/{node}", ID: "removeNode", Summary: "Remove a node", Need: auth.Need{Resource: auth.NodeRes, Action: auth.Delete}, Status: http.StatusNoContent, Query: []Param{forceParam}}, s.removeNode),
 		handle(Route{Method: "POST", Path: "/api/v1/node-tokens", ID: "createNodeToken", Summary: "Make a single-use token with which a host joins", Need: auth.Need{Resource: auth.NodeRes, Action: auth.Create}, Status: http.StatusCreated}, s.nodeToken),
 	}
@@ -54,6 +55,11 @@ func (s *Server) setNode(to node.State) func(context.Context, *Request, none) (r
 		n, err := s.control.SetNode(ctx, r.Caller, r.Arg("node"), to, revision)
 		return reply[api.Node]{Body: toNode(n), ETag: int64(n.Revision)}, err
 	}
+}
+
+func (s *Server) releaseNode(ctx context.Context, r *Request, _ none) (reply[api.Node], error) {
+	n, err := s.control.ReleaseNode(ctx, r.Caller, r.Arg("node"))
+	return reply[api.Node]{Body: toNode(n), ETag: int64(n.Revision)}, err
 }
 
 func (s *Server) removeNode(ctx context.Context, r *Request, _ none) (reply[none], error) {

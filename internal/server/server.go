@@ -18,6 +18,7 @@ import (
 	"github.com/novacron/novacron/internal/control"
 	"github.com/novacron/novacron/internal/control/flows"
 	"github.com/novacron/novacron/internal/control/tasks"
+	"github.com/novacron/novacron/internal/engine/admit"
 	"github.com/novacron/novacron/internal/engine/blob"
 	"github.com/novacron/novacron/internal/engine/lan"
 	"github.com/novacron/novacron/internal/engine/lease"
@@ -161,7 +162,7 @@ func build(ctx context.Context, o Options, st *store.Store) (*Server, *certifica
 		o.Log.Warn("this server's name cannot be left for the next one here", "err", err)
 	}
 	s.seq = sequence.New(sequence.Options{Pool: pool, Clock: o.Clock, Log: o.Log})
-	s.agents = &agents{tickets: s.tickets, clock: o.Clock, log: o.Log, sessions: map[id.ID]*session{}}
+	s.agents = &agents{tickets: s.tickets, clock: o.Clock, log: o.Log, sessions: map[id.ID]*session{}, calls: admit.NewBuckets[id.ID](mostCalls, callsBurst, mostNodes)}
 	s.control = control.New(control.Config{
 		Accept: s.accept, Nodes: s.agents, Suspect: s.agents.look,
 		Store: st, CA: sec.ca, Cluster: sec.cluster, Project: project, Images: images, Address: o.Advertise[0], Live: s.live,
@@ -180,7 +181,7 @@ func build(ctx context.Context, o Options, st *store.Store) (*Server, *certifica
 		}),
 	})
 	s.tasks = reconcile.New(o.Clock, o.Log, s.member, tasks.All(tasks.Env{
-		Store: st, Images: images, Clock: o.Clock, Connected: s.agents.connected, Drop: s.agents.drop, Committed: s.committed, Held: func() bool { return s.control.Holds().Any() != nil },
+		Store: st, Images: images, Clock: o.Clock, Connected: s.agents.connected, Drop: s.agents.drop, Committed: s.committed, Held: func() bool { return s.control.Holds().Behind() != nil },
 		CollectImages: func(ctx context.Context) (int64, error) { return s.control.CollectImages(ctx) },
 	})...)
 	s.limits = newLimits(o.Limits, int(pool.Config().MaxConns), o.Clock, func(reason string) { s.meter.refused.WithLabelValues(reason).Inc() })

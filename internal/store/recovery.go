@@ -25,6 +25,8 @@ const (
 	CauseNodes = "nodes"
 	// CauseAhead: the node told of more than the database knows.
 	CauseAhead = "ahead"
+	// CauseMisbehaved: the node did what no agent does; it is in quarantine.
+	CauseMisbehaved = "misbehaved"
 )
 
 // Recovery is what is held, and why.
@@ -50,6 +52,9 @@ type HeldNode struct {
 	Cause  string
 	Reason string
 	Since  time.Time
+	// Misbehaved, unless empty, is what it is in quarantine for: no server speaks with
+	// it.
+	Misbehaved string
 }
 
 // RecoveryGet reads what is held.
@@ -69,7 +74,7 @@ func recoveryGet(ctx context.Context, q *query.Queries) (Recovery, error) {
 	}
 	nodes, err := q.RecoveryNodes(ctx)
 	for _, n := range nodes {
-		r.Nodes = append(r.Nodes, HeldNode{n.NodeID, n.Name, n.Cause, n.Reason, n.Since})
+		r.Nodes = append(r.Nodes, HeldNode{n.NodeID, n.Name, n.Cause, n.Reason, n.Since, n.Misbehaved})
 	}
 	return r, pgtx.Map(err)
 }
@@ -306,6 +311,9 @@ func (r Recovery) On(node *id.ID) error {
 	}
 	for _, n := range r.Nodes {
 		if n.ID == *node {
+			if n.Misbehaved != "" {
+				return quarantined(n.Name, n.Misbehaved)
+			}
 			return r.refuse("node " + n.Name + " is in recovery hold: " + n.Reason)
 		}
 	}
@@ -319,6 +327,10 @@ func (r Recovery) String() string {
 	}
 	var out []string
 	for _, n := range r.Nodes[:min(len(r.Nodes), mostNamed)] {
+		if n.Misbehaved != "" {
+			out = append(out, "node "+n.Name+" is in quarantine: "+n.Misbehaved)
+			continue
+		}
 		out = append(out, "node "+n.Name+" is in recovery hold: "+n.Reason)
 	}
 	if more := len(r.Nodes) - len(out); more > 0 {

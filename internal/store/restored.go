@@ -96,7 +96,8 @@ func markRestored(ctx context.Context, tx pgx.Tx, r Restored) error {
 	batch := &pgx.Batch{}
 	batch.Queue(`UPDATE recovery SET cause = 'restored', reason = $1, since = now(), restored_at = now(), backup_of = $2,
   plan = '', confirmed_at = NULL, confirmed_by = ''`, reason, r.BackupOf)
-	batch.Queue(`DELETE FROM recovery_nodes`)
+	batch.Queue(`DELETE FROM recovery_nodes WHERE misbehaved = ''`)
+	batch.Queue(`UPDATE recovery_nodes SET cause = 'misbehaved', reason = misbehaved`)
 	batch.Queue(`DELETE FROM recovery_left`)
 	batch.Queue(`UPDATE cluster SET incarnation = $1,
   predecessors = ARRAY(SELECT DISTINCT p FROM unnest(predecessors || incarnation || $2::uuid[]) p WHERE p <> $1)`, r.Incarnation, before)

@@ -30,7 +30,9 @@ type Node struct {
 	// Reporting is this server's own judgement of the node's lease.
 	Reporting bool
 	// Held: is it in recovery hold?
-	Held         bool
+	Held bool
+	// Misbehaved, unless empty, is what it is in quarantine for.
+	Misbehaved   string
 	LeaseSeq     int64
 	SeenAt       time.Time // zero before the first contact
 	AgentVersion string

@@ -704,10 +704,11 @@ type RecoveryLeft struct {
 }
 
 type RecoveryNode struct {
-	NodeID uuid.UUID
-	Cause  string
-	Reason string
-	Since  time.Time
+	NodeID     uuid.UUID
+	Cause      string
+	Reason     string
+	Since      time.Time
+	Misbehaved string
 }
 
 type Sequencer struct {

@@ -5,13 +5,28 @@ SELECT cause, reason, since, restored_at, backup_of, plan, confirmed_at, confirm
 SELECT plan FROM recovery FOR UPDATE;
 
 -- name: RecoveryNodes :many
-SELECT h.node_id, n.name, h.cause, h.reason, h.since FROM recovery_nodes h JOIN nodes n ON n.id = h.node_id
+SELECT h.node_id, n.name, h.cause, h.reason, h.since, h.misbehaved FROM recovery_nodes h JOIN nodes n ON n.id = h.node_id
 WHERE n.state <> 'removed' ORDER BY n.name;
 
 -- name: RecoveryHoldNode :execrows
 INSERT INTO recovery_nodes (node_id, cause, reason) SELECT n.id, @cause, @reason FROM nodes n
 WHERE n.id = @node_id AND n.state <> 'removed'
-ON CONFLICT (node_id) DO NOTHING;
+-- one in quarantine is held for this, too, when it is released from there
+ON CONFLICT (node_id) DO UPDATE SET cause = EXCLUDED.cause, reason = EXCLUDED.reason WHERE recovery_nodes.cause = 'misbehaved';
+
+-- name: NodeQuarantine :execrows
+INSERT INTO recovery_nodes (node_id, cause, reason, misbehaved) SELECT n.id, 'misbehaved', @what::text, @what FROM nodes n
+WHERE n.id = @node_id AND n.state <> 'removed'
+ON CONFLICT (node_id) DO UPDATE SET misbehaved = EXCLUDED.misbehaved WHERE recovery_nodes.misbehaved = '';
+
+-- name: NodeQuarantined :one
+SELECT coalesce((SELECT r.misbehaved FROM recovery_nodes r WHERE r.node_id = @node_id), '')::text AS misbehaved;
+
+-- name: NodeUnquarantine :execrows
+-- Ends a quarantine; who is held for another reason stays so.
+WITH kept AS (UPDATE recovery_nodes k SET misbehaved = '' WHERE k.node_id = @node_id AND k.cause <> 'misbehaved' AND k.misbehaved <> '' RETURNING k.node_id),
+gone AS (DELETE FROM recovery_nodes g WHERE g.node_id = @node_id AND g.cause = 'misbehaved' RETURNING g.node_id)
+SELECT kept.node_id FROM kept UNION ALL SELECT gone.node_id FROM gone;
 
 -- name: RecoveryShare :one
 -- How many nodes are ahead of the database, of how many that have ever reported.

@@ -137,6 +137,36 @@ func (q *Queries) MACsTaken(ctx context.Context) ([]string, error) {
 	return items, nil
 }
 
+const nodeQuarantine = `-- name: NodeQuarantine :execrows
+INSERT INTO recovery_nodes (node_id, cause, reason, misbehaved) SELECT n.id, 'misbehaved', $1::text, $1 FROM nodes n
+WHERE n.id = $2 AND n.state <> 'removed'
+ON CONFLICT (node_id) DO UPDATE SET misbehaved = EXCLUDED.misbehaved WHERE recovery_nodes.misbehaved = ''
+`
+
+type NodeQuarantineParams struct {
+	What   string
+	NodeID uuid.UUID
+}
+
+func (q *Queries) NodeQuarantine(ctx context.Context, arg NodeQuarantineParams) (int64, error) {
+	result, err := q.db.Exec(ctx, nodeQuarantine, arg.What, arg.NodeID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const nodeQuarantined = `-- name: NodeQuarantined :one
+SELECT coalesce((SELECT r.misbehaved FROM recovery_nodes r WHERE r.node_id = $1), '')::text AS misbehaved
+`
+
+func (q *Queries) NodeQuarantined(ctx context.Context, nodeID uuid.UUID) (string, error) {
+	row := q.db.QueryRow(ctx, nodeQuarantined, nodeID)
+	var misbehaved string
+	err := row.Scan(&misbehaved)
+	return misbehaved, err
+}
+
 const nodeRecreate = `-- name: NodeRecreate :execrows
 INSERT INTO nodes (id, name, state, simulated, key_hash) VALUES ($1, $2, 'cordoned', $3, $4)
 ON CONFLICT DO NOTHING
@@ -156,6 +186,21 @@ func (q *Queries) NodeRecreate(ctx context.Context, arg NodeRecreateParams) (int
 		arg.Simulated,
 		arg.KeyHash,
 	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const nodeUnquarantine = `-- name: NodeUnquarantine :execrows
+WITH kept AS (UPDATE recovery_nodes k SET misbehaved = '' WHERE k.node_id = $1 AND k.cause <> 'misbehaved' AND k.misbehaved <> '' RETURNING k.node_id),
+gone AS (DELETE FROM recovery_nodes g WHERE g.node_id = $1 AND g.cause = 'misbehaved' RETURNING g.node_id)
+SELECT kept.node_id FROM kept UNION ALL SELECT gone.node_id FROM gone
+`
+
+// Ends a quarantine; who is held for another reason stays so.
+func (q *Queries) NodeUnquarantine(ctx context.Context, nodeID uuid.UUID) (int64, error) {
+	result, err := q.db.Exec(ctx, nodeUnquarantine, nodeID)
 	if err != nil {
 		return 0, err
 	}
@@ -274,7 +319,7 @@ func (q *Queries) RecoveryHoldAll(ctx context.Context, arg RecoveryHoldAllParams
 const recoveryHoldNode = `-- name: RecoveryHoldNode :execrows
 INSERT INTO recovery_nodes (node_id, cause, reason) SELECT n.id, $1, $2 FROM nodes n
 WHERE n.id = $3 AND n.state <> 'removed'
-ON CONFLICT (node_id) DO NOTHING
+ON CONFLICT (node_id) DO UPDATE SET cause = EXCLUDED.cause, reason = EXCLUDED.reason WHERE recovery_nodes.cause = 'misbehaved'
 `
 
 type RecoveryHoldNodeParams struct {
@@ -283,6 +328,7 @@ type RecoveryHoldNodeParams struct {
 	NodeID uuid.UUID
 }
 
+// one in quarantine is held for this, too, when it is released from there
 func (q *Queries) RecoveryHoldNode(ctx context.Context, arg RecoveryHoldNodeParams) (int64, error) {
 	result, err := q.db.Exec(ctx, recoveryHoldNode, arg.Cause, arg.Reason, arg.NodeID)
 	if err != nil {
@@ -355,16 +401,17 @@ func (q *Queries) RecoveryLock(ctx context.Context) (string, error) {
 }
 
 const recoveryNodes = `-- name: RecoveryNodes :many
-SELECT h.node_id, n.name, h.cause, h.reason, h.since FROM recovery_nodes h JOIN nodes n ON n.id = h.node_id
+SELECT h.node_id, n.name, h.cause, h.reason, h.since, h.misbehaved FROM recovery_nodes h JOIN nodes n ON n.id = h.node_id
 WHERE n.state <> 'removed' ORDER BY n.name
 `
 
 type RecoveryNodesRow struct {
-	NodeID uuid.UUID
-	Name   string
-	Cause  string
-	Reason string
-	Since  time.Time
+	NodeID     uuid.UUID
+	Name       string
+	Cause      string
+	Reason     string
+	Since      time.Time
+	Misbehaved string
 }
 
 func (q *Queries) RecoveryNodes(ctx context.Context) ([]RecoveryNodesRow, error) {
@@ -382,6 +429,7 @@ func (q *Queries) RecoveryNodes(ctx context.Context) ([]RecoveryNodesRow, error)
 			&i.Cause,
 			&i.Reason,
 			&i.Since,
+			&i.Misbehaved,
 		); err != nil {
 			return nil, err
 		}

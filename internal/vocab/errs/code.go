@@ -49,6 +49,9 @@ const (
 	ShrinkNotAllowed Code = "shrink_not_allowed"
 	// NodeRemoved: the node, or the one that had the VM's disks, is out of the cluster for good.
 	NodeRemoved Code = "node_removed"
+	// NodeQuarantined: the node did what no agent does, and is not spoken with until an
+	// operator has looked at it.
+	NodeQuarantined Code = "node_quarantined"
 	// RecoveryHold: an operator has to confirm first what an older database lacks.
 	RecoveryHold Code = "recovery_hold"
 	// RangeNotSatisfiable: a reading begins behind the end of what is read.

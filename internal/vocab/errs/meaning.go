@@ -49,6 +49,7 @@ var meanings = map[Code]Meaning{
 	ImageMismatch:       {"An image's content is not what its name promises.", "Import the image again."},
 	ShrinkNotAllowed:    {"A disk does not become smaller: the guest's data would be cut.", "Make a new disk and copy what is needed."},
 	NodeRemoved:         {"The node, or the one that had the VM's disks, is out of the cluster for good.", "Delete the VM; join the host anew as another node."},
+	NodeQuarantined:     {"The node did what no agent does: it may be in other hands. No server speaks with it; its guests are left as they are.", "Look at its host. `novacron node release` ends it; or `novacron node remove --force`, once the host is off."},
 	RecoveryHold:        {"The database knows less than the nodes: an older one was put back. What it concerns is held until an operator confirms the difference.", "`novacron recovery show` lists what differs, `novacron recovery confirm` ends the hold. Guests go on running meanwhile."},
 	RangeNotSatisfiable: {"The part of a file that is asked for begins behind its end, which is named.", "Ask for less, or for the whole file."},
 	OffsetMismatch:      {"A part of an upload does not begin where the upload stands; that place is named.", "Go on from there; `novacron image import` does so by itself."},
