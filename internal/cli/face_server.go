@@ -74,6 +74,7 @@ func newServer(a *app) *cobra.Command {
 func addLimits(f *pflag.FlagSet, l *server.Limits) {
 	f.Float64Var(&l.AccountRate, "account-rate", server.DefaultAccountRate, "`requests` per second that one account may make; twice as many at once")
 	f.Float64Var(&l.AddressRate, "address-rate", server.DefaultAddressRate, "`requests` per second without a good credential from one address; 30 times as many at once")
+	f.Float64Var(&l.NodeRate, "node-rate", server.DefaultNodeRate, "`calls` per second of one node's agent, and 10 times as many at once; one that makes more is put into quarantine")
 	f.IntVar(&l.Requests, "max-requests", 0, "`requests` worked on at once, of which one account gets two thirds; 0: as many as connections to the database")
 	f.IntVar(&l.Streams, "max-streams", server.DefaultStreams, "`streams`, uploads and waits at once, of which one account gets two thirds")
 }

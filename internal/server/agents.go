@@ -52,6 +52,8 @@ type session struct {
 	linked chan struct{}
 	// epoch is guarded by agents.mu
 	epoch gen.NodeEpoch
+	// parting: it ends in a moment
+	parting sync.Once
 }
 
 // joinTimeout bounds a stranger's connection.
@@ -79,7 +81,7 @@ func (a *agents) accept(ctx context.Context, conn *tls.Conn) {
 	defer func() {
 		<-link.Done()
 		if link.TooLarge() {
-			a.quarantine(s, "it sent a message larger than any agent does")
+			_ = a.quarantine(s, "it sent a message larger than any agent does") // there is nobody left to tell
 		}
 	}()
 	defer link.Close()
@@ -144,7 +146,7 @@ func peerNode(conn *tls.Conn) (id.ID, []byte, error) {
 // uplink answers an agent's calls. Until its hello was taken, nothing else is.
 func (a *agents) uplink(ctx context.Context, s *session, method string, body []byte) (any, error) {
 	if _, ok := a.calls.Take(s.node, a.clock.Boot()); !ok {
-		return nil, a.quarantine(s, fmt.Sprintf("it called more than %d times per second", mostCalls))
+		return nil, a.quarantine(s, "it called more often than any agent does")
 	}
 	switch method {
 	case nodelink.MethodHello:
@@ -176,7 +178,7 @@ func (a *agents) current(s *session, body []byte, into any, epoch *gen.NodeEpoch
 		return errs.New(errs.InvalidJSON, "the call is not understood").Because(err)
 	}
 	if err := a.control.Holds().Quarantined(s.node); err != nil {
-		s.link.Close()
+		a.part(s)
 		return err
 	}
 	a.mu.Lock()
@@ -215,12 +217,11 @@ func (a *agents) hello(ctx context.Context, s *session, body []byte) (any, error
 	return w, nil
 }
 
-// What an agent does not do: it has one batch of reports and a few other calls under
+// What an agent does not do, besides calling more than Limits.NodeRate: it has one batch of reports and a few other calls under
 // way at a time, each of which waits for the database.
 const (
-	mostCalls = 1000
-	// callsBurst is how many calls it may make at once.
-	callsBurst = 10 * mostCalls
+	// callsBurst is how many calls it may make at once, per one per second
+	callsBurst = 10
 	// mostReports is more than any version of the agent sends at once.
 	mostReports = 10 * nodelink.MostReports
 	// mostNodes have a count of their own.
@@ -230,13 +231,29 @@ const (
 // quarantine has no server speak with a node any more, for what it did, and ends its
 // session; the error tells it.
 func (a *agents) quarantine(s *session, what string) error {
+	a.part(s)
+	if err := a.control.Holds().Quarantined(s.node); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(a.life, lookTimeout)
 	defer cancel()
 	if err := a.control.Quarantine(ctx, s.node, what); err != nil && ctx.Err() == nil {
 		a.log.Error("a node that misbehaves cannot be put into quarantine", "node", s.node, "why", what, "err", err)
 	}
-	s.link.Close()
 	return errs.New(errs.NodeQuarantined, "this node is in quarantine: %s", what)
+}
+
+// partAfter is how long an answer may take to leave before its session ends.
+const partAfter = 200 * time.Millisecond
+
+// part ends a session once its agent was told why.
+func (a *agents) part(s *session) {
+	s.parting.Do(func() {
+		go func() {
+			defer s.link.Close()
+			_ = a.clock.Sleep(a.life, partAfter)
+		}()
+	})
 }
 
 // lookTimeout bounds one look at a node.

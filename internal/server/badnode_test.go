@@ -21,6 +21,7 @@ import (
 	"github.com/novacron/novacron/internal/engine/pki"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/store/storetest"
+	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
@@ -181,7 +182,7 @@ func (g *rogue) do(up *nodelink.Uplink, c nodeCall, body string) {
 // notice.
 func TestBadNodes(t *testing.T) {
 	db := storetest.New(t)
-	r := start(t, db, t.TempDir())
+	r := startAs(t, db, t.TempDir(), Options{Clock: clock.System{}, Listen: "127.0.0.1:0", Limits: Limits{NodeRate: 50}})
 	r.nodes(1)
 	r.image("tiny")
 	if a, status := call[api.Accepted](r, "POST", "/api/v1/vms?wait=20s", newVM("other")); status != http.StatusAccepted || a.Job.State != "succeeded" {
@@ -271,7 +272,7 @@ func TestQuarantine(t *testing.T) {
 	if code := r.code("POST", "/api/v1/nodes/rogue/release", nil); code != "invalid_state" {
 		t.Errorf("a node that is in no quarantine is released: %s", code)
 	}
-	g.do(up, nodeCall{Method: nodelink.MethodHello, Code: "ends"}, fmt.Sprintf(`{"node":"%s","node_epoch":9}`, id.New()))
+	g.do(up, nodeCall{Method: nodelink.MethodHello, Code: "node_quarantined"}, fmt.Sprintf(`{"node":"%s","node_epoch":9}`, id.New()))
 	end()
 	n, _ := call[api.Node](r, "GET", "/api/v1/nodes/rogue", nil)
 	if n.Status.State != "quarantined" || !strings.Contains(n.Status.Reason, "called itself") {

@@ -28,6 +28,9 @@ type Limits struct {
 	// Requests is how many are worked on at once; by default as many as the server has
 	// connections to its database.
 	Requests int
+	// NodeRate is how many calls one node's agent may make per second, ten times as many
+	// at once; one that makes more is put into quarantine.
+	NodeRate float64
 	// Streams is how many streams, uploads and waits there may be at once.
 	Streams int
 }
@@ -37,6 +40,7 @@ const (
 	DefaultAccountRate = 10_000
 	DefaultAddressRate = 10
 	DefaultStreams     = 4096
+	DefaultNodeRate    = 1000
 	// addressBurst is the tries that an address has at once, per one per second, and
 	// leastBurst what it always has.
 	addressBurst, leastBurst = 30, 6
@@ -62,6 +66,9 @@ func (l Limits) or(connections int) Limits {
 	if l.AddressRate == 0 {
 		l.AddressRate = DefaultAddressRate
 	}
+	if l.NodeRate == 0 {
+		l.NodeRate = DefaultNodeRate
+	}
 	if l.Requests == 0 {
 		l.Requests = connections
 	}
@@ -73,7 +80,7 @@ func (l Limits) or(connections int) Limits {
 
 func (l Limits) check() error {
 	for name, n := range map[string]float64{
-		"account-rate": l.AccountRate, "address-rate": l.AddressRate, "max-requests": float64(l.Requests), "max-streams": float64(l.Streams),
+		"account-rate": l.AccountRate, "address-rate": l.AddressRate, "node-rate": l.NodeRate, "max-requests": float64(l.Requests), "max-streams": float64(l.Streams),
 	} {
 		if !(n >= 0 && n <= mostLimit) {
 			return errs.New(errs.OutOfRange, "%s is a number up to %d", name, mostLimit)

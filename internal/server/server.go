@@ -162,7 +162,8 @@ func build(ctx context.Context, o Options, st *store.Store) (*Server, *certifica
 		o.Log.Warn("this server's name cannot be left for the next one here", "err", err)
 	}
 	s.seq = sequence.New(sequence.Options{Pool: pool, Clock: o.Clock, Log: o.Log})
-	s.agents = &agents{tickets: s.tickets, clock: o.Clock, log: o.Log, sessions: map[id.ID]*session{}, calls: admit.NewBuckets[id.ID](mostCalls, callsBurst, mostNodes)}
+	rate := o.Limits.or(0).NodeRate
+	s.agents = &agents{tickets: s.tickets, clock: o.Clock, log: o.Log, sessions: map[id.ID]*session{}, calls: admit.NewBuckets[id.ID](rate, int(callsBurst*rate), mostNodes)}
 	s.control = control.New(control.Config{
 		Accept: s.accept, Nodes: s.agents, Suspect: s.agents.look,
 		Store: st, CA: sec.ca, Cluster: sec.cluster, Project: project, Images: images, Address: o.Advertise[0], Live: s.live,
