@@ -220,7 +220,7 @@ func (a *agents) hello(ctx context.Context, s *session, body []byte) (any, error
 // What an agent does not do, besides calling more than Limits.NodeRate: it has one batch of reports and a few other calls under
 // way at a time, each of which waits for the database.
 const (
-	// callsBurst is how many calls it may make at once, per one per second
+	// callsBurst is how many calls it may make at once, per one per second.
 	callsBurst = 10
 	// mostReports is more than any version of the agent sends at once.
 	mostReports = 10 * nodelink.MostReports
