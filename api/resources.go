@@ -286,6 +286,16 @@ type TokenCreate struct {
 	ExpiresInSeconds *int64 `json:"expires_in_seconds,omitempty"`
 }
 
+// ConsoleTicket opens the console of a VM once, and only of the incarnation that
+// there was when it was made. The answer is the only place that ever holds it.
+type ConsoleTicket struct {
+	Ticket    string    `json:"ticket"`
+	ExpiresAt time.Time `json:"expires_at"`
+	// Protocols are the subprotocols to ask for the WebSocket with, in place of a
+	// token; the ticket is in one of them.
+	Protocols []string `json:"protocols"`
+}
+
 // Setup spends the one-time setup token for a first administrator's API token.
 type Setup struct {
 	SetupToken string `json:"setup_token"`

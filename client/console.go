@@ -6,6 +6,8 @@ import (
 	"io"
 
 	"github.com/coder/websocket"
+
+	"github.com/novacron/novacron/api"
 )
 
 // Console is an open serial console.
@@ -35,6 +37,12 @@ func (s VMs) Console(ctx context.Context, vm string) (*Console, error) {
 	life, end := context.WithCancel(ctx)
 	go keepAlive(life, conn)
 	return &Console{ctx: life, end: end, conn: conn}, nil
+}
+
+// ConsoleTicket makes what opens a VM's console once, within half a minute, for a
+// program that cannot send a token with a WebSocket, such as a page.
+func (s VMs) ConsoleTicket(ctx context.Context, vm string) (api.ConsoleTicket, error) {
+	return post[api.ConsoleTicket](ctx, s.c, vmPath(vm)+"/console-tickets", nil, nil)
 }
 
 // Read implements io.Reader.

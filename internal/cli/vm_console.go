@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/novacron/novacron/client"
+	"github.com/novacron/novacron/internal/cli/output"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
@@ -21,10 +24,14 @@ const leaveByte = 0x1d
 
 func newVMConsole(a *app) *cobra.Command {
 	var timeout time.Duration
+	var ticket bool
 	cmd := leaf("console NAME", "Attach to the serial console", names("NAME"), func(cmd *cobra.Command, args []string) error {
 		c, err := a.connect(cmd)
 		if err != nil {
 			return err
+		}
+		if ticket {
+			return a.consoleTicket(cmd.Context(), c, args[0])
 		}
 		ctx, cancel := context.WithCancel(cmd.Context())
 		defer cancel()
@@ -50,8 +57,21 @@ On a terminal every key goes to the guest, Ctrl-C too; Ctrl-] leaves. Standard
 input may be a pipe: its end does not end the console, so that the answer is
 still seen; a Ctrl-] byte or --timeout does.`
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "leave after this `duration`")
+	cmd.Flags().BoolVar(&ticket, "ticket", false, "print a ticket for another program instead: it opens this console once, within 30 seconds")
 	cmd.ValidArgsFunction = a.completeVMs
 	return cmd
+}
+
+// consoleTicket prints what opens a console once.
+func (a *app) consoleTicket(ctx context.Context, c *client.Client, vm string) error {
+	t, err := c.VMs.ConsoleTicket(ctx, vm)
+	if err != nil {
+		return err
+	}
+	p := a.printer()
+	return p.Describe(t, []output.Pair{
+		{Key: "ticket", Value: t.Ticket}, {Key: "expires", Value: t.ExpiresAt.UTC().Format(time.RFC3339)}, {Key: "protocols", Value: strings.Join(t.Protocols, ", ")},
+	})
 }
 
 // raw hands every key on, if standard input is a terminal. What it returns puts

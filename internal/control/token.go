@@ -34,7 +34,7 @@ func (s *Service) Authenticate(ctx context.Context, secret string) (auth.Princip
 	if err := s.cfg.Store.TokenTouch(ctx, k.ID); err != nil {
 		s.cfg.Log.Warn("a token's last use cannot be noted", "token", k.ID, "err", err)
 	}
-	return auth.Principal{Name: "token " + k.Name, Role: k.Role}, nil
+	return auth.Principal{Name: "token " + k.Name, Role: k.Role, Token: &k.ID}, nil
 }
 
 // CreateToken makes an API token.

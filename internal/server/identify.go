@@ -27,6 +27,11 @@ func (s *Server) authenticate(r *http.Request) (auth.Principal, error) {
 		}
 		return auth.Principal{Name: fmt.Sprintf("uid %d", uid), Role: auth.Administrator, Origin: "socket"}, nil
 	}
+	if ticket := consoleTicket(r); ticket != "" {
+		p, err := s.control.SpendConsoleTicket(r.Context(), ticket, r.PathValue("vm"))
+		p.Origin = r.RemoteAddr
+		return p, err
+	}
 	h := r.Header.Get("Authorization")
 	secret, ok := strings.CutPrefix(h, "Bearer ")
 	if !ok || !strings.HasPrefix(secret, pki.PrefixAPI) || len(secret) > 256 {
@@ -35,6 +40,26 @@ func (s *Server) authenticate(r *http.Request) (auth.Principal, error) {
 	p, err := s.control.Authenticate(r.Context(), secret)
 	p.Origin = r.RemoteAddr
 	return p, err
+}
+
+// The subprotocols of a console's WebSocket: a client that cannot send headers names
+// the first, and the second with its ticket behind it.
+const (
+	consoleProtocol = "novacron.console"
+	ticketProtocol  = "novacron.ticket."
+)
+
+// consoleTicket is the ticket that a request for a console shows; empty for none.
+func consoleTicket(r *http.Request) string {
+	if r.Pattern != "GET "+consolePath || r.Header.Get("Authorization") != "" {
+		return ""
+	}
+	for p := range strings.SplitSeq(strings.Join(r.Header.Values("Sec-WebSocket-Protocol"), ","), ",") {
+		if t, ok := strings.CutPrefix(strings.TrimSpace(p), ticketProtocol); ok && strings.HasPrefix(t, pki.PrefixTicket) && len(t) <= 256 {
+			return t
+		}
+	}
+	return ""
 }
 
 // identify finds who asks, within the limits, and gives the request its place at
@@ -100,7 +125,9 @@ func (g *gate) stranger(r *Request, rt Route, c claim) error {
 		g.unknown(r, rt, c, err)
 		return publicly(rt, err)
 	}
-	g.limits.known.good(c.secret, who.Name)
+	if !c.once {
+		g.limits.known.good(c.secret, who.Name)
+	}
 	r.Caller.Principal = who
 	r.park() // the line of those who are known is another
 	r.visit.work, err = g.limits.enter(r.Context(), rt, who.Name)

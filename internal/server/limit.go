@@ -139,6 +139,8 @@ type claim struct {
 	address netip.Prefix
 	// secret is what its credential is known by; empty without one.
 	secret string
+	// once: is it good for one request alone?
+	once bool
 }
 
 func (l *limits) claim(r *http.Request) claim {
@@ -149,6 +151,8 @@ func (l *limits) claim(r *http.Request) claim {
 	if h := r.Header.Get("Authorization"); h != "" {
 		c.secret = string(pki.HashSecret(strings.TrimPrefix(h, "Bearer ")))
 		c.account = l.known.account(c.secret)
+	} else if t := consoleTicket(r); t != "" {
+		c.secret, c.once = string(pki.HashSecret(t)), true
 	}
 	return c
 }

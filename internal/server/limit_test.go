@@ -48,6 +48,17 @@ func (a answer) refused(t *testing.T) {
 	}
 }
 
+// field reads a text of a document.
+func field(t *testing.T, doc []byte, name string) string {
+	t.Helper()
+	var m map[string]any
+	if err := json.Unmarshal(doc, &m); err != nil {
+		t.Fatal(err)
+	}
+	text, _ := m[name].(string)
+	return text
+}
+
 // asker asks over TLS with a token.
 type asker func(method, path string, body any, headers ...string) answer
 
@@ -119,7 +130,7 @@ func gauges(t *testing.T, ask asker) map[string]float64 {
 func written(t *testing.T, db *storetest.DB, but ...string) string {
 	t.Helper()
 	var out strings.Builder
-	for _, table := range []string{"vms", "images", "image_files", "jobs", "job_steps", "storage_volumes", "tokens", "idempotency_keys", "events", "audit_log"} {
+	for _, table := range []string{"vms", "images", "image_files", "jobs", "job_steps", "storage_volumes", "tokens", "idempotency_keys", "console_tickets", "events", "audit_log"} {
 		var rows string
 		what := "to_jsonb(x) - 'seq' - 'hash' - 'used_at'" // numbers come later, and a token's use is noted to the minute
 		all := "SELECT coalesce(string_agg((" + what + ")::text, E'\\n' ORDER BY (" + what + ")::text), '') FROM " + table + " x WHERE NOT coalesce(to_jsonb(x)->>'action', to_jsonb(x)->>'kind', '') = ANY($1)"

@@ -83,6 +83,8 @@ func operation(reg huma.Registry, rt Route) *huma.Operation {
 func headers(rt Route) []string {
 	onVM := strings.HasPrefix(rt.Path, "/api/v1/vms/{vm}")
 	switch {
+	case rt.ID == "createVMConsoleTicket":
+		return nil
 	case rt.ID == "createVM", rt.ID == "createImage", rt.ID == "createImageUpload":
 		return []string{"Idempotency-Key"}
 	case rt.ID == "addVMDisk", rt.ID == "cloneVM":

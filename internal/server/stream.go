@@ -17,6 +17,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/internal/control"
 	"github.com/novacron/novacron/internal/domain/auth"
 	"github.com/novacron/novacron/internal/domain/event"
@@ -36,8 +37,16 @@ func (s *Server) streamRoutes() []Route {
 			Method: "GET", Path: "/api/v1/vms/{vm}/log", ID: "readVMLog", Summary: "Read a VM's serial log", Need: auth.Need{Resource: auth.VM, Action: auth.Read}, stream: "text", patience: logTimeout,
 			Query: []Param{{"follow", "true: go on as it grows."}},
 		}, s.vmLog),
-		raw(Route{Method: "GET", Path: "/api/v1/vms/{vm}/console", ID: "openVMConsole", Summary: "Attach to a VM's serial console (WebSocket)", Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, stream: "binary messages both ways"}, s.vmConsole),
+		raw(Route{Method: "GET", Path: consolePath, ID: "openVMConsole", Summary: "Attach to a VM's serial console (WebSocket)", Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, stream: "binary messages both ways"}, s.vmConsole),
+		handle(Route{Method: "POST", Path: "/api/v1/vms/{vm}/console-tickets", ID: "createVMConsoleTicket", Summary: "Make a ticket that opens a VM's console once, within 30 seconds", Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, Status: http.StatusCreated}, s.createConsoleTicket),
 	}
+}
+
+const consolePath = "/api/v1/vms/{vm}/console"
+
+func (s *Server) createConsoleTicket(ctx context.Context, r *Request, _ none) (reply[api.ConsoleTicket], error) {
+	ticket, expires, err := s.control.ConsoleTicket(ctx, r.Caller, r.Arg("vm"))
+	return reply[api.ConsoleTicket]{Body: api.ConsoleTicket{Ticket: ticket, ExpiresAt: expires.UTC(), Protocols: []string{consoleProtocol, ticketProtocol + ticket}}}, err
 }
 
 // streamTimeout is how long a node may take to open a stream.
@@ -125,7 +134,7 @@ func (s *Server) vmConsole(w http.ResponseWriter, r *Request) error {
 	defer conn.Close()
 	s.control.ConsoleOpened(r.Context(), r.Caller, r.Arg("vm"))
 	r.park()
-	ws, err := websocket.Accept(w, r.Request, nil)
+	ws, err := websocket.Accept(w, r.Request, &websocket.AcceptOptions{Subprotocols: []string{consoleProtocol}})
 	if err != nil {
 		return ignore(err) // Accept has answered
 	}

@@ -1,6 +1,8 @@
 // Package auth decides who may do what: one function, deny by default.
 package auth
 
+import "github.com/novacron/novacron/internal/vocab/id"
+
 // Role is a set of permissions. Projects, users and bindings refine it later;
 // a role stays what a principal carries through the gate.
 type Role string
@@ -49,6 +51,8 @@ type Principal struct {
 	Name   string
 	Role   Role
 	Origin string
+	// Token is the API token it showed; nil without one.
+	Token *id.ID
 }
 
 // Need is what a route asks for.

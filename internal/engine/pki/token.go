@@ -15,6 +15,8 @@ const (
 	PrefixAPI   = "nvc_"
 	PrefixJoin  = "nvj_"
 	PrefixSetup = "nvs_"
+	// PrefixTicket is of what opens one console, once.
+	PrefixTicket = "nvt_"
 )
 
 // NewSecret makes a token of 256 random bits with a prefix, and the hash that

@@ -502,6 +502,16 @@ type Cluster struct {
 	Predecessors    []uuid.UUID
 }
 
+type ConsoleTicket struct {
+	Hash       []byte
+	VmID       uuid.UUID
+	OwnerEpoch int64
+	Principal  string
+	Role       RoleName
+	TokenID    *uuid.UUID
+	ExpiresAt  time.Time
+}
+
 type Event struct {
 	ID         int64
 	Seq        *int64
