@@ -112,3 +112,21 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte("a: &a [*a]"))
 	f.Fuzz(func(_ *testing.T, raw []byte) { _, _ = parseConfig(raw) })
 }
+
+// What is set of the server's limits reaches the server that 'up' runs, and nothing
+// else does.
+func TestUpHandsLimitsOn(t *testing.T) {
+	b := newBench(t)
+	b.configFile(t, "up:\n  account_rate: 77\n")
+	b.vars["NOVACRON_UP_MAX_STREAMS"] = "7"
+	cmd := newUp(b.app)
+	if err := cmd.ParseFlags([]string{"--node-rate", "5"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.app.resolve(cmd); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(limitArgs(cmd), " "); got != "--account-rate=77 --max-streams=7 --node-rate=5" {
+		t.Errorf("handed on: %s", got)
+	}
+}

@@ -79,6 +79,19 @@ func addLimits(f *pflag.FlagSet, l *server.Limits) {
 	f.IntVar(&l.Streams, "max-streams", server.DefaultStreams, "`streams`, uploads and waits at once, of which one account gets two thirds")
 }
 
+// limitArgs are the limits that somebody set, as arguments of a server.
+func limitArgs(cmd *cobra.Command) (args []string) {
+	var l server.Limits
+	known := pflag.NewFlagSet("", pflag.ContinueOnError)
+	addLimits(known, &l)
+	known.VisitAll(func(f *pflag.Flag) {
+		if set := cmd.Flags().Lookup(f.Name); set != nil && set.Changed {
+			args = append(args, "--"+f.Name+"="+set.Value.String())
+		}
+	})
+	return args
+}
+
 func (a *app) showServer(i server.Info) {
 	fmt.Fprintf(a.out, "address      https://%s\nfingerprint  %s\n", i.Address, i.Fingerprint)
 	if i.SetupToken != "" {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/novacron/novacron/internal/cli/local"
+	"github.com/novacron/novacron/internal/server"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
@@ -38,12 +39,13 @@ func newUp(a *app) *cobra.Command {
 	o := local.Options{Clock: a.clock}
 	var f upFlags
 	var level logLevel
+	var limits server.Limits
 	cmd := leaf("up", "Run everything on this machine", names(), func(cmd *cobra.Command, _ []string) error {
 		var err error
 		if o.Paths, err = a.paths(f.dataDir); err != nil {
 			return err
 		}
-		o.LogLevel = string(level)
+		o.LogLevel, o.ServerArgs = string(level), limitArgs(cmd)
 		if o.Sim > 0 && !cmd.Flags().Changed("nodes") {
 			o.Nodes = 0 // a data centre to try out needs no real host in it
 		}
@@ -68,6 +70,7 @@ func newUp(a *app) *cobra.Command {
 	fl.StringVar(&o.Database, "database", "", "`URL` of a database to use instead of a private one ("+local.DatabaseEnv+")")
 	fl.StringVar(&o.DatabaseOwner, "database-owner", "", "`URL` of it for the role that migrates ("+local.DatabaseOwnerEnv+")")
 	level.add(cmd)
+	addLimits(fl, &limits)
 	fl.StringVar(&o.Acceleration, "accel", "", "use `kvm|tcg` without proving it")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "return once everything runs")
 	return a.configured(cmd)

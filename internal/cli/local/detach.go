@@ -123,7 +123,7 @@ func (o Options) arguments() []string {
 	if len(o.Advertise) > 0 {
 		args = append(args, "--advertise", strings.Join(o.Advertise, ","))
 	}
-	return args
+	return append(args, o.ServerArgs...)
 }
 
 // String is what a person is told of a running instance.

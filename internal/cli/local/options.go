@@ -28,6 +28,8 @@ type Options struct {
 	Database, DatabaseOwner string
 	// Acceleration forces "kvm" or "tcg".
 	Acceleration string
+	// ServerArgs are settings that are the server's own.
+	ServerArgs []string
 	// LogLevel is what servers and agents log from; empty for their default.
 	LogLevel string
 	// Program is what children are started from; this program if empty.

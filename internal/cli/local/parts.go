@@ -131,6 +131,7 @@ func (s *supervisor) serverSpec() spec {
 				"--advertise", strings.Join(s.o.advertised(s.listen), ","),
 				"--socket-path", s.o.Paths.Socket(), "--socket-uid", strconv.Itoa(os.Getuid()),
 			}
+			args = append(args, s.o.ServerArgs...)
 			if first {
 				// one token is shown; a server that comes back must not void it
 				args = append(args, "--setup-token")
