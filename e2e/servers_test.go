@@ -28,13 +28,18 @@ type further struct {
 	kill            func()
 }
 
+// database is the URL of the instance's database for a role.
+func (i *instance) database(role string) string {
+	return "postgres://" + role + "@/novacron?host=" + filepath.Join(i.runDirs()[0], "pg")
+}
+
 // furtherServer runs one more server on the instance's database.
-func (i *instance) furtherServer(address string) *further {
+func (i *instance) furtherServer(address string, env ...string) *further {
 	i.t.Helper()
 	run := i.runDirs()[0]
 	f := &further{address: address, socket: filepath.Join(run, "s"+address[len(address)-5:]+".sock")}
 	cmd := exec.Command(binary, "server", "--data-dir", filepath.Join(i.data, "server"), "--listen", address, "--socket-path", f.socket)
-	cmd.Env = append(os.Environ(), "NOVACRON_DATABASE=postgres://novacron_server@/novacron?host="+filepath.Join(run, "pg"))
+	cmd.Env = append(append(os.Environ(), "NOVACRON_DATABASE="+i.database("novacron_server")), env...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/novacron/novacron/api"
+	"github.com/novacron/novacron/client"
 )
 
 // oldProgram names the program of an earlier release.
@@ -42,6 +44,7 @@ func TestUpgrade(t *testing.T) {
 		i.must("vm", "create", "idle", "--image", "tiny", "--memory", "128MiB", "--wait")
 		pid = guestPID(t, get[api.VM](i, "vm", "show", "web"))
 	})
+	i.bothReleases(old)
 	// as a package's upgrade does that restarts the service: the guest is left alone
 	if err := syscall.Kill(i.state().Up.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -80,6 +83,47 @@ func TestUpgrade(t *testing.T) {
 	}
 	i.must("vm", "delete", "web", "--wait", "--yes")
 	i.must("image", "delete", "tiny", "--wait")
+}
+
+// bothReleases has a server of this release work beside one of the earlier, on one
+// database and with an agent of the earlier release: each goes on with what the other
+// has made.
+func (i *instance) bothReleases(old string) {
+	i.t.Helper()
+	s := i.furtherServer(freeAddress(i.t), "NOVACRON_DATABASE_OWNER="+i.database("novacron_owner"))
+	c, err := client.New(client.Config{Socket: s.socket})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(i.t.Context(), i.patience)
+	defer cancel()
+	i.eventually("the agent has a session with the newer server too", func() (bool, string) {
+		n, err := client.Collect(c.Nodes.All(ctx, client.ListOptions{}))
+		return err == nil && len(n) == 1 && n[0].Status.State == "ready", fmt.Sprintf("%+v %v", n, err)
+	})
+	with(old, func() {
+		i.must("vm", "create", "between", "--image", "tiny", "--memory", "128MiB", "--start", "--wait")
+		i.must("vm", "stop", "between", "--force", "--wait")
+	})
+	finish := func(change client.Change, err error) {
+		i.t.Helper()
+		if err == nil {
+			_, err = c.WaitChange(ctx, change, nil)
+		}
+		if err != nil {
+			i.t.Fatal("by the newer server: ", err)
+		}
+	}
+	finish(c.VMs.Start(ctx, "between"))
+	with(old, func() { i.must("vm", "pause", "between", "--wait") })
+	finish(c.VMs.Resume(ctx, "between"))
+	finish(c.VMs.Stop(ctx, "between", api.VMStop{Force: true}))
+	with(old, func() { i.must("vm", "delete", "between", "--wait", "--yes") })
+	if _, err := c.VMs.Get(ctx, "between"); client.CodeOf(err) != "not_found" {
+		i.t.Errorf("deleted by the earlier server: %v", err)
+	}
+	s.kill()
 }
 
 // oldAgent has an agent of the earlier release join, and a VM live on it.

@@ -62,6 +62,9 @@ type Capabilities struct {
 	CopyOnWrite bool
 	// Thin: does an empty volume cost next to nothing?
 	Thin bool
+	// Content: does a volume hold what is written to it, and show what its base holds?
+	// Simulated ones do not, and do not look whether their base is there.
+	Content bool
 }
 
 // Spec is the volume wanted.

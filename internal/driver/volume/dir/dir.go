@@ -139,7 +139,7 @@ func (d *Driver) names(suffix string) ([]id.ID, error) {
 
 // Capabilities implements contract.Driver.
 func (d *Driver) Capabilities() contract.Capabilities {
-	return contract.Capabilities{CopyOnWrite: true, Thin: true}
+	return contract.Capabilities{CopyOnWrite: true, Thin: true, Content: true}
 }
 
 // Create implements contract.Driver.

@@ -21,8 +21,13 @@ import (
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
-// maxSize is that of real volumes.
-const maxSize = 64 << 40
+const (
+	// maxSize is that of real volumes.
+	maxSize = 64 << 40
+	sector  = 512
+	// unfinished ends the name of a file that is being written.
+	unfinished = ".new"
+)
 
 // Driver keeps simulated volumes in a folder.
 type Driver struct {
@@ -38,6 +43,13 @@ var _ contract.Driver = (*Driver)(nil)
 func Open(dir string, total int64) (*Driver, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, errs.New(errs.HostFailure, "the folder of volumes cannot be made").Because(err)
+	}
+	half, err := filepath.Glob(filepath.Join(dir, "*"+unfinished))
+	if err != nil {
+		return nil, errs.New(errs.HostFailure, "the folder of volumes cannot be swept").Because(err)
+	}
+	for _, h := range half {
+		_ = os.Remove(h)
 	}
 	return &Driver{dir: dir, total: total, fail: map[string]error{}}, nil
 }
@@ -58,30 +70,48 @@ func (d *Driver) Capabilities() contract.Capabilities {
 }
 
 // Create implements contract.Driver.
-func (d *Driver) Create(_ context.Context, s contract.Spec) (contract.Volume, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.fail["create"]; err != nil {
-		return contract.Volume{}, err
-	}
+func (d *Driver) Create(ctx context.Context, s contract.Spec) (contract.Volume, error) {
 	if err := check(s); err != nil {
 		return contract.Volume{}, err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.begin(ctx, "create"); err != nil {
+		return contract.Volume{}, err
+	}
 	want := volume(s, d.path(s.ID))
-	if have, err := d.read(s.ID); err == nil {
-		return have, sameVolume(have, want)
+	if have, err := d.read(s.ID); !errs.Is(err, errs.NotFound) {
+		return have, sameVolume(have, want, err)
 	}
 	return want, d.write(want)
 }
 
+// begin refuses a call that is to fail, and one whose caller has gone.
+func (d *Driver) begin(ctx context.Context, method string) error {
+	if err := d.fail[method]; err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return errs.New(errs.Cancelled, "the call was cancelled").Because(err)
+	}
+	return nil
+}
+
 func (d *Driver) write(v contract.Volume) error { return d.writeFile(v.ID, document(v)) }
 
+// writeFile makes the file visible whole or not at all. It does not wait for the disk:
+// of a machine that loses its power, simulated nodes are gone too.
 func (d *Driver) writeFile(v id.ID, f file) error {
+	next := d.path(v) + unfinished
 	b, err := json.Marshal(f)
 	if err == nil {
-		err = os.WriteFile(d.path(v), b, 0o600)
+		err = os.WriteFile(next, b, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(next, d.path(v))
 	}
 	if err != nil {
+		_ = os.Remove(next)
 		return errs.New(errs.HostFailure, "the volume cannot be written").Because(err)
 	}
 	return nil
@@ -105,15 +135,39 @@ func document(v contract.Volume) file {
 }
 
 func check(s contract.Spec) error {
-	if s.SizeBytes <= 0 || s.SizeBytes%512 != 0 || (s.Base != nil && s.SizeBytes < s.Base.VirtualSize) {
-		return errs.New(errs.InvalidSize, "a volume's size is a multiple of 512 bytes and at least its base's")
+	switch {
+	case s.ID == id.Nil:
+		return errs.New(errs.InvalidID, "a volume needs an id")
+	case checkSize(s.SizeBytes) != nil:
+		return checkSize(s.SizeBytes)
+	case s.Base == nil:
+		return nil
+	case s.SizeBytes < s.Base.VirtualSize:
+		return errs.New(errs.InvalidSize, "%d bytes: the volume must hold its image of %d bytes", s.SizeBytes, s.Base.VirtualSize)
+	case s.Base.File.Format != "qcow2" && s.Base.File.Format != "raw":
+		return errs.New(errs.InvalidField, "%q is not the format of a base image: qcow2 or raw", errs.Clip(s.Base.File.Format))
+	case !filepath.IsAbs(s.Base.File.Path):
+		return errs.New(errs.InvalidField, "the path of a base image is absolute")
 	}
 	return nil
 }
 
-func sameVolume(have, want contract.Volume) error {
-	if have.ReadOnly || have.SizeBytes != want.SizeBytes || (have.Backing == nil) != (want.Backing == nil) {
-		return errs.New(errs.AlreadyExists, "another volume has the id %s", want.ID)
+func checkSize(n int64) error {
+	if n <= 0 || n%sector != 0 || n > maxSize {
+		return errs.New(errs.InvalidSize, "%d bytes: a volume has a multiple of %d bytes, at most 64 TiB", n, sector)
+	}
+	return nil
+}
+
+// sameVolume tells whether the volume there is, or why it cannot be read, answers for
+// the one that is wanted.
+func sameVolume(have, want contract.Volume, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case have.ReadOnly, have.SizeBytes != want.SizeBytes, (have.Backing == nil) != (want.Backing == nil),
+		have.Backing != nil && *have.Backing != *want.Backing:
+		return errs.New(errs.AlreadyExists, "volume %s exists with another size or base", want.ID)
 	}
 	return nil
 }
@@ -150,10 +204,13 @@ func (d *Driver) read(v id.ID) (contract.Volume, error) {
 }
 
 // Copy implements contract.Driver.
-func (d *Driver) Copy(_ context.Context, v, from id.ID) (contract.Volume, error) {
+func (d *Driver) Copy(ctx context.Context, v, from id.ID) (contract.Volume, error) {
+	if v == id.Nil || v == from {
+		return contract.Volume{}, errs.New(errs.InvalidID, "a copy needs an id of its own")
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.fail["copy"]; err != nil {
+	if err := d.begin(ctx, "copy"); err != nil {
 		return contract.Volume{}, err
 	}
 	want, err := d.writable(from, "copied")
@@ -161,8 +218,8 @@ func (d *Driver) Copy(_ context.Context, v, from id.ID) (contract.Volume, error)
 		return contract.Volume{}, err
 	}
 	want.ID, want.File.Path = v, d.path(v)
-	if have, err := d.read(v); err == nil {
-		return have, sameVolume(have, want)
+	if have, err := d.read(v); !errs.Is(err, errs.NotFound) {
+		return have, sameVolume(have, want, err)
 	}
 	return want, d.write(want)
 }
@@ -171,15 +228,15 @@ func (d *Driver) Copy(_ context.Context, v, from id.ID) (contract.Volume, error)
 func (d *Driver) Grow(ctx context.Context, v id.ID, size int64, resize func(context.Context) error) (contract.Volume, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.fail["grow"]; err != nil {
+	if err := d.begin(ctx, "grow"); err != nil {
 		return contract.Volume{}, err
 	}
 	have, err := d.writable(v, "grown")
 	switch {
 	case err != nil:
 		return contract.Volume{}, err
-	case size <= 0 || size%512 != 0 || size > maxSize:
-		return contract.Volume{}, errs.New(errs.InvalidSize, "a volume's size is a multiple of 512 bytes, at most 64 TiB")
+	case checkSize(size) != nil:
+		return contract.Volume{}, checkSize(size)
 	case size < have.SizeBytes:
 		return contract.Volume{}, errs.New(errs.ShrinkNotAllowed, "volume %s has %d bytes and cannot have %d", v, have.SizeBytes, size)
 	}
@@ -194,22 +251,23 @@ func (d *Driver) Grow(ctx context.Context, v id.ID, size int64, resize func(cont
 
 // Write implements contract.Driver. Of the content, its hash is kept.
 func (d *Driver) Write(ctx context.Context, v id.ID, content []byte) (contract.Volume, error) {
+	switch {
+	case v == id.Nil:
+		return contract.Volume{}, errs.New(errs.InvalidID, "a volume needs an id")
+	case len(content) == 0 || len(content)%sector != 0 || len(content) > contract.MaxWrite:
+		return contract.Volume{}, errs.New(errs.InvalidSize, "%d bytes: a content has a multiple of %d bytes, at most 16 MiB", len(content), sector)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.fail["write"]; err != nil {
+	if err := d.begin(ctx, "write"); err != nil {
 		return contract.Volume{}, err
 	}
-	if v == id.Nil {
-		return contract.Volume{}, errs.New(errs.InvalidID, "a volume needs an id")
-	}
-	if len(content) == 0 || len(content)%512 != 0 || len(content) > contract.MaxWrite {
-		return contract.Volume{}, errs.New(errs.InvalidSize, "a content is a multiple of 512 bytes, at most 16 MiB")
-	}
-	if err := ctx.Err(); err != nil {
-		return contract.Volume{}, errs.New(errs.Cancelled, "the call was cancelled").Because(err)
-	}
-	if have, err := d.read(v); err == nil && !have.ReadOnly {
-		return contract.Volume{}, errs.New(errs.AlreadyExists, "another volume has the id %s", v)
+	have, err := d.read(v)
+	switch {
+	case err == nil && !have.ReadOnly:
+		return contract.Volume{}, errs.New(errs.AlreadyExists, "volume %s exists, and is a guest's to write", v)
+	case err != nil && !errs.Is(err, errs.NotFound):
+		return contract.Volume{}, err
 	}
 	sum := sha256.Sum256(content)
 	if err := d.writeFile(v, file{SizeBytes: int64(len(content)), ContentSHA256: hex.EncodeToString(sum[:])}); err != nil {
@@ -276,7 +334,7 @@ func (d *Driver) Usage(ctx context.Context) (contract.Usage, error) {
 	vols, err := d.List(ctx)
 	u := contract.Usage{TotalBytes: d.total, FreeBytes: d.total}
 	for _, v := range vols {
-		u.FreeBytes -= v.SizeBytes
+		u.FreeBytes = max(u.FreeBytes-v.SizeBytes, 0)
 	}
 	return u, err
 }

@@ -28,7 +28,8 @@ type Harness interface {
 	Reopen(t *testing.T)
 	// Base gives an image to make volumes from, of 1 MiB, beginning with the text.
 	Base(t *testing.T, text string) contract.Base
-	// Begins reads the first bytes of a volume, as a guest would see them.
+	// Begins reads the first bytes of a volume, as a guest would see them. It is not
+	// called for a driver whose volumes hold nothing.
 	Begins(t *testing.T, v contract.Volume, n int) string
 	// Intact checks the volume's image by other means than the driver.
 	Intact(t *testing.T, v contract.Volume)
@@ -92,6 +93,17 @@ func (b *bench) create(s contract.Spec) contract.Volume {
 	return v
 }
 
+// begins looks at what a guest would see first, where volumes hold anything.
+func (b *bench) begins(v contract.Volume, want string) {
+	b.Helper()
+	if !b.Driver().Capabilities().Content {
+		return
+	}
+	if got := b.Begins(b.T, v, len(want)); got != want {
+		b.Fatalf("volume %s begins with %q, not %q", v.ID, got, want)
+	}
+}
+
 func empty(size int64) contract.Spec { return contract.Spec{ID: id.New(), SizeBytes: size} }
 
 func (b *bench) wantCode(err error, code errs.Code, what string) {
@@ -124,9 +136,7 @@ func createsEmpty(b *bench) {
 		if got, err := b.Driver().Inspect(b.ctx, s.ID); err != nil || !cmp.Equal(got, v) {
 			b.Fatalf("inspect gave %+v, %v; create gave %+v", got, err, v)
 		}
-		if got := b.Begins(b.T, v, 8); got != strings.Repeat("\x00", 8) {
-			b.Fatalf("an empty volume begins with %q", got)
-		}
+		b.begins(v, strings.Repeat("\x00", 8))
 		b.clean(s.ID)
 	}
 }
@@ -138,9 +148,7 @@ func createsFromBase(b *bench) {
 	if b.Driver().Capabilities().CopyOnWrite && (v.Backing == nil || *v.Backing != base.File) {
 		b.Fatalf("the volume %+v does not name its base %+v", v, base.File)
 	}
-	if got := b.Begins(b.T, v, 20); got != "the operating system" {
-		b.Fatalf("the volume begins with %q", got)
-	}
+	b.begins(v, "the operating system")
 	b.clean(s.ID)
 }
 
@@ -208,6 +216,9 @@ func refuses(b *bench) {
 			File: withFormat(base, "vmdk").File, VirtualSize: base.VirtualSize,
 		}}, errs.InvalidField},
 	} {
+		if c.spec.Base == &missing && !b.Driver().Capabilities().Content {
+			continue // it does not look into its bases: simulated hosts have no images
+		}
 		_, err := b.Driver().Create(b.ctx, c.spec)
 		if !errs.Is(err, c.code) {
 			b.Errorf("%s: got %v, want %s", name, err, c.code)

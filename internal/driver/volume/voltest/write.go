@@ -28,9 +28,7 @@ func (b *bench) write(v id.ID, c []byte) contract.Volume {
 		b.Fatalf("wrote %+v", got)
 	}
 	begin := strings.TrimRight(string(c[:min(len(c), 20)]), "\x00")
-	if is := b.Begins(b.T, got, len(begin)); is != begin {
-		b.Fatalf("it begins with %q, not %q", is, begin)
-	}
+	b.begins(got, begin)
 	return got
 }
 
@@ -58,7 +56,7 @@ func writesAnew(b *bench) {
 	v := id.New()
 	was := b.write(v, content("one", 1))
 	open, err := os.Open(was.File.Path)
-	if errors.Is(err, fs.ErrNotExist) { // no file of this host
+	if errors.Is(err, fs.ErrNotExist) || !b.Driver().Capabilities().Content { // no file of this host, or nothing in it
 		b.clean(v)
 		return
 	}
@@ -102,8 +100,6 @@ func writeRefuses(b *bench) {
 	if v, err := b.Driver().Write(ctx, id.New(), content("x", 1)); err == nil {
 		b.Fatalf("a cancelled write gave %+v", v)
 	}
-	if got := b.Begins(b.T, seed, 4); got != "seed" {
-		b.Fatalf("the refused calls left %q", got)
-	}
+	b.begins(seed, "seed")
 	b.clean(disk.ID, seed.ID)
 }
