@@ -251,11 +251,8 @@ func (d *Driver) Grow(ctx context.Context, v id.ID, size int64, resize func(cont
 
 // Write implements contract.Driver. Of the content, its hash is kept.
 func (d *Driver) Write(ctx context.Context, v id.ID, content []byte) (contract.Volume, error) {
-	switch {
-	case v == id.Nil:
-		return contract.Volume{}, errs.New(errs.InvalidID, "a volume needs an id")
-	case len(content) == 0 || len(content)%sector != 0 || len(content) > contract.MaxWrite:
-		return contract.Volume{}, errs.New(errs.InvalidSize, "%d bytes: a content has a multiple of %d bytes, at most 16 MiB", len(content), sector)
+	if err := checkContent(v, content); err != nil {
+		return contract.Volume{}, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -274,6 +271,16 @@ func (d *Driver) Write(ctx context.Context, v id.ID, content []byte) (contract.V
 		return contract.Volume{}, err
 	}
 	return d.read(v)
+}
+
+func checkContent(v id.ID, content []byte) error {
+	switch {
+	case v == id.Nil:
+		return errs.New(errs.InvalidID, "a volume needs an id")
+	case len(content) == 0 || len(content)%sector != 0 || len(content) > contract.MaxWrite:
+		return errs.New(errs.InvalidSize, "%d bytes: a content has a multiple of %d bytes, at most 16 MiB", len(content), sector)
+	}
+	return nil
 }
 
 // writable reads a volume that is its guest's to write.
