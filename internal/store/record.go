@@ -52,9 +52,10 @@ func document(m map[string]any) ([]byte, error) {
 	return b, nil
 }
 
-// AuditInsert records who did what, in the transaction that did it.
+// AuditInsert records who did what, in the transaction that did it: with whatever is
+// sent next.
 func (t *Tx) AuditInsert(ctx context.Context, r audit.Record) error {
-	return auditInsert(ctx, t.q, r)
+	return auditInsert(ctx, t.later(), r)
 }
 
 // AuditInsert records a denied attempt: there is no change to share a

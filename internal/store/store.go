@@ -37,6 +37,12 @@ type Tx struct {
 // workflow's.
 func On(tx pgx.Tx) *Tx { return &Tx{Tx: tx, q: query.New(tx)} }
 
+// Unwrap is the transaction beneath the store's writes.
+func (t *Tx) Unwrap() pgx.Tx { return t.Tx }
+
+// later is for statements whose errors may come with what is sent next.
+func (t *Tx) later() *query.Queries { return query.New(pgtx.Later(t.Tx)) }
+
 // InTx runs fn in a transaction. One that loses a race is run again, so fn does
 // nothing that matters outside of it.
 func (s *Store) InTx(ctx context.Context, fn func(*Tx) error) error {

@@ -104,14 +104,15 @@ func (t *Tx) VMHold(ctx context.Context, in vm.Intent, job id.ID) (opSeq int64, 
 	return opSeq, nil
 }
 
-// VMFree ends a job's hold. A failure stays with the VM until the next success.
+// VMFree ends a job's hold, with whatever is sent next. A failure stays with the VM
+// until the next success.
 func (t *Tx) VMFree(ctx context.Context, v, job id.ID, failure *errs.Error) error {
 	p := query.VMFreeParams{ID: v, JobID: &job}
 	if failure != nil {
 		code := string(failure.Code)
 		p.Code, p.Message = &code, &failure.Message
 	}
-	return pgtx.Map(t.q.VMFree(ctx, p))
+	return pgtx.Map(t.later().VMFree(ctx, p))
 }
 
 // VMPlace puts a VM on a node and counts what it takes there. False when the

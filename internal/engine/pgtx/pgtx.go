@@ -66,7 +66,7 @@ func Again(fn func() error) error {
 }
 
 func once(ctx context.Context, db Beginner, fn func(tx pgx.Tx) error) error {
-	tx, err := db.BeginTx(ctx, pgx.TxOptions{})
+	tx, err := begin(ctx, db)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}

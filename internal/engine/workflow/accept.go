@@ -131,7 +131,8 @@ func (c *claim) head(ctx context.Context, tx pgx.Tx, seen any) error {
 	return pgtx.Map(inner.Commit(ctx))
 }
 
-// insert records the job as claimed, with its head done and the next step begun.
+// insert records the job as claimed, with its head done and the next step begun. It
+// is sent with whatever comes next in tx.
 func (c *claim) insert(ctx context.Context, tx pgx.Tx) error {
 	p := query.InsertClaimedParams{
 		ID: c.job.ID, ProjectID: c.job.ProjectID, Kind: c.job.Kind,
@@ -150,5 +151,5 @@ func (c *claim) insert(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	c.progress, c.begun = int(p.Progress), true
-	return pgtx.Map(query.New(tx).InsertClaimed(ctx, p))
+	return pgtx.Map(query.New(pgtx.Later(tx)).InsertClaimed(ctx, p))
 }
