@@ -94,6 +94,9 @@ type Accepted struct {
 	Job *id.ID `json:"job"`
 	// Object is what the change is about.
 	Object id.ID `json:"object"`
+	// Begun is the job as it was recorded, when it began with its acceptance; else it
+	// is to be read.
+	Begun *job.Job `json:"-"`
 }
 
 // record makes the audit record of an accepted change.
@@ -199,10 +202,10 @@ func HashRequest(method, path string, body []byte) []byte {
 }
 
 // enqueue starts a workflow in the transaction of the change.
-func (s *Service) enqueue(ctx context.Context, tx *store.Tx, c Caller, j workflow.NewJob) error {
+func (s *Service) enqueue(ctx context.Context, tx *store.Tx, c Caller, j workflow.NewJob) (*workflow.Birth, error) {
 	j.CreatedBy, j.RequestID = c.Name, c.RequestID
 	if s.cfg.Accept == nil {
-		return workflow.Enqueue(ctx, tx, j)
+		return nil, workflow.Enqueue(ctx, tx, j)
 	}
 	birth, err := s.cfg.Accept(ctx, tx, j)
 	tx.After(func(committed bool) {
@@ -212,7 +215,7 @@ func (s *Service) enqueue(ctx context.Context, tx *store.Tx, c Caller, j workflo
 			birth.Drop()
 		}
 	})
-	return err
+	return birth, err
 }
 
 // Jobs gives a page of jobs.

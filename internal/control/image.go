@@ -144,7 +144,7 @@ func (s *Service) DeleteImage(ctx context.Context, c Caller, ref string) (out Ac
 
 func (s *Service) deleteImage(ctx context.Context, tx *store.Tx, c Caller, i image.Image, ref string) (Accepted, error) {
 	if i.State == image.Deleting {
-		return Accepted{i.JobID, i.ID}, nil
+		return Accepted{Job: i.JobID, Object: i.ID}, nil
 	}
 	// who uses it, a database that is behind does not know
 	if err := s.holds.Behind(); err != nil {
@@ -161,7 +161,7 @@ func (s *Service) deleteImage(ctx context.Context, tx *store.Tx, c Caller, i ima
 		return Accepted{}, err
 	}
 	job := id.New()
-	if err := s.enqueue(ctx, tx, c, workflow.NewJob{
+	if _, err := s.enqueue(ctx, tx, c, workflow.NewJob{
 		ID: job, Kind: flows.JobImageDelete, ProjectID: &i.ProjectID, Params: struct{}{},
 		Target: workflow.Target{Kind: "image", ID: i.ID, Name: i.Name},
 	}); err != nil {
@@ -172,7 +172,7 @@ func (s *Service) deleteImage(ctx context.Context, tx *store.Tx, c Caller, i ima
 	}
 	r := c.record("image.delete", "image", i.ID, i.Name)
 	r.JobID, r.ProjectID = &job, &i.ProjectID
-	return Accepted{&job, i.ID}, tx.AuditInsert(ctx, r)
+	return Accepted{Job: &job, Object: i.ID}, tx.AuditInsert(ctx, r)
 }
 
 // CollectImages deletes images that wait for files nobody has sent anything of for a

@@ -117,7 +117,7 @@ func (s *Service) createVM(ctx context.Context, tx *store.Tx, c Caller, n NewVM)
 	if err := tx.VMInsert(ctx, v, job); err != nil {
 		return Accepted{}, v, err
 	}
-	return Accepted{&job, v.Intent.ID}, v, s.begin(ctx, tx, c, v, workflow.NewJob{
+	return Accepted{Job: &job, Object: v.Intent.ID}, v, s.begin(ctx, tx, c, v, workflow.NewJob{
 		ID: job, Kind: vm.JobCreate, OpSeq: 1, Cancellable: true,
 		Params: flows.CreateParams{Start: n.Start, Node: n.Node},
 	})
@@ -125,23 +125,26 @@ func (s *Service) createVM(ctx context.Context, tx *store.Tx, c Caller, n NewVM)
 
 // begin enqueues a job on a VM and writes the audit record that goes with it.
 func (s *Service) begin(ctx context.Context, tx *store.Tx, c Caller, v vm.View, j workflow.NewJob) error {
-	return s.beginWith(ctx, tx, c, v, j, nil)
+	_, err := s.beginWith(ctx, tx, c, v, j, nil)
+	return err
 }
 
-// beginWith is begin with particulars for the audit record.
-func (s *Service) beginWith(ctx context.Context, tx *store.Tx, c Caller, v vm.View, j workflow.NewJob, detail map[string]any) error {
+// beginWith is begin with particulars for the audit record. It gives the job where
+// that has begun.
+func (s *Service) beginWith(ctx context.Context, tx *store.Tx, c Caller, v vm.View, j workflow.NewJob, detail map[string]any) (*workflow.Birth, error) {
 	if err := s.holds.On(v.Intent.NodeID); err != nil {
-		return err
+		return nil, err
 	}
 	j.ProjectID = &s.cfg.Project
 	j.Target = workflow.Target{Kind: "vm", ID: v.Intent.ID, Name: v.Intent.Name}
 	j.Seen = v
-	if err := s.enqueue(ctx, tx, c, j); err != nil {
-		return err
+	birth, err := s.enqueue(ctx, tx, c, j)
+	if err != nil {
+		return nil, err
 	}
 	r := c.record(j.Kind, "vm", v.Intent.ID, v.Intent.Name)
 	r.JobID, r.ProjectID, r.Detail = &j.ID, &s.cfg.Project, detail
-	return tx.AuditInsert(ctx, r)
+	return birth, tx.AuditInsert(ctx, r)
 }
 
 // newView makes the VM's intent with fresh ids for everything it has.
@@ -250,7 +253,9 @@ func (s *Service) ask(ctx context.Context, tx *store.Tx, c Caller, v vm.View, r 
 	}
 	j.Cancellable = r == vm.Start || r == vm.Stop
 	out.Job = &j.ID
-	return out, s.begin(ctx, tx, c, v, j)
+	birth, err := s.beginWith(ctx, tx, c, v, j, nil)
+	out.Begun = birth.Job(tx.Now)
+	return out, err
 }
 
 // Incarnation is where a VM's process is, if anywhere.

@@ -42,9 +42,10 @@ func (s *Service) CloneVM(ctx context.Context, c Caller, ref, name string, label
 		if _, err := tx.VMHold(ctx, source.Intent, job); err != nil {
 			return Accepted{}, err
 		}
-		return Accepted{&job, v.Intent.ID}, s.beginWith(ctx, tx, c, v, workflow.NewJob{
+		_, err = s.beginWith(ctx, tx, c, v, workflow.NewJob{
 			ID: job, Kind: vm.JobClone, OpSeq: 1, Cancellable: true, Params: p,
 		}, map[string]any{"source": source.Intent.ID, "source_name": source.Intent.Name})
+		return Accepted{Job: &job, Object: v.Intent.ID}, err
 	})
 }
 

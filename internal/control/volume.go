@@ -203,7 +203,8 @@ func (s *Service) diskJob(ctx context.Context, tx *store.Tx, c Caller, v vm.View
 	if j.OpSeq, err = tx.VMHold(ctx, v.Intent, j.ID); err != nil {
 		return Accepted{}, err
 	}
-	return Accepted{&j.ID, p.Disk}, s.beginWith(ctx, tx, c, v, j, detail)
+	_, err = s.beginWith(ctx, tx, c, v, j, detail)
+	return Accepted{Job: &j.ID, Object: p.Disk}, err
 }
 
 // roomForDisk refuses, with the numbers, what the VM's node has no space for. It

@@ -185,6 +185,9 @@ func (s *Server) begin(ctx context.Context, r *Request, change func() (control.A
 	if a.Job == nil {
 		return reply[api.Accepted]{Status: http.StatusOK}, nil
 	}
+	if wait == 0 && a.Begun != nil {
+		return reply[api.Accepted]{Body: api.Accepted{Job: toJob(*a.Begun)}}, nil
+	}
 	if wait > 0 {
 		if err := s.waitJob(ctx, r, *a.Job, wait); err != nil {
 			return reply[api.Accepted]{}, err

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -29,6 +30,9 @@ func (s *Store) Pool() *pgxpool.Pool { return s.pool }
 // Tx is a transaction with the store's writes on it.
 type Tx struct {
 	pgx.Tx
+	// Now is the time at which what it records is said to happen, the database's; zero
+	// until an object was read under its lock.
+	Now   time.Time
 	q     *query.Queries
 	after []func(committed bool)
 }

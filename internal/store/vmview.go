@@ -214,11 +214,12 @@ func (t *Tx) VMGet(ctx context.Context, project id.ID, ref string) (vm.View, err
 	if u, err := id.Parse(ref); err == nil {
 		p.ID = &u
 	}
-	which, err := t.q.VMLock(ctx, p)
+	locked, err := t.q.VMLock(ctx, p)
 	if err != nil {
 		return vm.View{}, one(err, "VM", ref)
 	}
-	return t.VMByID(ctx, which)
+	t.Now = locked.At
+	return t.VMByID(ctx, locked.ID)
 }
 
 // VMByID finds a VM of any project, for the control plane's own use.

@@ -122,7 +122,7 @@ func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, nod
 		Live: leases{c}, Log: slog.New(slog.DiscardHandler), Committed: func() {}, Accept: c.accept, Nodes: c,
 	})
 	c.Env = flows.Env{
-		Store: c.Store, Nodes: c, Candidates: flows.NewCandidates(c.Store, c.reporting, c.Service.Holds(), clock.System{}), Files: noFiles{}, Cluster: cluster.Incarnation,
+		Store: c.Store, Nodes: c, Candidates: flows.NewCandidates(c.Store, c.reporting, c.Service.Holds(), clock.System{}), Files: noFiles{}, Images: &flows.Images{}, Cluster: cluster.Incarnation,
 		Holds: c.Service.Holds(),
 	}
 	for i := range n {

@@ -2,6 +2,7 @@ package flows
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,6 +24,7 @@ type Env struct {
 	// Candidates are the nodes as placement sees them.
 	Candidates *Candidates
 	Files      Files
+	Images     *Images
 	// Cluster is the incarnation every command carries.
 	Cluster id.ID
 	// Holds tells what is in recovery hold; nil when nothing ever is.
@@ -199,6 +201,39 @@ func imageOf(ctx context.Context, r *run, v vm.View) (*image.Image, error) {
 	if v.Intent.ImageID == nil {
 		return nil, nil
 	}
-	i, err := r.Env.Store.ImageByID(ctx, *v.Intent.ImageID)
+	i, err := r.Env.Images.get(ctx, r.Env.Store, *v.Intent.ImageID)
 	return &i, err
+}
+
+// Images remembers images that VMs are made of: such an image is not changed, nor
+// removed while a VM has it. A nil one remembers nothing.
+type Images struct {
+	mu   sync.Mutex
+	byID map[id.ID]image.Image
+}
+
+// imagesKept bounds what is remembered.
+const imagesKept = 1024
+
+func (c *Images) get(ctx context.Context, s *store.Store, i id.ID) (image.Image, error) {
+	if c == nil {
+		return s.ImageByID(ctx, i)
+	}
+	c.mu.Lock()
+	img, ok := c.byID[i]
+	c.mu.Unlock()
+	if ok {
+		return img, nil
+	}
+	img, err := s.ImageByID(ctx, i)
+	if err != nil {
+		return img, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byID == nil || len(c.byID) >= imagesKept {
+		c.byID = map[id.ID]image.Image{}
+	}
+	c.byID[i] = img
+	return img, nil
 }

@@ -117,8 +117,9 @@ func admit(ctx context.Context, r *run) (any, error) {
 
 func admitIf(ctx context.Context, r *run, ok func(vm.View) error) (any, error) {
 	var out raised
-	err := write(ctx, r, func(tx *store.Tx) error {
-		v, err := loadIn(ctx, r, tx)
+	var v vm.View
+	err := write(ctx, r, func(tx *store.Tx) (err error) {
+		v, err = loadIn(ctx, r, tx)
 		if err == nil {
 			err = v.Intent.Unusable()
 		}
@@ -130,6 +131,10 @@ func admitIf(ctx context.Context, r *run, ok func(vm.View) error) (any, error) {
 		}
 		return err
 	})
+	if err == nil {
+		v.Intent.Epoch = out.Epoch
+		r.Keep(v)
+	}
 	return out, err
 }
 
@@ -186,7 +191,7 @@ func setPower(ctx context.Context, r *run, on bool) error {
 }
 
 func launch(ctx context.Context, r *run) (any, error) {
-	v, err := usable(ctx, r)
+	v, err := admitted(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -215,6 +220,15 @@ func launch(ctx context.Context, r *run) (any, error) {
 	}
 	cmd.Step = r.Step + ": again"
 	return observe(ctx, r, v, cmd)
+}
+
+// admitted is the VM as the step before has left it: nothing that a launch needs
+// changes while the job holds it.
+func admitted(ctx context.Context, r *run) (vm.View, error) {
+	if v, ok := r.Kept().(vm.View); ok {
+		return v, nil
+	}
+	return usable(ctx, r)
 }
 
 // launchTimeout is generous: a host under load takes its time to start QEMU.

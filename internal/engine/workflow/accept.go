@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/novacron/novacron/internal/domain/job"
 	"github.com/novacron/novacron/internal/engine/pgtx"
 	"github.com/novacron/novacron/internal/engine/query"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -48,6 +50,28 @@ func (e *Executor) Accept(ctx context.Context, tx pgx.Tx, j NewJob) (*Birth, err
 // Birth is a job that Accept took on in a transaction that is still open. Exactly
 // one of its methods is called when that has ended. All of a nil Birth do nothing.
 type Birth struct{ c *claim }
+
+// Job is the job as its record has it at the time of its transaction; nil of a nil
+// Birth.
+func (b *Birth) Job(at time.Time) *job.Job {
+	if b == nil {
+		return nil
+	}
+	c := b.c
+	j := job.Job{
+		ID: c.job.ID, ProjectID: c.job.ProjectID, Kind: c.job.Kind, TargetKind: c.job.Target.Kind, TargetID: c.job.Target.ID, TargetName: c.job.Target.Name,
+		State: job.Running, OpSeq: c.job.OpSeq, Progress: c.progress, CreatedBy: c.job.CreatedBy, Revision: 1, CreatedAt: at, StartedAt: &at,
+	}
+	for i := range min(c.pos+1, len(c.flow.steps)) {
+		s := job.Step{Position: i, Name: c.flow.steps[i].name, State: string(query.StepStateDone), StartedAt: at, FinishedAt: &at}
+		if i == c.pos {
+			s.State, s.FinishedAt = string(query.StepStateRunning), nil
+			j.Cancellable = c.flow.steps[i].cancellable
+		}
+		j.Steps = append(j.Steps, s)
+	}
+	return &j
+}
 
 // Begin drives the job: its transaction has committed.
 func (b *Birth) Begin() {
@@ -122,7 +146,7 @@ func (c *claim) head(ctx context.Context, tx pgx.Tx, seen any) error {
 			return err
 		}
 		if err != nil {
-			c.pos, c.outputs = 0, map[string]json.RawMessage{}
+			c.pos, c.outputs, c.kept = 0, map[string]json.RawMessage{}, nil
 			return errors.Join(errNotAtHead, pgtx.Map(inner.Rollback(ctx)))
 		}
 		c.outputs[c.flow.steps[c.pos].name] = out

@@ -36,6 +36,8 @@ type claim struct {
 	// and seen what that has read; nil from then on
 	accepting pgx.Tx
 	seen      any
+	// kept by a step, for those that follow
+	kept any
 	// born here, by Accept; begun says that the step at pos is in the journal already
 	born, begun bool
 	// progress as last written, of the whole job

@@ -106,6 +106,13 @@ func (r *Run[E]) InTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
 // unless this step runs in that transaction.
 func (r *Run[E]) Seen() any { return r.claim.seen }
 
+// Keep remembers something for the steps that follow, as long as this executor has the
+// job: one that takes it over finds nothing, and reads it anew.
+func (r *Run[E]) Keep(v any) { r.claim.kept = v }
+
+// Kept is what an earlier step of the job kept, or nil.
+func (r *Run[E]) Kept() any { return r.claim.kept }
+
 // Accepting is the transaction that accepts the job; nil unless this step runs in
 // it. Such a step takes no other connection: others wait for this one's.
 func (r *Run[E]) Accepting() pgx.Tx { return r.claim.accepting }

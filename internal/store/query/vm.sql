@@ -22,7 +22,7 @@ VALUES (@id, @vm_id, @slot, (@mac::text)::macaddr, @forwards);
 -- name: VMLock :one
 -- By id, else by name. What refers to the row, as reports do, does not wait for
 -- this lock.
-SELECT v.id FROM vms v WHERE v.project_id = @project_id
+SELECT v.id, now()::timestamptz AS at FROM vms v WHERE v.project_id = @project_id
   AND v.id = coalesce(sqlc.narg(id)::uuid, (SELECT n.id FROM vms n WHERE n.project_id = @project_id AND n.name = @name))
   AND (sqlc.narg(id)::uuid IS NOT NULL OR v.name = @name)
 FOR NO KEY UPDATE OF v;

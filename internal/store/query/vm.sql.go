@@ -286,7 +286,7 @@ func (q *Queries) VMLetGo(ctx context.Context, arg VMLetGoParams) error {
 }
 
 const vMLock = `-- name: VMLock :one
-SELECT v.id FROM vms v WHERE v.project_id = $1
+SELECT v.id, now()::timestamptz AS at FROM vms v WHERE v.project_id = $1
   AND v.id = coalesce($2::uuid, (SELECT n.id FROM vms n WHERE n.project_id = $1 AND n.name = $3))
   AND ($2::uuid IS NOT NULL OR v.name = $3)
 FOR NO KEY UPDATE OF v
@@ -298,13 +298,18 @@ type VMLockParams struct {
 	Name      string
 }
 
+type VMLockRow struct {
+	ID uuid.UUID
+	At time.Time
+}
+
 // By id, else by name. What refers to the row, as reports do, does not wait for
 // this lock.
-func (q *Queries) VMLock(ctx context.Context, arg VMLockParams) (uuid.UUID, error) {
+func (q *Queries) VMLock(ctx context.Context, arg VMLockParams) (VMLockRow, error) {
 	row := q.db.QueryRow(ctx, vMLock, arg.ProjectID, arg.ID, arg.Name)
-	var id uuid.UUID
-	err := row.Scan(&id)
-	return id, err
+	var i VMLockRow
+	err := row.Scan(&i.ID, &i.At)
+	return i, err
 }
 
 const vMPlace = `-- name: VMPlace :execrows
