@@ -115,6 +115,11 @@ func (t *Tx) VMFree(ctx context.Context, v, job id.ID, failure *errs.Error) erro
 	return pgtx.Map(t.later().VMFree(ctx, p))
 }
 
+// VMFreeAll is VMFree for jobs that have succeeded, each with its VM.
+func (t *Tx) VMFreeAll(ctx context.Context, vms, jobs []id.ID) error {
+	return pgtx.Map(t.later().VMFreeAll(ctx, query.VMFreeAllParams{Ids: vms, Jobs: jobs}))
+}
+
 // VMPlace puts a VM on a node and counts what it takes there. False when the
 // node has no room any more, or the VM has a node already.
 func (t *Tx) VMPlace(ctx context.Context, v vm.View, node id.ID) (bool, error) {

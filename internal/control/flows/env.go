@@ -150,6 +150,15 @@ func free(ctx context.Context, tx pgx.Tx, r *run, out workflow.Outcome) error {
 	return store.On(tx).VMFree(ctx, r.Job.Target.ID, r.Job.ID, failure)
 }
 
+// freeAll is free for jobs that have succeeded.
+func freeAll(ctx context.Context, tx pgx.Tx, runs []*run) error {
+	var vms, jobs []id.ID
+	for _, r := range runs {
+		vms, jobs = append(vms, r.Job.Target.ID), append(jobs, r.Job.ID)
+	}
+	return store.On(tx).VMFreeAll(ctx, vms, jobs)
+}
+
 // machine is what the node needs to launch the VM.
 func machine(v vm.View, img *image.Image) nodelink.Machine {
 	m := nodelink.Machine{

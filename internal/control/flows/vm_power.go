@@ -23,7 +23,7 @@ func VMStart() workflow.Flow[Env] {
 			{Name: "admit", Do: admitOnceReported, Undo: unadmit, InDatabase: true, Cancellable: true},
 			{Name: "launch", Do: launch, Undo: powerOffUndo},
 		},
-		Finish: free,
+		Finish: free, FinishAll: freeAll,
 	}
 }
 
@@ -47,7 +47,7 @@ func VMStop() workflow.Flow[Env] {
 			{Name: "power off", Do: powerOffDo},
 			{Name: "release", Do: releaseDo, InDatabase: true},
 		},
-		Finish: free,
+		Finish: free, FinishAll: freeAll,
 	}
 }
 
@@ -63,7 +63,7 @@ func VMRestart() workflow.Flow[Env] {
 			{Name: "admit", Do: admit, Undo: unadmit, InDatabase: true},
 			{Name: "launch", Do: launch, Undo: powerOffUndo},
 		},
-		Finish: free,
+		Finish: free, FinishAll: freeAll,
 	}
 }
 
@@ -78,7 +78,7 @@ func VMPause() workflow.Flow[Env] {
 			}
 			return observe(ctx, r, v, &nodelink.Pause{Header: head(r, v, v.Intent.Epoch, stepTimeout)})
 		}}},
-		Finish: free,
+		Finish: free, FinishAll: freeAll,
 	}
 }
 
@@ -93,7 +93,7 @@ func VMResume() workflow.Flow[Env] {
 			}
 			return observe(ctx, r, v, &nodelink.Resume{Header: head(r, v, v.Intent.Epoch, stepTimeout)})
 		}}},
-		Finish: free,
+		Finish: free, FinishAll: freeAll,
 	}
 }
 

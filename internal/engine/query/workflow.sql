@@ -174,6 +174,31 @@ told AS (
   FROM j c)
 SELECT count(*) FROM j;
 
+-- name: EndAll :many
+-- End for jobs of one holder that have succeeded. Those that are not given back did
+-- not end.
+WITH input AS (
+  SELECT unnest(@ids::uuid[]) AS id, unnest(@fences::bigint[]) AS fence, unnest(@done::int[]) AS done, unnest(@outputs::text[]) AS output),
+mine AS (
+  SELECT u.id, i.done, i.output FROM jobs u JOIN input i ON i.id = u.id
+  WHERE u.holder = @holder::uuid AND u.fence = i.fence AND NOT u.cancel_requested
+  ORDER BY u.id FOR NO KEY UPDATE OF u),
+j AS (
+  UPDATE jobs u SET state = 'succeeded', holder = NULL, finished_at = now(), cancellable = false, wait_reason = '', progress = 100,
+    error_code = u.unwind_code, error_message = u.unwind_message
+  FROM mine m WHERE u.id = m.id
+  RETURNING u.*, m.done, m.output),
+done AS (
+  UPDATE job_steps s SET state = 'done', output = j.output::jsonb, failures = 0, error_code = NULL, error_message = NULL, finished_at = now()
+  FROM j WHERE s.job_id = j.id AND s.position = j.done),
+told AS (
+  INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
+  SELECT c.project_id, 'job.updated', 'job', c.id, c.kind, c.id,
+    jsonb_build_object('state', c.state, 'progress', c.progress, 'target_kind', c.target_kind, 'target_id', c.target_id,
+      'target_name', c.target_name, 'step', ''::text, 'wait_reason', c.wait_reason)
+  FROM j c)
+SELECT j.id FROM j;
+
 -- name: Attention :execrows
 UPDATE jobs SET state = 'needs_attention', holder = NULL, cancellable = false, wait_reason = @reason,
   error_code = 'needs_attention', error_message = @message::text

@@ -309,6 +309,66 @@ func (q *Queries) End(ctx context.Context, arg EndParams) (int64, error) {
 	return count, err
 }
 
+const endAll = `-- name: EndAll :many
+WITH input AS (
+  SELECT unnest($1::uuid[]) AS id, unnest($2::bigint[]) AS fence, unnest($3::int[]) AS done, unnest($4::text[]) AS output),
+mine AS (
+  SELECT u.id, i.done, i.output FROM jobs u JOIN input i ON i.id = u.id
+  WHERE u.holder = $5::uuid AND u.fence = i.fence AND NOT u.cancel_requested
+  ORDER BY u.id FOR NO KEY UPDATE OF u),
+j AS (
+  UPDATE jobs u SET state = 'succeeded', holder = NULL, finished_at = now(), cancellable = false, wait_reason = '', progress = 100,
+    error_code = u.unwind_code, error_message = u.unwind_message
+  FROM mine m WHERE u.id = m.id
+  RETURNING u.id, u.project_id, u.kind, u.target_kind, u.target_id, u.target_name, u.state, u.params, u.op_seq, u.holder, u.fence, u.wake_at, u.wait_reason, u.wakes, u.cancellable, u.cancel_requested, u.progress, u.error_code, u.error_message, u.unwind_code, u.unwind_message, u.created_by, u.request_id, u.revision, u.created_at, u.started_at, u.finished_at, u.updated_at, m.done, m.output),
+done AS (
+  UPDATE job_steps s SET state = 'done', output = j.output::jsonb, failures = 0, error_code = NULL, error_message = NULL, finished_at = now()
+  FROM j WHERE s.job_id = j.id AND s.position = j.done),
+told AS (
+  INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id, data)
+  SELECT c.project_id, 'job.updated', 'job', c.id, c.kind, c.id,
+    jsonb_build_object('state', c.state, 'progress', c.progress, 'target_kind', c.target_kind, 'target_id', c.target_id,
+      'target_name', c.target_name, 'step', ''::text, 'wait_reason', c.wait_reason)
+  FROM j c)
+SELECT j.id FROM j
+`
+
+type EndAllParams struct {
+	Ids     []uuid.UUID
+	Fences  []int64
+	Done    []int32
+	Outputs []string
+	Holder  uuid.UUID
+}
+
+// End for jobs of one holder that have succeeded. Those that are not given back did
+// not end.
+func (q *Queries) EndAll(ctx context.Context, arg EndAllParams) ([]uuid.UUID, error) {
+	rows, err := q.db.Query(ctx, endAll,
+		arg.Ids,
+		arg.Fences,
+		arg.Done,
+		arg.Outputs,
+		arg.Holder,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var id uuid.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const holders = `-- name: Holders :many
 SELECT DISTINCT holder::uuid AS holder FROM jobs
 WHERE state IN ('queued', 'running', 'waiting', 'unwinding') AND holder IS NOT NULL AND holder <> $1::uuid

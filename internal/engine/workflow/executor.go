@@ -107,6 +107,8 @@ type Executor struct {
 	// clock's Boot: the poll alone would make short pauses a second long
 	due []time.Duration
 
+	ends ends
+
 	// root is the context of what is driven, nil before Run; stopped says that
 	// nothing begins any more
 	root    context.Context

@@ -23,6 +23,9 @@ type Flow[E any] struct {
 	// inserts events. It is not run when a job stops as needs_attention. It may
 	// run again when that transaction fails, so it does nothing outside of tx.
 	Finish func(ctx context.Context, tx pgx.Tx, run *Run[E], out Outcome) error
+	// FinishAll is what Finish would do for each of several jobs that have succeeded,
+	// at once; nil where they cannot end together.
+	FinishAll func(ctx context.Context, tx pgx.Tx, runs []*Run[E]) error
 }
 
 // Step is one step of a flow.
@@ -64,6 +67,8 @@ type Bound struct {
 	name   string
 	steps  []boundStep
 	finish func(ctx context.Context, tx pgx.Tx, c *claim, out Outcome) error
+	// finishAll may be nil
+	finishAll func(ctx context.Context, tx pgx.Tx, all []*claim) error
 }
 
 // Name is the flow's name.
@@ -102,6 +107,15 @@ func Bind[E any](f Flow[E], env E) Bound {
 			return nil
 		}
 		return f.Finish(ctx, tx, newRun(c, env, ""), out)
+	}
+	if f.FinishAll != nil {
+		b.finishAll = func(ctx context.Context, tx pgx.Tx, all []*claim) error {
+			runs := make([]*Run[E], 0, len(all))
+			for _, c := range all {
+				runs = append(runs, newRun(c, env, ""))
+			}
+			return f.FinishAll(ctx, tx, runs)
+		}
 	}
 	return b
 }

@@ -293,10 +293,12 @@ func (c *claim) attention(ctx context.Context, why string) error {
 func (c *claim) finish(state job.State, done *doneStep, undone []int) error {
 	ctx := c.parent
 	err := c.fault(BeforeFinish, "")
-	if err == nil {
-		err = c.write(ctx, func(ctx context.Context) error {
-			return pgtx.Run(ctx, c.ex.opts.Pool, func(tx pgx.Tx) error { return c.end(ctx, tx, state, done, undone) })
-		})
+	switch {
+	case err != nil:
+	case state == job.Succeeded:
+		err = c.ex.succeed(c, done)
+	default:
+		err = c.endAlone(state, done, undone)
 	}
 	if err == nil {
 		return c.fault(AfterFinish, "")
@@ -305,6 +307,13 @@ func (c *claim) finish(state job.State, done *doneStep, undone []int) error {
 		return err
 	}
 	return c.finishFailed(ctx, err, done, undone)
+}
+
+// endAlone ends the job in a transaction of its own.
+func (c *claim) endAlone(state job.State, done *doneStep, undone []int) error {
+	return c.write(c.parent, func(ctx context.Context) error {
+		return pgtx.Run(ctx, c.ex.opts.Pool, func(tx pgx.Tx) error { return c.end(ctx, tx, state, done, undone) })
+	})
 }
 
 func (c *claim) end(ctx context.Context, tx pgx.Tx, state job.State, done *doneStep, undone []int) error {

@@ -46,6 +46,16 @@ WITH freed AS (
 INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
 SELECT f.project_id, 'vm.updated', 'vm', f.id, f.name, @job_id FROM freed f;
 
+-- name: VMFreeAll :exec
+-- VMFree for jobs that have succeeded.
+WITH freed AS (
+  UPDATE vms v SET job_id = NULL, failure_code = NULL, failure_message = NULL, failed_at = NULL
+  FROM (SELECT unnest(@ids::uuid[]) AS id, unnest(@jobs::uuid[]) AS job) i
+  WHERE v.id = i.id AND v.job_id = i.job
+  RETURNING v.id, v.project_id, v.name, i.job)
+INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
+SELECT f.project_id, 'vm.updated', 'vm', f.id, f.name, f.job FROM freed f;
+
 -- name: VMLetGo :exec
 -- Ends a job's hold and leaves all else as it is.
 UPDATE vms SET job_id = NULL WHERE id = @id AND job_id = @job_id;

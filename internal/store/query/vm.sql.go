@@ -211,6 +211,27 @@ func (q *Queries) VMFree(ctx context.Context, arg VMFreeParams) error {
 	return err
 }
 
+const vMFreeAll = `-- name: VMFreeAll :exec
+WITH freed AS (
+  UPDATE vms v SET job_id = NULL, failure_code = NULL, failure_message = NULL, failed_at = NULL
+  FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::uuid[]) AS job) i
+  WHERE v.id = i.id AND v.job_id = i.job
+  RETURNING v.id, v.project_id, v.name, i.job)
+INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
+SELECT f.project_id, 'vm.updated', 'vm', f.id, f.name, f.job FROM freed f
+`
+
+type VMFreeAllParams struct {
+	Ids  []uuid.UUID
+	Jobs []uuid.UUID
+}
+
+// VMFree for jobs that have succeeded.
+func (q *Queries) VMFreeAll(ctx context.Context, arg VMFreeAllParams) error {
+	_, err := q.db.Exec(ctx, vMFreeAll, arg.Ids, arg.Jobs)
+	return err
+}
+
 const vMHold = `-- name: VMHold :one
 WITH held AS (
   UPDATE vms v SET job_id = $1, op_seq = op_seq + 1 WHERE v.id = $2 AND v.job_id IS NULL

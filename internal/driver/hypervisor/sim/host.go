@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -47,6 +48,10 @@ type Host struct {
 	gatesChanged chan struct{}
 	ports        map[port]id.ID
 	drivers      map[*Driver]struct{}
+	// journal is the file that keeps the guests, nil without Options.Dir, and lines are
+	// what is in it.
+	journal *os.File
+	lines   int
 }
 
 // port is a claimed forward of the host.
@@ -95,7 +100,14 @@ func NewHost(opt Options) (*Host, error) {
 
 // Close ends what waits in the background. Guests stay as they are, in memory
 // and in Options.Dir.
-func (h *Host) Close() { h.end() }
+func (h *Host) Close() {
+	h.end()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.journal != nil {
+		_ = h.journal.Close()
+	}
+}
 
 // change gives a guest a new phase, keeps it, and queues it for every sink. It is
 // called with h.mu held; flush follows once it is released.
@@ -209,7 +221,7 @@ func (h *Host) Leftovers() []string {
 	for p, v := range h.ports {
 		out = append(out, fmt.Sprintf("port %s/%s of VM %s", p.addr, p.protocol, v))
 	}
-	out = append(out, h.strayFiles()...)
+	out = append(out, h.strayRecords()...)
 	slices.Sort(out)
 	return out
 }

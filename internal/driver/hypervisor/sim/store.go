@@ -1,14 +1,15 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/novacron/novacron/internal/domain/vm"
@@ -19,7 +20,7 @@ import (
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
-// record is a guest as it is kept in a file.
+// record is a guest as it is kept in the journal.
 type record struct {
 	VM     id.ID          `json:"vm"`
 	Epoch  gen.OwnerEpoch `json:"epoch"`
@@ -30,6 +31,8 @@ type record struct {
 	Ports  []recordPort   `json:"ports,omitempty"`
 	// Disks are their sizes in bytes, 0 until grown.
 	Disks map[id.ID]int64 `json:"disks,omitempty"`
+	// Gone ends what was said of the VM before.
+	Gone bool `json:"gone,omitempty"`
 }
 
 type recordPort struct {
@@ -37,14 +40,23 @@ type recordPort struct {
 	Addr     string `json:"addr"`
 }
 
-func (h *Host) file(v id.ID) string { return filepath.Join(h.opt.Dir, v.String()+".json") }
+// journalName is the file of Options.Dir: a line per change, the last one of a VM
+// counts. Files of their own for thousands of guests would cost a simulated data
+// centre more than all else its hosts do.
+const journalName = "guests.jsonl"
+
+// journalSlack is how many lines too many there may be, beside four for each guest.
+const journalSlack = 1000
 
 // save keeps a guest before its change is told. A host that cannot write goes on
 // in memory: a simulated host has no better answer, and its tests would notice.
 func (h *Host) save(g *guest) {
-	if h.opt.Dir == "" {
-		return
+	if h.journal != nil {
+		h.write(recordOf(g))
 	}
+}
+
+func recordOf(g *guest) record {
 	r := record{
 		VM: g.status.VM, Epoch: g.status.Epoch, Phase: g.status.Phase,
 		Reason: g.status.Reason, Since: g.status.Since, Asked: g.asked, Disks: g.disks,
@@ -52,21 +64,55 @@ func (h *Host) save(g *guest) {
 	for _, p := range g.ports {
 		r.Ports = append(r.Ports, recordPort{p.protocol, p.addr.String()})
 	}
+	return r
+}
+
+// write appends one line, by one call: a kill leaves all of it or none.
+func (h *Host) write(r record) {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return
 	}
-	tmp := h.file(r.VM) + ".tmp"
-	if os.WriteFile(tmp, b, 0o600) == nil {
-		_ = os.Rename(tmp, h.file(r.VM))
+	_, err = h.journal.Write(append(b, '\n'))
+	h.lines++
+	if err != nil || h.lines > journalSlack+4*len(h.guests) {
+		_ = h.compact() // half a line goes, too; or after the next change
 	}
+}
+
+// compact writes the journal anew, with a line for each guest.
+func (h *Host) compact() error {
+	name := filepath.Join(h.opt.Dir, journalName)
+	fresh, err := os.OpenFile(name+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	var all []byte
+	for _, g := range h.guests {
+		b, err := json.Marshal(recordOf(g))
+		if err != nil {
+			return errors.Join(err, fresh.Close())
+		}
+		all = append(append(all, b...), '\n')
+	}
+	if _, err := fresh.Write(all); err != nil {
+		return errors.Join(err, fresh.Close())
+	}
+	if err := os.Rename(name+".tmp", name); err != nil {
+		return errors.Join(err, fresh.Close())
+	}
+	if h.journal != nil {
+		_ = h.journal.Close()
+	}
+	h.journal, h.lines = fresh, len(h.guests)
+	return nil
 }
 
 // forget drops the record of a VM. It is called with h.mu held.
 func (h *Host) forget(v id.ID) {
 	delete(h.guests, v)
-	if h.opt.Dir != "" {
-		_ = os.Remove(h.file(v))
+	if h.journal != nil {
+		h.write(record{VM: v, Gone: true})
 	}
 }
 
@@ -78,36 +124,45 @@ func (h *Host) load() error {
 	if err := os.MkdirAll(h.opt.Dir, 0o700); err != nil {
 		return errs.New(errs.HostFailure, "the folder of the simulated host cannot be made").Because(err)
 	}
-	entries, err := os.ReadDir(h.opt.Dir)
+	kept, err := h.read()
 	if err != nil {
-		return errs.New(errs.HostFailure, "the folder of the simulated host cannot be read").Because(err)
+		return errs.New(errs.HostFailure, "the journal of the simulated host cannot be read").Because(err)
 	}
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".json") {
-			continue
-		}
-		if err := h.loadOne(filepath.Join(h.opt.Dir, e.Name())); err != nil {
-			return err
-		}
+	for _, r := range kept {
+		h.take(r)
+	}
+	if err := h.compact(); err != nil {
+		return errs.New(errs.HostFailure, "the journal of the simulated host cannot be written").Because(err)
 	}
 	return nil
 }
 
-func (h *Host) loadOne(name string) error {
-	b, err := os.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// read gives what the journal says last of each VM.
+func (h *Host) read() (map[id.ID]record, error) {
+	b, err := os.ReadFile(filepath.Join(h.opt.Dir, journalName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
-	var r record
-	if err == nil {
-		err = json.Unmarshal(b, &r)
+	kept := map[id.ID]record{}
+	for line := range bytes.Lines(b) {
+		var r record
+		if err := json.Unmarshal(line, &r); err != nil {
+			return nil, err
+		}
+		if r.Gone {
+			delete(kept, r.VM)
+			continue
+		}
+		if !r.Phase.Valid() {
+			return nil, fmt.Errorf("VM %s: no such phase", r.VM)
+		}
+		kept[r.VM] = r
 	}
-	if err == nil && !r.Phase.Valid() {
-		err = errors.New("no such phase")
-	}
-	if err != nil {
-		return errs.New(errs.HostFailure, "the record %s of the simulated host cannot be read", filepath.Base(name)).Because(err)
-	}
+	return kept, nil
+}
+
+// take makes a guest of its record.
+func (h *Host) take(r record) {
 	g := &guest{
 		status: contract.Status{Ref: contract.Ref{VM: r.VM, Epoch: r.Epoch}, Phase: r.Phase, Reason: r.Reason, Since: r.Since},
 		asked:  r.Asked,
@@ -118,7 +173,7 @@ func (h *Host) loadOne(name string) error {
 	h.guests[r.VM] = g
 	if !r.Phase.OnNode() {
 		h.free(g)
-		return nil
+		return
 	}
 	for _, p := range r.Ports {
 		if addr, err := netip.ParseAddrPort(p.Addr); err == nil {
@@ -126,20 +181,21 @@ func (h *Host) loadOne(name string) error {
 			h.ports[q], g.ports = r.VM, append(g.ports, q)
 		}
 	}
-	return nil
 }
 
-// strayFiles lists files of Options.Dir that no guest explains.
-func (h *Host) strayFiles() []string {
+// strayRecords lists the VMs of the journal that no guest explains.
+func (h *Host) strayRecords() []string {
 	if h.opt.Dir == "" {
 		return nil
 	}
-	entries, _ := os.ReadDir(h.opt.Dir)
+	kept, err := h.read()
+	if err != nil {
+		return []string{err.Error()}
+	}
 	var out []string
-	for _, e := range entries {
-		v, err := id.Parse(strings.TrimSuffix(e.Name(), ".json"))
-		if _, known := h.guests[v]; err != nil || !known {
-			out = append(out, "file "+e.Name())
+	for v := range kept {
+		if _, known := h.guests[v]; !known {
+			out = append(out, "record of VM "+v.String())
 		}
 	}
 	return out
