@@ -101,9 +101,19 @@ func (p *pipeline) take() *pgx.Batch {
 
 // Exec implements pgx.Tx.
 func (p *pipeline) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	if len(args) == 0 { // perhaps several statements, which a batch cannot have
+		if err := p.flush(ctx); err != nil {
+			return pgconn.CommandTag{}, err
+		}
+	}
 	if p.queued.Len() == 0 && !p.done {
 		return p.conn.Exec(ctx, sql, args...)
 	}
+	return p.last(ctx, sql, args...)
+}
+
+// last sends a statement with all that is queued.
+func (p *pipeline) last(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	results, err := p.send(ctx, sql, args...)
 	if err != nil {
 		return pgconn.CommandTag{}, err
@@ -200,6 +210,9 @@ func (f failed) Err() error { return f.err }
 
 // flush sends what is queued.
 func (p *pipeline) flush(ctx context.Context) error {
+	if p.done {
+		return pgx.ErrTxClosed
+	}
 	if p.queued.Len() == 0 {
 		return nil
 	}
@@ -226,7 +239,7 @@ func (p *pipeline) Commit(ctx context.Context) error {
 		p.end()
 		return nil
 	}
-	tag, err := p.Exec(ctx, "commit")
+	tag, err := p.last(ctx, "commit")
 	if err == nil && tag.String() == "ROLLBACK" {
 		err = pgx.ErrTxCommitRollback
 	}
