@@ -37,6 +37,8 @@ type Config struct {
 	Log     *slog.Logger
 	// Committed is called after each commit: it wakes executor and sequencer.
 	Committed func()
+	// Recorded is Committed where there is nothing to do for an executor.
+	Recorded func()
 	// Accept takes a job on within the transaction of its request, as
 	// workflow.Executor.Accept does; nil leaves jobs to whoever looks for work.
 	Accept func(ctx context.Context, tx pgx.Tx, j workflow.NewJob) (*workflow.Birth, error)
@@ -109,8 +111,16 @@ func (c Caller) record(action, kind string, object id.ID, name string) audit.Rec
 
 // change runs one transaction of a request and wakes whoever waits for commits.
 func (s *Service) change(ctx context.Context, fn func(*store.Tx) error) error {
-	err := s.cfg.Store.InTx(ctx, fn)
-	if err == nil {
+	var last *store.Tx
+	err := s.cfg.Store.InTx(ctx, func(tx *store.Tx) error {
+		last = tx
+		return fn(tx)
+	})
+	switch {
+	case err != nil:
+	case last.Begun > 0 && last.Begun == last.Jobs:
+		s.cfg.Recorded()
+	default:
 		s.cfg.Committed()
 	}
 	return err
@@ -208,6 +218,10 @@ func (s *Service) enqueue(ctx context.Context, tx *store.Tx, c Caller, j workflo
 		return nil, workflow.Enqueue(ctx, tx, j)
 	}
 	birth, err := s.cfg.Accept(ctx, tx, j)
+	tx.Jobs++
+	if birth != nil {
+		tx.Begun++
+	}
 	tx.After(func(committed bool) {
 		if committed {
 			birth.Begin()

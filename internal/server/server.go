@@ -167,7 +167,7 @@ func build(ctx context.Context, o Options, st *store.Store) (*Server, *certifica
 	s.control = control.New(control.Config{
 		Accept: s.accept, Nodes: s.agents, Suspect: s.agents.look,
 		Store: st, CA: sec.ca, Cluster: sec.cluster, Project: project, Images: images, Address: o.Advertise[0], Live: s.live,
-		Clock: o.Clock, Log: o.Log, Committed: s.committed, RoomMade: func() { s.tasks.Nudge(tasks.PendingVMs) },
+		Clock: o.Clock, Log: o.Log, Committed: s.committed, Recorded: s.seq.Nudge, RoomMade: func() { s.tasks.Nudge(tasks.PendingVMs) },
 	})
 	s.agents.control = s.control
 	// before anything is done: what is held is not touched

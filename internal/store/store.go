@@ -32,9 +32,12 @@ type Tx struct {
 	pgx.Tx
 	// Now is the time at which what it records is said to happen, the database's; zero
 	// until an object was read under its lock.
-	Now   time.Time
-	q     *query.Queries
-	after []func(committed bool)
+	Now time.Time
+	// Jobs is how many jobs it records, Begun how many of them have somebody who drives
+	// them.
+	Jobs, Begun int
+	q           *query.Queries
+	after       []func(committed bool)
 }
 
 // On puts the store's writes on a transaction that someone else began, such as a

@@ -119,7 +119,7 @@ func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, nod
 	must(tb, err)
 	c.Service = control.New(control.Config{
 		Store: c.Store, Cluster: cluster, Project: c.Project, Images: c.Images, Clock: clock.System{},
-		Live: leases{c}, Log: slog.New(slog.DiscardHandler), Committed: func() {}, Accept: c.accept, Nodes: c,
+		Live: leases{c}, Log: slog.New(slog.DiscardHandler), Committed: func() {}, Recorded: func() {}, Accept: c.accept, Nodes: c,
 	})
 	c.Env = flows.Env{
 		Store: c.Store, Nodes: c, Candidates: flows.NewCandidates(c.Store, c.reporting, c.Service.Holds(), clock.System{}), Files: noFiles{}, Images: &flows.Images{}, Cluster: cluster.Incarnation,
