@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -184,12 +185,41 @@ func (f *army) jobsEndedWell() {
 	}
 }
 
+// guests reads the journals of the simulated hosts: the last word on each VM counts.
+func (f *army) guests() (there []string) {
+	journals, _ := filepath.Glob(filepath.Join(f.i.data, "nodes", "sim", "*", "guests", "*.jsonl"))
+	if len(journals) == 0 {
+		return []string{"no host keeps a journal"}
+	}
+	for _, name := range journals {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return []string{err.Error()}
+		}
+		last := map[string]bool{}
+		for line := range strings.Lines(string(b)) {
+			var of struct {
+				VM   string
+				Gone bool
+			}
+			if err := json.Unmarshal([]byte(line), &of); err != nil {
+				return []string{name + ": " + err.Error()}
+			}
+			last[of.VM] = !of.Gone
+		}
+		for v, is := range last {
+			if is {
+				there = append(there, name+" "+v)
+			}
+		}
+	}
+	return there
+}
+
 // leftovers reads the simulated hosts' folders and the nodes' counters.
 func (f *army) leftovers() (left []string) {
-	for _, kind := range []string{"volumes", "guests"} {
-		found, _ := filepath.Glob(filepath.Join(f.i.data, "nodes", "sim", "*", kind, "*-*"))
-		left = append(left, found...)
-	}
+	left, _ = filepath.Glob(filepath.Join(f.i.data, "nodes", "sim", "*", "volumes", "*-*"))
+	left = append(left, f.guests()...)
 	nodes, err := client.Collect(f.c.Nodes.All(f.i.t.Context(), client.ListOptions{Limit: 1000}))
 	if err != nil {
 		return []string{err.Error()}

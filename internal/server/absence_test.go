@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -29,8 +30,8 @@ func (l lapse) Boot() time.Duration {
 func (r *running) hosts() map[string]string {
 	r.t.Helper()
 	out := map[string]string{}
-	for _, kind := range []string{"guests", "records"} {
-		files, err := filepath.Glob(filepath.Join(r.dir, "sim", "*", kind, "*.json"))
+	for _, pattern := range []string{"guests/*.jsonl", "records/*.json"} {
+		files, err := filepath.Glob(filepath.Join(r.dir, "sim", "*", pattern))
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -39,7 +40,13 @@ func (r *running) hosts() map[string]string {
 			if err != nil {
 				r.t.Fatal(err)
 			}
-			out[strings.TrimPrefix(f, r.dir)] = string(b)
+			for line := range strings.Lines(string(b)) {
+				var of struct{ VM string }
+				if err := json.Unmarshal([]byte(line), &of); err != nil {
+					r.t.Fatal(err)
+				}
+				out[strings.TrimPrefix(f, r.dir)+" "+of.VM] = line // the last one counts
+			}
 		}
 	}
 	return out

@@ -239,7 +239,11 @@ func (p *pipeline) Commit(ctx context.Context) error {
 		p.end()
 		return nil
 	}
-	tag, err := p.last(ctx, "commit")
+	run := p.last
+	if p.queued.Len() == 0 {
+		run = p.conn.Exec
+	}
+	tag, err := run(ctx, "commit")
 	if err == nil && tag.String() == "ROLLBACK" {
 		err = pgx.ErrTxCommitRollback
 	}
