@@ -93,7 +93,7 @@ func randomFlow(h *hosts) workflow.Flow[*hosts] {
 // Servers that are killed at random moments, one after another, while jobs fail,
 // wait and are cancelled: every job ends once, every effect is there or none is.
 func TestRandomKills(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	db := storetest.New(t)
 	h := &hosts{effects: map[id.ID]map[string]bool{}, attempt: map[id.ID]int64{}, ends: map[id.ID]int{}}
