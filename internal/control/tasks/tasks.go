@@ -31,7 +31,11 @@ type Env struct {
 	CollectImages func(context.Context) (int64, error)
 	// Committed wakes the executor after a commit.
 	Committed func()
+	// Nudge has a task run at once; may be nil.
+	Nudge func(task string)
 }
+
+const unfinishedImages = "images-unfinished"
 
 // PendingVMs is the task to nudge when room was made.
 const PendingVMs = "pending-vms"
@@ -42,7 +46,7 @@ func All(e Env) []reconcile.Task {
 		{Name: "idempotency-keys", Period: time.Hour, LeaderOnly: true, Activate: e.sweepKeys},
 		{Name: "image-files", Period: 10 * time.Minute, Activate: e.sweepFiles},
 		{Name: "image-uploads", Period: 10 * time.Minute, Activate: e.sweepUploads},
-		{Name: "images-unfinished", Period: 10 * time.Minute, LeaderOnly: true, Activate: e.collectImages},
+		{Name: unfinishedImages, Period: 10 * time.Minute, LeaderOnly: true, Activate: e.collectImages},
 		{Name: "node-usage", Period: time.Minute, LeaderOnly: true, Activate: e.checkUsage},
 		{Name: PendingVMs, Period: 30 * time.Second, Activate: e.wakePending},
 		{Name: "removed-nodes", Period: 5 * time.Second, Activate: e.dropRemoved},
@@ -100,8 +104,12 @@ func (e Env) sweepUploads(ctx context.Context) (any, error) {
 	if e.Held != nil && e.Held() {
 		return swept{}, nil
 	}
-	if _, err := e.Store.UploadExpire(ctx); err != nil {
+	expired, err := e.Store.UploadExpire(ctx)
+	if err != nil {
 		return nil, err
+	}
+	if expired > 0 && e.Nudge != nil {
+		e.Nudge(unfinishedImages) // one may have been the last of its image
 	}
 	// parts first: one that has no record now had one when it was made
 	parts, err := e.Images.Parts()

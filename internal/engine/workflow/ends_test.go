@@ -3,6 +3,7 @@ package workflow_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -66,15 +67,23 @@ func gather(t *testing.T, n int, refuse error) *gathering {
 	return g
 }
 
+// seen is what ended how so far.
+func (g *gathering) seen() (together []int, alone []id.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.together), slices.Clone(g.alone)
+}
+
 func (g *gathering) release() { g.once.Do(func() { close(g.first) }) }
 
 // Jobs that succeed together end in one transaction, but for the one that somebody
 // asks to cancel in the last moment, which unwinds.
 func TestEndTogether(t *testing.T) {
 	g := gather(t, 6, nil)
+	_, alone := g.seen()
 	var asked id.ID
 	for _, j := range g.jobs {
-		if j != g.alone[0] {
+		if j != alone[0] {
 			asked = j
 			break
 		}
@@ -93,8 +102,8 @@ func TestEndTogether(t *testing.T) {
 			t.Errorf("a job that ended with others: %+v", r)
 		}
 	}
-	if len(g.together) != 1 || g.together[0] != 4 || len(g.alone) != 1 {
-		t.Errorf("together %v, alone %d; want [4], 1", g.together, len(g.alone))
+	if together, alone := g.seen(); len(together) != 1 || together[0] != 4 || len(alone) != 1 {
+		t.Errorf("together %v, alone %d; want [4], 1", together, len(alone))
 	}
 	for query, want := range map[string]int{
 		"SELECT count(*) FROM job_steps WHERE state = 'done' AND output = '\"one\"'":                5,
@@ -114,7 +123,7 @@ func TestEndTogetherFails(t *testing.T) {
 	for _, j := range g.jobs {
 		g.bench.ends(j, job.Succeeded)
 	}
-	if len(g.together) != 1 || len(g.alone) != 4 {
-		t.Errorf("together %v, alone %d; want one try, 4", g.together, len(g.alone))
+	if together, alone := g.seen(); len(together) != 1 || len(alone) != 4 {
+		t.Errorf("together %v, alone %d; want one try, 4", together, len(alone))
 	}
 }
