@@ -100,7 +100,11 @@ func parseStat(b []byte) (stat, error) {
 	if err != nil {
 		return stat{}, err
 	}
-	return stat{state: fields[state-first][0], start: ticks}, nil
+	letter := fields[state-first]
+	if len(letter) != 1 || letter[0] < 'A' || letter[0] > 'z' {
+		return stat{}, fmt.Errorf("a stat line with the state %.10q", letter)
+	}
+	return stat{state: letter[0], start: ticks}, nil
 }
 
 // Handle holds one process.
