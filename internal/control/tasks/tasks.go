@@ -104,12 +104,8 @@ func (e Env) sweepUploads(ctx context.Context) (any, error) {
 	if e.Held != nil && e.Held() {
 		return swept{}, nil
 	}
-	expired, err := e.Store.UploadExpire(ctx)
-	if err != nil {
+	if err := e.expireUploads(ctx); err != nil {
 		return nil, err
-	}
-	if expired > 0 && e.Nudge != nil {
-		e.Nudge(unfinishedImages) // one may have been the last of its image
 	}
 	// parts first: one that has no record now had one when it was made
 	parts, err := e.Images.Parts()
@@ -135,6 +131,16 @@ func (e Env) sweepUploads(ctx context.Context) (any, error) {
 		}
 	}
 	return s, nil
+}
+
+// expireUploads forgets what nobody went on with. One may have been the last of its
+// image.
+func (e Env) expireUploads(ctx context.Context) error {
+	n, err := e.Store.UploadExpire(ctx)
+	if err == nil && n > 0 && e.Nudge != nil {
+		e.Nudge(unfinishedImages)
+	}
+	return err
 }
 
 // collectImages deletes images that were begun and are not finished: what was sent of
