@@ -54,9 +54,9 @@ func Open(path string) (*Driver, error) {
 		return nil, errs.New(errs.InvalidField, "the folder of volumes is an absolute path")
 	}
 	// Guests' users may pass through to their own files; nothing can be listed.
-	err := os.MkdirAll(path, 0o711) //nolint:gosec // see above
+	err := os.MkdirAll(path, 0o711) //nolint:gosec // each guest's own user goes through it to its disks, which are 0600
 	if err == nil {
-		err = os.Chmod(path, 0o711) //nolint:gosec // see above
+		err = os.Chmod(path, 0o711) //nolint:gosec // the umask may have taken the way through from guests' users
 	}
 	d := &Driver{path: path}
 	if err == nil {
