@@ -41,6 +41,7 @@ type VMDocumentSpec struct {
 	CloudInit *VMCloudInit `json:"cloud_init,omitempty"`
 	// SeedImage is the CD that the guest finds instead; empty takes it away.
 	SeedImage *string `json:"seed_image,omitempty"`
+	Protected *bool   `json:"protected,omitempty"`
 }
 
 // VMDiskDocument declares a disk: the one with the id, else the one in the slot,
@@ -141,6 +142,9 @@ func (v VM) Document() VMDocument {
 	}
 	if v.Spec.SeedImage != "" {
 		d.Spec.SeedImage = &v.Spec.SeedImage
+	}
+	if v.Spec.Protected {
+		d.Spec.Protected = &v.Spec.Protected
 	}
 	for _, k := range v.Spec.Disks {
 		one := VMDiskDocument{SizeBytes: k.SizeBytes, Image: k.Image}

@@ -21,6 +21,8 @@ type VMSpec struct {
 	CloudInit *VMCloudInit `json:"cloud_init,omitempty"`
 	// SeedImage is the CD that the guest finds in its drive instead.
 	SeedImage string `json:"seed_image,omitempty"`
+	// Protected: is its deletion refused?
+	Protected bool `json:"protected,omitempty"`
 }
 
 // VMCloudInit is what cloud-init in a guest finds on the VM's seed, a CD of the
@@ -106,6 +108,8 @@ type VMCreate struct {
 	// SeedImage is the name or id of a CD (an image of type iso) that the guest finds
 	// in its drive instead.
 	SeedImage string `json:"seed_image,omitempty"`
+	// Protected refuses its deletion, and that of its disks, until it is taken away.
+	Protected bool `json:"protected,omitempty"`
 	// Start it once it is made?
 	Start bool `json:"start,omitempty"`
 	// Node restricts placement to one node.
@@ -144,6 +148,8 @@ type VMPatch struct {
 	// SeedImage is the CD that the guest finds in its drive; it changes while the VM
 	// is stopped, and empty takes it away. A VM has one of the two.
 	SeedImage *string `json:"seed_image,omitempty"`
+	// Protected changes at any time.
+	Protected *bool `json:"protected,omitempty"`
 }
 
 // VMClone asks for a VM made from another one.

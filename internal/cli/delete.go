@@ -113,6 +113,9 @@ func (d *deleting) look(ctx context.Context, doc manifest.Document) (api.Meta, e
 	switch doc.Kind {
 	case "vm":
 		v, err := d.c.VMs.Get(ctx, doc.Name)
+		if err == nil && v.Spec.Protected {
+			err = errs.New(errs.Protected, "%s: vm %q is protected against deletion; nothing was deleted: 'novacron vm set %s --protect=false' takes the protection away", doc.Place("/spec/protected"), doc.Name, doc.Name)
+		}
 		return v.Meta, err
 	case "image":
 		i, err := d.c.Images.Get(ctx, doc.Name)

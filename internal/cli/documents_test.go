@@ -264,6 +264,12 @@ func TestDeleteLooksFirst(t *testing.T) {
 	if out := b.do(t, "delete -f "+write(t, dir, "n.yaml", "kind: node\nname: n\n---\nkind: vm\nname: web\n"), 2); !strings.Contains(out, "a node is not deleted by its document") {
 		t.Error(out)
 	}
+	safe := someVM("safe", "stopped")
+	safe.Spec.Protected = true
+	b.on("GET /vms/safe", 200, safe)
+	if out := b.do(t, "delete -f "+write(t, dir, "s.yaml", "kind: vm\nname: safe\n---\nkind: vm\nname: web\n"), 4); !strings.Contains(out, `vm "safe" is protected`) {
+		t.Error(out)
+	}
 	gone := write(t, dir, "g.yaml", "kind: vm\nname: gone\n")
 	b.on("GET /vms/gone", 404, api.Error{Code: "not_found", Detail: "there is no vm"})
 	var doc api.Applied

@@ -21,6 +21,7 @@ type createFlags struct {
 	disks, forwards     []string
 	labels              []string
 	start               bool
+	policy              policyFlags
 	cloud               cloudFlags
 }
 
@@ -62,6 +63,7 @@ func newVMCreate(a *app) *cobra.Command {
 	fl.StringArrayVar(&f.labels, "label", nil, "a label, `key=value`")
 	fl.StringVar(&f.node, "node", "", "place it on this `node` only")
 	fl.BoolVar(&f.start, "start", false, "start it once it is made")
+	f.policy.add(cmd)
 	f.cloud.add(a, cmd)
 	w = a.addWait(cmd)
 	mustComplete(cmd.RegisterFlagCompletionFunc("image", a.completeImages))
@@ -70,7 +72,7 @@ func newVMCreate(a *app) *cobra.Command {
 }
 
 func (f createFlags) request(cmd *cobra.Command, name string) (api.VMCreate, error) {
-	req := api.VMCreate{Name: name, CPUs: f.cpus, Image: f.image, Node: f.node, Start: f.start}
+	req := api.VMCreate{Name: name, CPUs: f.cpus, Image: f.image, Node: f.node, Start: f.start, Protected: f.policy.protected}
 	var err error
 	if req.MemoryBytes, err = api.ParseBytes(f.memory); err != nil {
 		return req, usage(cmd, "--memory: %s", err)

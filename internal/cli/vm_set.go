@@ -18,12 +18,13 @@ type setFlags struct {
 	name, memory string
 	cpus         int
 	labels       []string
+	policy       policyFlags
 	cloud        cloudFlags
 }
 
 func newVMSet(a *app) *cobra.Command {
 	var f setFlags
-	cmd := leaf("set NAME", "Change the name, labels or size of a virtual machine", names("NAME"), func(cmd *cobra.Command, args []string) error {
+	cmd := leaf("set NAME", "Change the name, labels, size or policies of a virtual machine", names("NAME"), func(cmd *cobra.Command, args []string) error {
 		patch, set, unset, err := f.patch(cmd)
 		if err != nil {
 			return err
@@ -54,10 +55,12 @@ func newVMSet(a *app) *cobra.Command {
 	})
 	cmd.Example = `  novacron vm set web --cpus 4 --memory 8GiB
   novacron vm set web --name web-old --label tier=retired --label owner-
+  novacron vm set web --protect
   novacron vm set web --user-data @web.yaml --ssh-key ~/.ssh/id_ed25519.pub`
-	cmd.Long = `Change the name, labels or size of a virtual machine, all at once or nothing.
+	cmd.Long = `Change the name, labels, size or policies of a virtual machine, all at once or
+nothing.
 
-Name and labels may change at any time. CPUs and memory change while it is
+Name, labels and policies may change at any time. CPUs and memory change while it is
 stopped, to what its node has room for.
 
 What cloud-init is told changes while it is stopped, and reaches the guest at
@@ -70,6 +73,7 @@ of the drive.`
 	fl.IntVar(&f.cpus, "cpus", 0, "number of virtual CPUs")
 	fl.StringVar(&f.memory, "memory", "", "`size` of its memory, such as 512MiB")
 	fl.StringArrayVar(&f.labels, "label", nil, "set a label with `key=value`, or remove one with key-")
+	f.policy.add(cmd)
 	f.cloud.add(a, cmd)
 	fl.BoolVar(&f.cloud.none, "no-cloud-init", false, "tell cloud-init nothing but what other flags say")
 	cmd.ValidArgsFunction = a.completeVMs
@@ -84,6 +88,7 @@ func (f setFlags) patch(cmd *cobra.Command) (p api.VMPatch, set map[string]strin
 	if given("seed") {
 		p.SeedImage = &f.cloud.seed
 	}
+	f.policy.patch(cmd, &p)
 	if given("cpus") {
 		p.CPUs = &f.cpus
 	}
@@ -98,7 +103,7 @@ func (f setFlags) patch(cmd *cobra.Command) (p api.VMPatch, set map[string]strin
 		return p, nil, nil, usage(cmd, "--label: %s", errs.As(err).Message)
 	}
 	if p == (api.VMPatch{}) && len(f.labels) == 0 && !f.cloud.given(cmd) {
-		return p, nil, nil, usage(cmd, "nothing to change is given: --name, --cpus, --memory, --label, --seed, or what cloud-init is told")
+		return p, nil, nil, usage(cmd, "nothing to change is given: --name, --cpus, --memory, --label, --protect, --seed, or what cloud-init is told")
 	}
 	return p, set, unset, nil
 }

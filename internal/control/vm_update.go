@@ -62,10 +62,10 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, c Caller, v vm.View,
 	return tx.AuditInsert(ctx, r)
 }
 
-// mayChange refuses what the VM cannot get now: a size, or another seed.
+// mayChange refuses what the VM cannot get now: a size, another seed, protection.
 func (s *Service) mayChange(ctx context.Context, tx *store.Tx, v vm.View, change vm.Change) error {
-	if !change.Rests(v.Intent) {
-		return nil
+	if err := change.TooLate(v); err != nil || !change.Rests(v.Intent) {
+		return err
 	}
 	if _, err := vm.Decide(v, vm.Resize); err != nil {
 		return err
@@ -132,6 +132,7 @@ func differences(was, next vm.Intent) map[string]any {
 	note("cpus", was.CPUs, next.CPUs, was.CPUs != next.CPUs)
 	note("memory_bytes", was.MemoryBytes, next.MemoryBytes, was.MemoryBytes != next.MemoryBytes)
 	note("seed_image", seedName(was), seedName(next), seedName(was) != seedName(next))
+	note("protected", was.Policy.Protected, next.Policy.Protected, was.Policy.Protected != next.Policy.Protected)
 	if what := was.CloudInit.Changed(next.CloudInit); len(what) > 0 {
 		out["cloud_init"] = map[string]any{"changed": what} // the texts may hold what is nobody's business
 	}

@@ -28,7 +28,7 @@ func toVM(v vm.View) api.VM {
 			Revision: int64(in.Revision), CreatedAt: in.CreatedAt.UTC(), UpdatedAt: in.UpdatedAt.UTC(),
 		},
 		Spec: api.VMSpec{
-			CPUs: in.CPUs, MemoryBytes: api.Bytes(in.MemoryBytes), Image: in.ImageName, Power: power(in.PowerOn),
+			CPUs: in.CPUs, MemoryBytes: api.Bytes(in.MemoryBytes), Image: in.ImageName, Power: power(in.PowerOn), Protected: in.Policy.Protected,
 			Disks: []api.VMDisk{}, NICs: []api.VMNIC{},
 		},
 		Status: api.VMStatus{

@@ -260,7 +260,10 @@ func vmDocument(raw []byte) (control.Document, error) {
 		return control.Document{}, err
 	}
 	d, err := documentMeta(b.DocumentMeta)
-	w := &vm.Want{Labels: b.Labels, CPUs: b.Spec.CPUs, MemoryBytes: (*int64)(b.Spec.MemoryBytes), Image: b.Spec.Image, CloudInit: fromCloudInit(b.Spec.CloudInit), SeedImage: b.Spec.SeedImage}
+	w := &vm.Want{
+		Labels: b.Labels, CPUs: b.Spec.CPUs, MemoryBytes: (*int64)(b.Spec.MemoryBytes), Image: b.Spec.Image, CloudInit: fromCloudInit(b.Spec.CloudInit), SeedImage: b.Spec.SeedImage,
+		Policy: vm.PolicyChange{Protected: b.Spec.Protected},
+	}
 	d.VM = w
 	if err == nil {
 		w.PowerOn, err = powerOn(b.Spec.Power)

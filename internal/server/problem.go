@@ -37,6 +37,7 @@ var statusOf = map[errs.Code]int{
 	errs.VMBusy:              http.StatusConflict,
 	errs.InvalidState:        http.StatusConflict,
 	errs.InUse:               http.StatusConflict,
+	errs.Protected:           http.StatusConflict,
 	errs.IdempotencyReuse:    http.StatusConflict,
 	errs.StaleEpoch:          http.StatusConflict,
 	errs.StaleAttempt:        http.StatusConflict,

@@ -27,7 +27,7 @@ func (s *Server) vmRoutes() []Route {
 		}, s.listVMs),
 		handle(Route{Method: "POST", Path: "/api/v1/vms", ID: "createVM", Summary: "Create a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Create}, Status: http.StatusAccepted, Query: []Param{waitParam}}, s.createVM),
 		handle(Route{Method: "GET", Path: "/api/v1/vms/{vm}", ID: "getVM", Summary: "Read a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Read}}, s.getVM),
-		handle(Route{Method: "PATCH", Path: "/api/v1/vms/{vm}", ID: "updateVM", Summary: "Change a VM's name, labels, size or what cloud-init is told", Need: auth.Need{Resource: auth.VM, Action: auth.Update}}, s.updateVM),
+		handle(Route{Method: "PATCH", Path: "/api/v1/vms/{vm}", ID: "updateVM", Summary: "Change a VM's name, labels, size, policies or what cloud-init is told", Need: auth.Need{Resource: auth.VM, Action: auth.Update}}, s.updateVM),
 		handle(Route{Method: "DELETE", Path: "/api/v1/vms/{vm}", ID: "deleteVM", Summary: "Delete a VM and its disks", Need: auth.Need{Resource: auth.VM, Action: auth.Delete}, Status: http.StatusAccepted, Query: []Param{waitParam}}, askVM[none](s, vm.Delete)),
 		handle(Route{Method: "POST", Path: "/api/v1/vms/{vm}/stop", ID: "stopVM", Summary: "Stop a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, Status: http.StatusAccepted, Query: []Param{waitParam}}, askVM[api.VMStop](s, vm.Stop)),
 		handle(Route{Method: "POST", Path: "/api/v1/vms/{vm}/restart", ID: "restartVM", Summary: "Restart a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, Status: http.StatusAccepted, Query: []Param{waitParam}}, askVM[api.VMStop](s, vm.Restart)),
@@ -69,7 +69,10 @@ func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (repl
 		return reply[api.Accepted]{}, err
 	}
 	n := control.NewVM{
-		Spec:  vm.Spec{Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: int64(b.MemoryBytes), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage},
+		Spec: vm.Spec{
+			Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: int64(b.MemoryBytes), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage,
+			Policy: vm.Policy{Protected: b.Protected},
+		},
 		Image: b.Image, Start: b.Start, Node: b.Node,
 	}
 	for _, d := range b.Disks {
@@ -121,7 +124,10 @@ func (s *Server) updateVM(ctx context.Context, r *Request, b api.VMPatch) (reply
 			return reply[api.VM]{}, err
 		}
 	}
-	change := vm.Change{Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: (*int64)(b.MemoryBytes), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage}
+	change := vm.Change{
+		Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: (*int64)(b.MemoryBytes), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage,
+		Policy: vm.PolicyChange{Protected: b.Protected},
+	}
 	which, err := s.control.UpdateVM(ctx, r.Caller, r.Arg("vm"), change)
 	if err != nil {
 		return reply[api.VM]{}, err

@@ -31,7 +31,8 @@ func (t *Tx) VMInsert(ctx context.Context, v vm.View, job id.ID) error {
 	}
 	err = t.q.VMInsert(ctx, query.VMInsertParams{
 		ID: in.ID, ProjectID: in.ProjectID, Name: in.Name, Labels: labels,
-		Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, ImageID: in.ImageID, CloudInit: told, SeedImageID: seedImage(in), Power: power, JobID: &job,
+		Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, ImageID: in.ImageID, CloudInit: told, SeedImageID: seedImage(in),
+		Protected: in.Policy.Protected, Power: power, JobID: &job,
 	})
 	if err != nil {
 		return taken(err, "vms_project_id_name_key", "VM", in.Name)
@@ -244,7 +245,7 @@ func (t *Tx) VMDelete(ctx context.Context, v vm.View, job *id.ID) error {
 	return t.vmEvent(ctx, v.Intent.ID, "vm.deleted", v.Intent, job)
 }
 
-// VMUpdate writes what changes of a VM: name, labels, CPUs, memory, cloud-init. in.Revision is the one the
+// VMUpdate writes what changes of a VM: name, labels, size, what its guest finds, policy. in.Revision is the one the
 // caller has seen. What a VM without a process takes of its node is not counted,
 // so that its size is free to change.
 func (t *Tx) VMUpdate(ctx context.Context, in vm.Intent, was string) error {
@@ -257,7 +258,8 @@ func (t *Tx) VMUpdate(ctx context.Context, in vm.Intent, was string) error {
 		return err
 	}
 	n, err := t.q.VMUpdate(ctx, query.VMUpdateParams{
-		ID: in.ID, Name: in.Name, Labels: b, Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, CloudInit: told, SeedImageID: seedImage(in), Revision: int64(in.Revision),
+		ID: in.ID, Name: in.Name, Labels: b, Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, CloudInit: told, SeedImageID: seedImage(in),
+		Protected: in.Policy.Protected, Revision: int64(in.Revision),
 	})
 	if err != nil {
 		return taken(err, "vms_project_id_name_key", "VM", in.Name)

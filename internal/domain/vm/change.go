@@ -16,6 +16,7 @@ type Change struct {
 	CloudInit *CloudInit
 	// SeedImage is the name or id of the CD that the guest finds; empty takes it away.
 	SeedImage *string
+	Policy    PolicyChange
 }
 
 // Resizes tells whether the VM's size would be different.
@@ -53,7 +54,7 @@ func (c Change) Validate() error {
 	if c.SeedImage != nil {
 		ref = *c.SeedImage
 	}
-	return Spec{Name: in.Name, Labels: in.Labels, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes, CloudInit: in.CloudInit, SeedImage: ref}.Validate()
+	return Spec{Name: in.Name, Labels: in.Labels, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes, CloudInit: in.CloudInit, SeedImage: ref, Policy: in.Policy}.Validate()
 }
 
 // Apply gives the intent as it would be.
@@ -62,6 +63,7 @@ func (c Change) Apply(in Intent) Intent {
 	set(&in.Labels, c.Labels)
 	set(&in.CPUs, c.CPUs)
 	set(&in.MemoryBytes, c.MemoryBytes)
+	in.Policy = c.Policy.Apply(in.Policy)
 	if c.CloudInit != nil {
 		in.CloudInit = c.CloudInit.OrNil()
 	}
@@ -77,7 +79,7 @@ func (c Change) Apply(in Intent) Intent {
 // Differs tells whether anything would be different.
 func (c Change) Differs(in Intent) bool {
 	out := c.Apply(in)
-	return out.Name != in.Name || !maps.Equal(out.Labels, in.Labels) || c.Rests(in)
+	return out.Name != in.Name || !maps.Equal(out.Labels, in.Labels) || out.Policy != in.Policy || c.Rests(in)
 }
 
 func set[T any](to, from *T) {

@@ -20,6 +20,9 @@ const (
 // Decide answers a request about a VM as it appears now. The answer holds for
 // this View alone: the control plane decides inside the transaction that writes.
 func Decide(v View, r Request) (Action, error) {
+	if err := protects(v, r); err != nil {
+		return "", err
+	}
 	if v.Job != nil {
 		return held(v, r)
 	}

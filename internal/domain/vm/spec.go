@@ -39,6 +39,7 @@ type Spec struct {
 	CloudInit *CloudInit
 	// SeedImage is the name or id of the CD that the guest finds instead.
 	SeedImage string
+	Policy    Policy
 }
 
 // DiskSpec is a disk wanted. Disk 0 of a VM from a disk image is made from it.

@@ -38,6 +38,7 @@ type Intent struct {
 	CloudInit *CloudInit
 	// SeedImage is what its guest finds in its CD drive instead; nil for nothing.
 	SeedImage *SeedImage
+	Policy    Policy
 	// PowerOn: does the user want it to run?
 	PowerOn bool
 	NodeID  *id.ID

@@ -23,6 +23,7 @@ type Want struct {
 	CloudInit *CloudInit
 	// SeedImage is the name or id of a CD; empty for none.
 	SeedImage *string
+	Policy    PolicyChange
 }
 
 // WantDisk is a disk as somebody declares it: the one with this id, else the one
@@ -53,7 +54,7 @@ func notOurs(at, format string, args ...any) error {
 // New gives the spec of a VM that does not exist yet. What the server chooses for
 // a new VM cannot be declared: its document was of another one.
 func (w Want) New(name string) (Spec, error) {
-	s := Spec{Name: name, CloudInit: w.CloudInit.OrNil()}
+	s := Spec{Name: name, CloudInit: w.CloudInit.OrNil(), Policy: w.Policy.Apply(Policy{})}
 	set(&s.Labels, w.Labels)
 	set(&s.CPUs, w.CPUs)
 	set(&s.MemoryBytes, w.MemoryBytes)
@@ -131,7 +132,7 @@ func (w Want) Steps(v View, prune bool) ([]Step, error) {
 	if w.PowerOn != nil && !*w.PowerOn && v.Intent.PowerOn {
 		steps = append(steps, Step{Kind: StepStop, At: "/power"})
 	}
-	change := Change{Labels: w.Labels, CPUs: w.CPUs, MemoryBytes: w.MemoryBytes, CloudInit: w.CloudInit, SeedImage: w.SeedImage}
+	change := Change{Labels: w.Labels, CPUs: w.CPUs, MemoryBytes: w.MemoryBytes, CloudInit: w.CloudInit, SeedImage: w.SeedImage, Policy: w.Policy}
 	if change.Differs(v.Intent) {
 		steps = append(steps, Step{Kind: StepChange, Change: change})
 	}

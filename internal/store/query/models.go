@@ -788,4 +788,5 @@ type Vm struct {
 	CloudInit      []byte
 	LostReason     string
 	SeedImageID    *uuid.UUID
+	Protected      bool
 }

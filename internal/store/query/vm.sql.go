@@ -256,8 +256,8 @@ func (q *Queries) VMHold(ctx context.Context, arg VMHoldParams) (int64, error) {
 }
 
 const vMInsert = `-- name: VMInsert :exec
-INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, power, op_seq, job_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1, $11)
+INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, protected, power, op_seq, job_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, $12)
 `
 
 type VMInsertParams struct {
@@ -270,6 +270,7 @@ type VMInsertParams struct {
 	ImageID     *uuid.UUID
 	CloudInit   []byte
 	SeedImageID *uuid.UUID
+	Protected   bool
 	Power       VmPower
 	JobID       *uuid.UUID
 }
@@ -285,6 +286,7 @@ func (q *Queries) VMInsert(ctx context.Context, arg VMInsertParams) error {
 		arg.ImageID,
 		arg.CloudInit,
 		arg.SeedImageID,
+		arg.Protected,
 		arg.Power,
 		arg.JobID,
 	)
@@ -451,8 +453,8 @@ func (q *Queries) VMUnreserve(ctx context.Context, id uuid.UUID) (VMUnreserveRow
 
 const vMUpdate = `-- name: VMUpdate :execrows
 UPDATE vms SET name = $1, labels = $2, cpus = $3, memory_bytes = $4, cloud_init = $5,
-  seed_image_id = $6
-WHERE id = $7 AND revision = $8
+  seed_image_id = $6, protected = $7
+WHERE id = $8 AND revision = $9
 `
 
 type VMUpdateParams struct {
@@ -462,6 +464,7 @@ type VMUpdateParams struct {
 	MemoryBytes int64
 	CloudInit   []byte
 	SeedImageID *uuid.UUID
+	Protected   bool
 	ID          uuid.UUID
 	Revision    int64
 }
@@ -474,6 +477,7 @@ func (q *Queries) VMUpdate(ctx context.Context, arg VMUpdateParams) (int64, erro
 		arg.MemoryBytes,
 		arg.CloudInit,
 		arg.SeedImageID,
+		arg.Protected,
 		arg.ID,
 		arg.Revision,
 	)

@@ -33,12 +33,14 @@ const (
 
 // The state of the world stands against it; another state, another answer.
 const (
-	NotFound         Code = "not_found"
-	AlreadyExists    Code = "already_exists"
-	Conflict         Code = "conflict"
-	VMBusy           Code = "vm_busy"
-	InvalidState     Code = "invalid_state"
-	InUse            Code = "in_use"
+	NotFound      Code = "not_found"
+	AlreadyExists Code = "already_exists"
+	Conflict      Code = "conflict"
+	VMBusy        Code = "vm_busy"
+	InvalidState  Code = "invalid_state"
+	InUse         Code = "in_use"
+	// Protected: the object is protected against deletion.
+	Protected        Code = "protected"
 	RevisionMismatch Code = "revision_mismatch"
 	IdempotencyReuse Code = "idempotency_key_reused"
 	StaleEpoch       Code = "stale_epoch"

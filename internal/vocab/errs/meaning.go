@@ -40,6 +40,7 @@ var meanings = map[Code]Meaning{
 	VMBusy:              {"A job holds the VM, and one holds it at a time.", "Wait for the job that is named, or cancel it while it allows that."},
 	InvalidState:        {"The object is in a state in which this cannot be done; both sides are named.", "Bring it into another state first."},
 	InUse:               {"Something uses the object; `blockers` names it.", "Remove what is named first."},
+	Protected:           {"The object is protected against deletion.", "`novacron vm set NAME --protect=false`, then delete it."},
 	RevisionMismatch:    {"The object was changed since the revision that the request names.", "Read it again, and decide again."},
 	IdempotencyReuse:    {"The Idempotency-Key was used before, for another request.", "Use a key per request."},
 	StaleEpoch:          {"A command or a report of an earlier incarnation came late and was refused.", "Nothing: this is the fence at work."},
