@@ -42,6 +42,8 @@ type VMDocumentSpec struct {
 	// SeedImage is the CD that the guest finds instead; empty takes it away.
 	SeedImage *string `json:"seed_image,omitempty"`
 	Protected *bool   `json:"protected,omitempty"`
+	// RestartPolicy is never, on_failure or always.
+	RestartPolicy *string `json:"restart_policy,omitempty"`
 }
 
 // VMDiskDocument declares a disk: the one with the id, else the one in the slot,
@@ -142,6 +144,9 @@ func (v VM) Document() VMDocument {
 	}
 	if v.Spec.SeedImage != "" {
 		d.Spec.SeedImage = &v.Spec.SeedImage
+	}
+	if v.Spec.RestartPolicy != "" && v.Spec.RestartPolicy != "never" {
+		d.Spec.RestartPolicy = &v.Spec.RestartPolicy
 	}
 	if v.Spec.Protected {
 		d.Spec.Protected = &v.Spec.Protected

@@ -23,6 +23,9 @@ type VMSpec struct {
 	SeedImage string `json:"seed_image,omitempty"`
 	// Protected: is its deletion refused?
 	Protected bool `json:"protected,omitempty"`
+	// RestartPolicy says when it is started again whose guest ended by itself: never,
+	// on_failure or always.
+	RestartPolicy string `json:"restart_policy"`
 }
 
 // VMCloudInit is what cloud-init in a guest finds on the VM's seed, a CD of the
@@ -83,6 +86,25 @@ type VMStatus struct {
 	Job string `json:"job,omitempty"`
 	// Placement says, per node, why none fits.
 	Placement []PlacementReason `json:"placement,omitempty"`
+	// Restarts is what became of it by its restart policy since somebody started it;
+	// absent when nothing did.
+	Restarts *VMRestarts `json:"restarts,omitempty"`
+}
+
+// VMRestarts is what became of a VM by its restart policy.
+type VMRestarts struct {
+	// Total counts the restarts, InARow those since it was last healthy for ten minutes.
+	Total  int `json:"total"`
+	InARow int `json:"in_a_row"`
+	// Reason is why it ended last, at EndedAt.
+	Reason  string    `json:"reason"`
+	EndedAt time.Time `json:"ended_at"`
+	// LastAt is when it was last started again, NextAt when it will be.
+	LastAt *time.Time `json:"last_at,omitempty"`
+	NextAt *time.Time `json:"next_at,omitempty"`
+	// GaveUpAt is when it ended once too often: it is not started again until somebody
+	// does.
+	GaveUpAt *time.Time `json:"gave_up_at,omitempty"`
 }
 
 // PlacementReason is why one node does not fit.
@@ -110,6 +132,8 @@ type VMCreate struct {
 	SeedImage string `json:"seed_image,omitempty"`
 	// Protected refuses its deletion, and that of its disks, until it is taken away.
 	Protected bool `json:"protected,omitempty"`
+	// RestartPolicy is never, on_failure or always; never when absent.
+	RestartPolicy string `json:"restart_policy,omitempty"`
 	// Start it once it is made?
 	Start bool `json:"start,omitempty"`
 	// Node restricts placement to one node.
@@ -150,6 +174,8 @@ type VMPatch struct {
 	SeedImage *string `json:"seed_image,omitempty"`
 	// Protected changes at any time.
 	Protected *bool `json:"protected,omitempty"`
+	// RestartPolicy changes at any time; what it had in mind is forgotten.
+	RestartPolicy *string `json:"restart_policy,omitempty"`
 }
 
 // VMClone asks for a VM made from another one.

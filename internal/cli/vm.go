@@ -121,7 +121,7 @@ func (a *app) vmPairs(v api.VM) []output.Pair {
 		{Key: "created", Value: ago(now, v.CreatedAt)},
 		{Key: "revision", Value: strconv.FormatInt(v.Revision, 10)},
 	}
-	pairs = append(pairs, policyPairs(v.Spec)...)
+	pairs = append(pairs, a.policyPairs(v)...)
 	for _, d := range v.Spec.Disks {
 		value := size(d.SizeBytes)
 		if d.Image != "" {

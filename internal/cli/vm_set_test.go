@@ -1,7 +1,11 @@
 package cli
 
 import (
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/novacron/novacron/api"
 )
 
 func TestVMSet(t *testing.T) {
@@ -17,10 +21,29 @@ func TestVMSet(t *testing.T) {
 	expect(t, b.requests()[3], `PATCH /api/v1/vms/id-web {"cpus":4}`)
 	b.do(t, "vm set web --protect=false", 0)
 	expect(t, b.requests()[5], `PATCH /api/v1/vms/id-web {"protected":false}`)
+	b.do(t, "vm set web --restart always", 0)
+	expect(t, b.requests()[7], `PATCH /api/v1/vms/id-web {"restart_policy":"always"}`)
 	for _, line := range []string{"vm set web", "vm set", "vm set web --memory 1.5G", "vm set web --label x", "vm set web --cpus two"} {
 		b.do(t, line, 2)
 	}
-	if n := len(b.requests()); n != 6 {
+	if n := len(b.requests()); n != 8 {
 		t.Errorf("%d requests: what is not understood was sent", n)
+	}
+}
+
+func TestVMShowRestarts(t *testing.T) {
+	b := newBench(t)
+	v := someVM("web", "failed")
+	v.Spec.RestartPolicy = "on_failure"
+	next := birth.Add(time.Hour)
+	v.Status.Restarts = &api.VMRestarts{Total: 4, InARow: 2, Reason: "killed by signal 9", EndedAt: birth, LastAt: &birth, NextAt: &next}
+	b.on("GET /vms/web", 200, v)
+	if got := b.do(t, "vm show web", 0); !strings.Contains(got, "on_failure; 4 so far, 2 in a row, the last one 3h ago") || !strings.Contains(got, "killed by signal 9; the next one at "+next.UTC().Format(time.RFC3339)) {
+		t.Error(got)
+	}
+	v.Status.Restarts.NextAt, v.Status.Restarts.GaveUpAt = nil, &birth
+	b.on("GET /vms/db", 200, v)
+	if got := b.do(t, "vm show db", 0); !strings.Contains(got, "given up 3h ago") || !strings.Contains(got, "novacron vm logs") {
+		t.Error(got)
 	}
 }

@@ -152,7 +152,7 @@ func (s *Service) newView(ctx context.Context, tx *store.Tx, n NewVM, img image.
 	v := vm.View{Intent: vm.Intent{
 		ID: id.New(), ProjectID: s.cfg.Project, Name: n.Name, Labels: n.Labels,
 		CPUs: n.CPUs, MemoryBytes: n.MemoryBytes, ImageID: &img.ID, ImageName: img.Name, CloudInit: n.CloudInit.OrNil(),
-		Policy: n.Policy,
+		Policy: n.Policy.Normal(),
 	}}
 	var err error
 	if v.Intent.SeedImage, err = s.seedImage(ctx, tx, n.SeedImage); err != nil {
@@ -249,7 +249,7 @@ func (s *Service) ask(ctx context.Context, tx *store.Tx, c Caller, v vm.View, r 
 	if r == vm.Stop || r == vm.Restart {
 		j.Params = flows.StopParams{GraceMS: stop.Grace.Milliseconds()}
 	}
-	if j.OpSeq, err = tx.VMHold(ctx, v.Intent, j.ID); err != nil {
+	if j.OpSeq, err = take(ctx, tx, v.Intent, r, j.ID); err != nil {
 		return out, err
 	}
 	j.Cancellable = r == vm.Start || r == vm.Stop
@@ -257,6 +257,17 @@ func (s *Service) ask(ctx context.Context, tx *store.Tx, c Caller, v vm.View, r 
 	birth, err := s.beginWith(ctx, tx, c, v, j, nil)
 	out.Begun = birth.Job(tx.Now)
 	return out, err
+}
+
+// take takes a VM for the job of a request. Who decides whether it runs ends what its
+// restart policy had in mind.
+func take(ctx context.Context, tx *store.Tx, in vm.Intent, r vm.Request, job id.ID) (opSeq int64, err error) {
+	if r == vm.Start || r == vm.Stop || r == vm.Restart {
+		if err := tx.RestartsForget(ctx, in.ID); err != nil {
+			return 0, err
+		}
+	}
+	return tx.VMHold(ctx, in, job)
 }
 
 // Incarnation is where a VM's process is, if anywhere.

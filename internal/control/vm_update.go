@@ -57,6 +57,11 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, c Caller, v vm.View,
 	if err := tx.VMUpdate(ctx, next, v.Intent.Name); err != nil {
 		return err
 	}
+	if next.Policy.Restart != v.Intent.Policy.Restart {
+		if err := tx.RestartsForget(ctx, v.Intent.ID); err != nil {
+			return err
+		}
+	}
 	r := c.record("vm.update", "vm", v.Intent.ID, v.Intent.Name)
 	r.ProjectID, r.Detail = &s.cfg.Project, differences(v.Intent, next)
 	return tx.AuditInsert(ctx, r)
@@ -133,6 +138,7 @@ func differences(was, next vm.Intent) map[string]any {
 	note("memory_bytes", was.MemoryBytes, next.MemoryBytes, was.MemoryBytes != next.MemoryBytes)
 	note("seed_image", seedName(was), seedName(next), seedName(was) != seedName(next))
 	note("protected", was.Policy.Protected, next.Policy.Protected, was.Policy.Protected != next.Policy.Protected)
+	note("restart_policy", was.Policy.Restart, next.Policy.Restart, was.Policy.Restart != next.Policy.Restart)
 	if what := was.CloudInit.Changed(next.CloudInit); len(what) > 0 {
 		out["cloud_init"] = map[string]any{"changed": what} // the texts may hold what is nobody's business
 	}

@@ -28,7 +28,7 @@ func toVM(v vm.View) api.VM {
 			Revision: int64(in.Revision), CreatedAt: in.CreatedAt.UTC(), UpdatedAt: in.UpdatedAt.UTC(),
 		},
 		Spec: api.VMSpec{
-			CPUs: in.CPUs, MemoryBytes: api.Bytes(in.MemoryBytes), Image: in.ImageName, Power: power(in.PowerOn), Protected: in.Policy.Protected,
+			CPUs: in.CPUs, MemoryBytes: api.Bytes(in.MemoryBytes), Image: in.ImageName, Power: power(in.PowerOn), Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
 			Disks: []api.VMDisk{}, NICs: []api.VMNIC{},
 		},
 		Status: api.VMStatus{
@@ -66,6 +66,7 @@ func fromCloudInit(c *api.VMCloudInit) *vm.CloudInit {
 }
 
 func vmStatus(v vm.View, s *api.VMStatus) {
+	s.Restarts = toRestarts(v.Restarts)
 	if v.Node != nil {
 		s.Node = v.Node.Name
 	}
@@ -77,6 +78,24 @@ func vmStatus(v vm.View, s *api.VMStatus) {
 			s.Placement = append(s.Placement, api.PlacementReason{Node: n.Node, Reasons: n.Reasons})
 		}
 	}
+}
+
+// toRestarts is nil for what was neither restarted nor is to be.
+func toRestarts(r vm.Restarts) *api.VMRestarts {
+	if r.EndedAt.IsZero() {
+		return nil
+	}
+	return &api.VMRestarts{
+		Total: r.Total, InARow: r.InARow, Reason: r.Reason, EndedAt: r.EndedAt.UTC(), LastAt: utcOrNil(r.LastAt), NextAt: utcOrNil(r.NextAt), GaveUpAt: utcOrNil(r.GaveUpAt),
+	}
+}
+
+func utcOrNil(at *time.Time) *time.Time {
+	if at == nil {
+		return nil
+	}
+	u := at.UTC()
+	return &u
 }
 
 func power(on bool) string {

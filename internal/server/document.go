@@ -262,7 +262,7 @@ func vmDocument(raw []byte) (control.Document, error) {
 	d, err := documentMeta(b.DocumentMeta)
 	w := &vm.Want{
 		Labels: b.Labels, CPUs: b.Spec.CPUs, MemoryBytes: (*int64)(b.Spec.MemoryBytes), Image: b.Spec.Image, CloudInit: fromCloudInit(b.Spec.CloudInit), SeedImage: b.Spec.SeedImage,
-		Policy: vm.PolicyChange{Protected: b.Spec.Protected},
+		Policy: vm.PolicyChange{Protected: b.Spec.Protected, Restart: (*vm.RestartPolicy)(b.Spec.RestartPolicy)},
 	}
 	d.VM = w
 	if err == nil {

@@ -184,7 +184,7 @@ func build(ctx context.Context, o Options, st *store.Store) (*Server, *certifica
 	})
 	s.tasks = reconcile.New(o.Clock, o.Log, s.member, tasks.All(tasks.Env{
 		Store: st, Images: images, Clock: o.Clock, Connected: s.agents.connected, Drop: s.agents.drop, Committed: s.committed, Nudge: func(task string) { s.tasks.Nudge(task) }, Held: func() bool { return s.control.Holds().Behind() != nil },
-		CollectImages: func(ctx context.Context) (int64, error) { return s.control.CollectImages(ctx) },
+		CollectImages: s.control.CollectImages, RestartEnded: s.control.RestartEnded,
 	})...)
 	s.limits = newLimits(o.Limits, int(pool.Config().MaxConns), o.Clock, func(reason string) { s.meter.refused.WithLabelValues(reason).Inc() })
 	s.denials = &denials{clock: o.Clock, write: s.control.Deny}

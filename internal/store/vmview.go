@@ -19,7 +19,7 @@ import (
 // job, disks and interfaces, as of one moment.
 var vmList = lister{
 	columns: `v.id, v.project_id, v.name, v.labels, v.cpus, v.memory_bytes, v.image_id, coalesce(i.name, ''), v.cloud_init, v.seed_image_id, (SELECT c.name FROM images c WHERE c.id = v.seed_image_id),
-  v.protected, v.power = 'on', v.node_id, v.owner_epoch, v.op_seq, v.reserved, v.deleting, v.placement,
+  v.protected, v.restart_policy, v.power = 'on', v.node_id, v.owner_epoch, v.op_seq, v.reserved, v.deleting, v.placement,
   (SELECT l.name FROM nodes l WHERE l.id = v.lost_node_id), v.lost_at, v.lost_reason,
   v.failure_code, v.failure_message, v.failed_at, v.revision, v.created_at, v.updated_at,
   o.owner_epoch, o.node_id, o.node_epoch, o.report_seq, o.phase::text, o.reason, o.since,
@@ -30,11 +30,13 @@ var vmList = lister{
       'image', s.image_id, 'image_name', (SELECT m.name FROM images m WHERE m.id = s.image_id)) ORDER BY s.slot)
     FROM storage_volumes s WHERE s.vm_id = v.id), '[]'),
   coalesce((SELECT jsonb_agg(jsonb_build_object('id', c.id, 'slot', c.slot, 'mac', c.mac, 'forwards', c.forwards) ORDER BY c.slot)
-    FROM network_interfaces c WHERE c.vm_id = v.id), '[]')`,
+    FROM network_interfaces c WHERE c.vm_id = v.id), '[]'),
+  r.total, r.in_a_row, r.reason, r.ended_at, r.last_at, r.next_at, r.gave_up_at`,
 	from: `vms v
   LEFT JOIN images i ON i.id = v.image_id
   LEFT JOIN nodes n ON n.id = v.node_id
   LEFT JOIN LATERAL (SELECT * FROM instances x WHERE x.vm_id = v.id ORDER BY x.owner_epoch DESC LIMIT 1) o ON true
+  LEFT JOIN vm_restarts r ON r.vm_id = v.id
   LEFT JOIN jobs j ON j.id = v.job_id`,
 	filters: map[string]filter{
 		"name":  named("v.name"),
@@ -90,18 +92,24 @@ type vmRow struct {
 		created         *time.Time
 	}
 	volumes, nics []byte
+	restarts      struct {
+		total, inARow         *int
+		reason                *string
+		ended, last, next, up *time.Time
+	}
 }
 
 func (r *vmRow) targets() []any {
-	in, s, j := &r.in, &r.seen, &r.job
+	in, s, j, e := &r.in, &r.seen, &r.job, &r.restarts
 	return []any{
 		&r.key, &in.ID, &in.ProjectID, &in.Name, &r.labels, &in.CPUs, &in.MemoryBytes, &in.ImageID, &in.ImageName, &r.told, &r.seed.id, &r.seed.name,
-		&in.Policy.Protected, &in.PowerOn, &in.NodeID, &in.Epoch, &in.OpSeq, &in.Reserved, &in.Deleting, &r.place, &r.lost.node, &r.lost.at, &r.lost.reason,
+		&in.Policy.Protected, &in.Policy.Restart, &in.PowerOn, &in.NodeID, &in.Epoch, &in.OpSeq, &in.Reserved, &in.Deleting, &r.place, &r.lost.node, &r.lost.at, &r.lost.reason,
 		&r.fail.code, &r.fail.message, &r.fail.at, &in.Revision, &in.CreatedAt, &in.UpdatedAt,
 		&s.epoch, &s.node, &s.nodeEpoch, &s.seq, &s.phase, &s.reason, &s.since,
 		&r.node.name, &r.node.seen,
 		&j.id, &j.kind, &j.target, &j.cancel, &j.attends, &j.why, &j.created,
 		&r.volumes, &r.nics,
+		&e.total, &e.inARow, &e.reason, &e.ended, &e.last, &e.next, &e.up,
 	}
 }
 
@@ -131,6 +139,9 @@ func (r *vmRow) view() (vm.View, error) {
 		v.Job = &vm.JobView{
 			ID: *j.id, Kind: *j.kind, Target: *j.target, Cancellable: *j.cancel, Attention: *j.attends, WaitReason: *j.why, CreatedAt: *j.created,
 		}
+	}
+	if e := r.restarts; e.total != nil {
+		v.Restarts = vm.Restarts{Total: *e.total, InARow: *e.inARow, Reason: *e.reason, EndedAt: *e.ended, LastAt: e.last, NextAt: e.next, GaveUpAt: e.up}
 	}
 	return v, r.documents(&v)
 }

@@ -69,6 +69,8 @@ type Host interface {
 	Leftovers() []string
 	// Executing counts the guests that execute, by VM.
 	Executing() map[id.ID]int
+	// Crash ends the process of a VM from outside; false when there is none.
+	Crash(v id.ID) bool
 	// PowerLoss ends everything that a reboot of the host ends.
 	PowerLoss()
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -35,11 +36,11 @@ import (
 // while it runs, and ignores the power button.
 var haltSector = append(append([]byte{0xfa, 0xf4, 0xeb, 0xfc}, make([]byte, 506)...), 0x55, 0xaa)
 
-// haltImage is haltSector as a raw disk image.
-func haltImage() image.File {
-	sum := sha256.Sum256(haltSector)
+// sectorImage is a boot sector as a raw disk image.
+func sectorImage(sector []byte) image.File {
+	sum := sha256.Sum256(sector)
 	return image.File{
-		Role: image.RoleDisk, SHA256: hex.EncodeToString(sum[:]), SizeBytes: int64(len(haltSector)), Format: "raw", VirtualBytes: int64(len(haltSector)),
+		Role: image.RoleDisk, SHA256: hex.EncodeToString(sum[:]), SizeBytes: int64(len(sector)), Format: "raw", VirtualBytes: int64(len(sector)),
 	}
 }
 
@@ -47,7 +48,16 @@ func haltImage() image.File {
 // emulation. The test binary must be its own keeper: see keeper.Main.
 func NewQEMU(tb testing.TB, n int) *Cluster {
 	tb.Helper()
-	return NewOn(tb, n, haltImage(), newQEMUHost)
+	return NewQEMUOf(tb, n, haltSector)
+}
+
+// NewQEMUOf is NewQEMU with guests that execute a boot sector of the test's own.
+func NewQEMUOf(tb testing.TB, n int, sector []byte) *Cluster {
+	tb.Helper()
+	return NewOn(tb, n, sectorImage(sector), func(tb testing.TB, node id.ID, _ string) Host {
+		tb.Helper()
+		return newQEMUHost(tb, node, sector)
+	})
 }
 
 // QEMUHost is this machine, as one node of many on it.
@@ -60,7 +70,7 @@ type QEMUHost struct {
 
 var _ Host = (*QEMUHost)(nil)
 
-func newQEMUHost(tb testing.TB, node id.ID, _ string) Host {
+func newQEMUHost(tb testing.TB, node id.ID, sector []byte) Host {
 	tb.Helper()
 	// sockets need a short path, and guests' own users go through this folder
 	base, err := os.MkdirTemp("", "ncq") //nolint:usetesting // a test's own folder is too long for sockets
@@ -73,9 +83,9 @@ func newQEMUHost(tb testing.TB, node id.ID, _ string) Host {
 	must(tb, err)
 	h.images, err = agent.OpenCache(filepath.Join(base, "images"), agent.CacheOptions{Clock: clock.System{}, Log: slog.New(slog.DiscardHandler)})
 	must(tb, err)
-	f := haltImage()
+	f := sectorImage(sector)
 	must(tb, h.images.Ensure(tb.Context(), nodelink.ImageFile{SHA256: f.SHA256, SizeBytes: f.SizeBytes}, func(_ context.Context, w io.Writer) error {
-		_, err := io.Copy(w, bytes.NewReader(haltSector))
+		_, err := io.Copy(w, bytes.NewReader(sector))
 		return err
 	}))
 	return h
@@ -89,6 +99,28 @@ func (h *QEMUHost) Hypervisor(s hypervisor.Sink) (hypervisor.Driver, error) {
 		NodeShort: h.short, DataDir: filepath.Join(h.dir, "guests"), RunDir: filepath.Join(h.dir, "run"),
 		UIDDir: filepath.Join(h.dir, "uids"), RAMDir: h.ram(), Accel: "tcg", Sink: s,
 	})
+}
+
+// Crash implements Host.
+func (h *QEMUHost) Crash(v id.ID) bool {
+	for _, pid := range h.pids() {
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+		args := strings.Split(string(b), "\x00")
+		if err != nil || !strings.HasPrefix(filepath.Base(args[0]), "qemu-system") || !slices.Contains(args, v.String()) {
+			continue
+		}
+		p, err := process.Identify(pid)
+		if err != nil {
+			continue
+		}
+		if k, err := process.Open(p); err == nil {
+			_ = k.Signal(unix.SIGKILL)
+			<-k.Ended()
+			_ = k.Close()
+			return true
+		}
+	}
+	return false
 }
 
 // PowerLoss implements Host: every process of this host's guests is gone at once,

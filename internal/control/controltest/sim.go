@@ -38,6 +38,9 @@ func (h *SimHost) Hypervisor(s hypervisor.Sink) (hypervisor.Driver, error) {
 	return sim.New(h.Host, s), nil
 }
 
+// Crash implements Host.
+func (h *SimHost) Crash(v id.ID) bool { return h.Host.Crash(v, "killed by signal 9") }
+
 // Volumes implements Host.
 func (h *SimHost) Volumes() volume.Driver { return h.Disks }
 

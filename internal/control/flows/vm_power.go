@@ -12,10 +12,17 @@ import (
 	"github.com/novacron/novacron/internal/vocab/gen"
 )
 
+// StartParams are the parameters of vm.start.
+type StartParams struct {
+	// ByPolicy: the VM's restart policy asked for it, and may ask again when it fails.
+	ByPolicy bool `json:"by_policy,omitempty"`
+}
+
 // VMStart launches a VM on the node that has its disks, under a new owner
 // epoch. While that node does not report, it waits and says so. It unwinds to a
 // stopped VM with the reason kept: process and reservation are gone, the raised
-// epoch stays, since a late command under it must not work either.
+// epoch stays, since a late command under it must not work either. The wish that it
+// runs is taken back too, unless its restart policy is what asked for it.
 func VMStart() workflow.Flow[Env] {
 	return workflow.Flow[Env]{
 		Name: vm.JobStart,
@@ -143,14 +150,19 @@ type raised struct {
 	Epoch gen.OwnerEpoch `json:"epoch"`
 }
 
-// unadmit takes back the reservation and the wish, not the epoch.
+// unadmit takes back the reservation, and the wish unless it was there before, not
+// the epoch.
 func unadmit(ctx context.Context, r *run) error {
+	var p StartParams
+	if err := r.Params(&p); err != nil {
+		return err
+	}
 	return write(ctx, r, func(tx *store.Tx) error {
 		v, err := tx.VMByID(ctx, r.Job.Target.ID)
 		if err == nil {
 			err = tx.VMUnreserve(ctx, v)
 		}
-		if err != nil {
+		if err != nil || p.ByPolicy {
 			return err
 		}
 		return tx.VMSetPower(ctx, r.Job.Target.ID, false)

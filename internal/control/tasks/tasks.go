@@ -7,6 +7,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/novacron/novacron/internal/control"
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/engine/blob"
 	"github.com/novacron/novacron/internal/engine/reconcile"
@@ -29,6 +30,8 @@ type Env struct {
 	Held func() bool
 	// CollectImages deletes images whose files nobody sends any more, and counts them.
 	CollectImages func(context.Context) (int64, error)
+	// RestartEnded starts VMs again as their restart policies say, and tells what it did.
+	RestartEnded func(context.Context, vm.Backoff) (control.Restarted, error)
 	// Committed wakes the executor after a commit.
 	Committed func()
 	// Nudge has a task run at once; may be nil.
@@ -49,8 +52,14 @@ func All(e Env) []reconcile.Task {
 		{Name: unfinishedImages, Period: 10 * time.Minute, LeaderOnly: true, Activate: e.collectImages},
 		{Name: "node-usage", Period: time.Minute, LeaderOnly: true, Activate: e.checkUsage},
 		{Name: PendingVMs, Period: 30 * time.Second, Activate: e.wakePending},
+		{Name: "vm-restarts", Period: time.Second, LeaderOnly: true, Activate: e.restartEnded},
 		{Name: "removed-nodes", Period: 5 * time.Second, Activate: e.dropRemoved},
 	}
+}
+
+// restartEnded starts VMs again whose guests ended by themselves.
+func (e Env) restartEnded(ctx context.Context) (any, error) {
+	return e.RestartEnded(ctx, vm.DefaultBackoff())
 }
 
 // swept is the status of tasks that remove what is too old.

@@ -56,7 +56,7 @@ func beneath(v View) Appearance {
 	if v.Job != nil {
 		return duringJob(v, *v.Job)
 	}
-	return atRest(v)
+	return withRestarts(v, atRest(v))
 }
 
 func beingDeleted(v View) bool { return v.Job != nil && v.Job.Kind == JobDelete }

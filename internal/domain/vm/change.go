@@ -79,7 +79,7 @@ func (c Change) Apply(in Intent) Intent {
 // Differs tells whether anything would be different.
 func (c Change) Differs(in Intent) bool {
 	out := c.Apply(in)
-	return out.Name != in.Name || !maps.Equal(out.Labels, in.Labels) || out.Policy != in.Policy || c.Rests(in)
+	return out.Name != in.Name || !maps.Equal(out.Labels, in.Labels) || out.Policy.Normal() != in.Policy.Normal() || c.Rests(in)
 }
 
 func set[T any](to, from *T) {

@@ -7,16 +7,26 @@ import "github.com/novacron/novacron/internal/vocab/errs"
 type Policy struct {
 	// Protected: is its deletion, and that of its disks, refused?
 	Protected bool
+	// Restart is never when empty.
+	Restart RestartPolicy
 }
 
 // PolicyChange is what is to be different of a Policy. Nil fields stay.
 type PolicyChange struct {
 	Protected *bool
+	Restart   *RestartPolicy
 }
 
 // Apply gives the policy as it would be.
 func (c PolicyChange) Apply(p Policy) Policy {
 	set(&p.Protected, c.Protected)
+	set(&p.Restart, c.Restart)
+	return p
+}
+
+// Normal spells out what is so by default.
+func (p Policy) Normal() Policy {
+	p.Restart = p.Restart.OrNever()
 	return p
 }
 

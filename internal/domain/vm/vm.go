@@ -22,6 +22,8 @@ type View struct {
 	// Volumes and NICs are in slot order.
 	Volumes []Volume
 	NICs    []NIC
+	// Restarts is what became of it by its restart policy.
+	Restarts Restarts
 }
 
 // Intent is what the user wants, and what the control plane decided of it.

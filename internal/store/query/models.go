@@ -789,4 +789,16 @@ type Vm struct {
 	LostReason     string
 	SeedImageID    *uuid.UUID
 	Protected      bool
+	RestartPolicy  string
+}
+
+type VmRestart struct {
+	VmID     uuid.UUID
+	Total    int32
+	InARow   int32
+	Reason   string
+	EndedAt  time.Time
+	LastAt   *time.Time
+	NextAt   *time.Time
+	GaveUpAt *time.Time
 }

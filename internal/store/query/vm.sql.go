@@ -256,23 +256,24 @@ func (q *Queries) VMHold(ctx context.Context, arg VMHoldParams) (int64, error) {
 }
 
 const vMInsert = `-- name: VMInsert :exec
-INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, protected, power, op_seq, job_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, $12)
+INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, protected, restart_policy, power, op_seq, job_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, $13)
 `
 
 type VMInsertParams struct {
-	ID          uuid.UUID
-	ProjectID   uuid.UUID
-	Name        string
-	Labels      []byte
-	Cpus        int32
-	MemoryBytes int64
-	ImageID     *uuid.UUID
-	CloudInit   []byte
-	SeedImageID *uuid.UUID
-	Protected   bool
-	Power       VmPower
-	JobID       *uuid.UUID
+	ID            uuid.UUID
+	ProjectID     uuid.UUID
+	Name          string
+	Labels        []byte
+	Cpus          int32
+	MemoryBytes   int64
+	ImageID       *uuid.UUID
+	CloudInit     []byte
+	SeedImageID   *uuid.UUID
+	Protected     bool
+	RestartPolicy string
+	Power         VmPower
+	JobID         *uuid.UUID
 }
 
 func (q *Queries) VMInsert(ctx context.Context, arg VMInsertParams) error {
@@ -287,6 +288,7 @@ func (q *Queries) VMInsert(ctx context.Context, arg VMInsertParams) error {
 		arg.CloudInit,
 		arg.SeedImageID,
 		arg.Protected,
+		arg.RestartPolicy,
 		arg.Power,
 		arg.JobID,
 	)
@@ -453,20 +455,21 @@ func (q *Queries) VMUnreserve(ctx context.Context, id uuid.UUID) (VMUnreserveRow
 
 const vMUpdate = `-- name: VMUpdate :execrows
 UPDATE vms SET name = $1, labels = $2, cpus = $3, memory_bytes = $4, cloud_init = $5,
-  seed_image_id = $6, protected = $7
-WHERE id = $8 AND revision = $9
+  seed_image_id = $6, protected = $7, restart_policy = $8
+WHERE id = $9 AND revision = $10
 `
 
 type VMUpdateParams struct {
-	Name        string
-	Labels      []byte
-	Cpus        int32
-	MemoryBytes int64
-	CloudInit   []byte
-	SeedImageID *uuid.UUID
-	Protected   bool
-	ID          uuid.UUID
-	Revision    int64
+	Name          string
+	Labels        []byte
+	Cpus          int32
+	MemoryBytes   int64
+	CloudInit     []byte
+	SeedImageID   *uuid.UUID
+	Protected     bool
+	RestartPolicy string
+	ID            uuid.UUID
+	Revision      int64
 }
 
 func (q *Queries) VMUpdate(ctx context.Context, arg VMUpdateParams) (int64, error) {
@@ -478,6 +481,7 @@ func (q *Queries) VMUpdate(ctx context.Context, arg VMUpdateParams) (int64, erro
 		arg.CloudInit,
 		arg.SeedImageID,
 		arg.Protected,
+		arg.RestartPolicy,
 		arg.ID,
 		arg.Revision,
 	)

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,6 +48,7 @@ type guest struct {
 	// pressed: this driver asked for a shutdown. What an earlier one asked is known
 	// for the judgement of the end; a guest that did not act on it runs on.
 	pressed bool
+	resets  resets
 	trouble string // of a disk, until the guest continues
 	muted   bool   // changes are for Adopt's caller, not for the sink
 }
@@ -94,7 +96,7 @@ func (g *guest) noteAsked(what askedRecord) error {
 	defer g.d.out.Flush()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	asked := askedRecord{Shutdown: g.asked.Shutdown || what.Shutdown, Kill: g.asked.Kill || what.Kill}
+	asked := askedRecord{Shutdown: g.asked.Shutdown || what.Shutdown, Kill: g.asked.Kill || what.Kill, Failed: cmp.Or(g.asked.Failed, what.Failed)}
 	if asked != g.asked {
 		if err := g.write(askedFile, asked); err != nil {
 			return err
@@ -213,6 +215,9 @@ func (g *guest) query(ctx context.Context, c *qmp.Client) error {
 		}
 	}
 	g.change(p, reason)
+	if reason == panicked {
+		g.failed(panicked) // while nobody listened
+	}
 	return nil
 }
 
@@ -315,12 +320,11 @@ func (g *guest) onEvent(e qmp.Event) {
 	case "BLOCK_IO_ERROR":
 		g.noteTrouble(e.Data)
 	case "GUEST_PANICKED":
-		g.trouble = "the guest's kernel panicked"
-		g.d.log.Warn("guest panicked", "vm", g.ref.VM)
+		g.failed(panicked)
 	case "SHUTDOWN":
 		g.change(vm.PhaseStopping, g.status.Reason)
 	case "RESET":
-		g.d.log.Info("guest restarted itself", "vm", g.ref.VM)
+		g.noteReset(e.Data)
 	default:
 		return
 	}

@@ -28,7 +28,7 @@ func phaseOf(runState string, pressed bool) (vm.Phase, string) {
 	case "internal-error":
 		return vm.PhasePaused, "the hypervisor stopped the guest: internal error"
 	case "guest-panicked":
-		return vm.PhasePaused, "the guest's kernel panicked"
+		return vm.PhasePaused, panicked
 	case "watchdog":
 		return vm.PhasePaused, "the guest's watchdog expired"
 	}
@@ -44,6 +44,8 @@ func endOf(asked askedRecord, e *keeper.Exit) (vm.Phase, string) {
 	switch {
 	case asked.Kill:
 		return vm.PhaseExited, "killed on request"
+	case asked.Failed != "":
+		return vm.PhaseCrashed, asked.Failed
 	case e == nil:
 		return vm.PhaseCrashed, "ended while nobody watched"
 	case e.Signal != 0:

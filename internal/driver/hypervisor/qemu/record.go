@@ -43,6 +43,8 @@ func (r machineRecord) group(v id.ID) string {
 type askedRecord struct {
 	Shutdown bool `json:"shutdown,omitempty"`
 	Kill     bool `json:"kill,omitempty"`
+	// Failed is why the driver itself ended a guest that could not go on.
+	Failed string `json:"failed,omitempty"`
 }
 
 // endRecord is end.json: how an incarnation ended, judged once.

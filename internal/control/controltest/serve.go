@@ -1,0 +1,51 @@
+package controltest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/novacron/novacron/internal/agent"
+	"github.com/novacron/novacron/internal/nodelink"
+)
+
+// servedLease is long: nobody's lease runs out in these tests.
+const servedLease = time.Hour
+
+// up is the way of a node's agent to the use-cases.
+type up struct{ n *Node }
+
+var _ agent.Up = up{}
+
+// Call implements agent.Up.
+func (u up) Call(ctx context.Context, method string, req, reply any) error {
+	s := u.n.cluster.Service
+	var out any
+	var err error
+	switch r := req.(type) {
+	case nodelink.Reports:
+		out, err = s.Reports(ctx, u.n.ID, r.NodeEpoch, r.Items)
+	case nodelink.Heartbeat:
+		out = s.Beat(u.n.ID, r)
+	default:
+		return fmt.Errorf("a node calls %s", method)
+	}
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(out)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, reply)
+}
+
+// Serve has the node's agent tell what it sees, as its session would, until ctx
+// ends or the agent does.
+func (n *Node) Serve(ctx context.Context) {
+	n.mu.Lock()
+	a := n.agent
+	n.mu.Unlock()
+	_ = a.Serve(ctx, up{n}, servedLease, func([]string) {})
+}
