@@ -75,6 +75,8 @@ var classes = map[string]int{
 	string(errs.InvalidFilter):    exitInput,
 	string(errs.InvalidImage):     exitInput,
 	string(errs.LengthMismatch):   exitInput,
+	string(errs.ArchiveUnsafe):    exitInput,
+	string(errs.URLForbidden):     exitInput,
 	string(errs.OutOfRange):       exitInput,
 	string(errs.Unsupported):      exitInput,
 	string(errs.UnsupportedMedia): exitInput,

@@ -27,6 +27,8 @@ var statusOf = map[errs.Code]int{
 	errs.InvalidImage:        http.StatusUnprocessableEntity,
 	errs.ImageMismatch:       http.StatusUnprocessableEntity,
 	errs.LengthMismatch:      http.StatusUnprocessableEntity,
+	errs.ArchiveUnsafe:       http.StatusUnprocessableEntity,
+	errs.URLForbidden:        http.StatusUnprocessableEntity,
 	errs.OutOfRange:          http.StatusUnprocessableEntity,
 	errs.Unsupported:         http.StatusUnprocessableEntity,
 	errs.Unauthenticated:     http.StatusUnauthorized,

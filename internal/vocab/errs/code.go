@@ -23,6 +23,10 @@ const (
 	UnsupportedMedia Code = "unsupported_media_type"
 	// LengthMismatch: a body does not lead to the length that was announced.
 	LengthMismatch Code = "length_mismatch"
+	// ArchiveUnsafe: an archive has an entry that no archive of its kind has.
+	ArchiveUnsafe Code = "archive_unsafe_entry"
+	// URLForbidden: a URL leads where the servers may not be sent.
+	URLForbidden Code = "url_forbidden"
 )
 
 // The caller may not.

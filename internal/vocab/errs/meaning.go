@@ -29,6 +29,8 @@ var meanings = map[Code]Meaning{
 	OutOfRange:       {"A number beyond its limits.", "`errors` names the limit."},
 	Unsupported:      {"What was asked for is not supported, by this version or by that part.", "Upgrade what the message names, or do without."},
 	UnsupportedMedia: {"The body's Content-Type is not the one that is taken.", "Send application/json."},
+	ArchiveUnsafe:    {"An archive has an entry that it may not have: a path, a link, a device, a name twice, content other than its manifest says, or no manifest.", "The message names the entry; export the appliance again where it comes from."},
+	URLForbidden:     {"A URL leads where the servers may not be sent: it is not http or https, or its host has an address of this machine, of a private network, or of none.", "Take a public address; an operator allows private networks with `novacron server --import-networks`."},
 	LengthMismatch:   {"A body does not lead to the length that was announced.", "Upload the file again; it may have changed meanwhile."},
 
 	Unauthenticated: {"No credential, or one that is unknown, expired or revoked.", "Use a good token: `novacron token create`, `novacron context add`."},

@@ -2,8 +2,9 @@
 // format and refuses what could make a hypervisor read another file or wait for
 // ever. It reads a bounded part of the file and never more than it needs.
 //
-// Layouts: qcow2 from QEMU's docs/interop/qcow2.txt; the others are known by
-// their magic numbers only, and refused.
+// Layouts: qcow2 from QEMU's docs/interop/qcow2.txt; VMDK, VHD, VHDX and VDI are
+// package disk's, archives package ova's; the others are known by their magic
+// numbers only, and refused.
 package inspect
 
 import (
@@ -13,19 +14,28 @@ import (
 	"io"
 
 	"github.com/novacron/novacron/internal/domain/image"
+	"github.com/novacron/novacron/internal/domain/image/disk"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/unit"
 )
 
 // Result is what a file is.
 type Result struct {
-	Format string // "qcow2" or "raw"
+	// Format is qcow2 or raw, or that of a disk that is to be converted.
+	Format string
 	// VirtualBytes is what a guest sees of a disk or CD.
 	VirtualBytes int64
 }
 
+// Foreign tells whether a disk has to be converted before anything uses it, and
+// from which format.
+func (r Result) Foreign() (disk.Format, bool) {
+	f := disk.Format(r.Format)
+	return f, f == disk.VMDK || f == disk.VHD || f == disk.VHDX || f == disk.VDI
+}
+
 // maxVirtual is the largest disk we take: what a VM's disk may be.
-const maxVirtual = 64 * unit.TiB
+const maxVirtual = disk.MaxVirtual
 
 // File inspects a file that is to play a role in an image.
 func File(r io.ReaderAt, size int64, role image.Role) (Result, error) {
@@ -37,7 +47,7 @@ func File(r io.ReaderAt, size int64, role image.Role) (Result, error) {
 	head = head[:n]
 	switch role {
 	case image.RoleDisk:
-		return disk(r, head, size)
+		return diskFile(r, head, size)
 	case image.RoleKernel:
 		return kernel(head, size)
 	case image.RoleInitrd:
@@ -59,12 +69,8 @@ var foreign = []struct {
 	magic string
 	name  string
 }{
-	{0, "KDMV", "VMDK"},
-	{0, "COWD", "VMDK"},
-	{0, "# Disk DescriptorFile", "VMDK descriptor"},
-	{0, "vhdxfile", "VHDX"},
-	{0, "conectix", "VHD"},
-	{0x40, "\x7f\x10\xda\xbe", "VDI"},
+	{0, "COWD", "a VMDK of an ESX host"},
+	{0, "# Disk DescriptorFile", "a VMDK descriptor, whose disk is in other files"},
 	{0, "QED\x00", "QED"},
 	{0, "OOOM\x00", "UML COW"},
 	{0, "WithoutFreeSpace", "Parallels"},
@@ -73,26 +79,43 @@ var foreign = []struct {
 	{0, "\xfd7zXZ\x00", "xz: unpack it first"},
 	{0, "\x28\xb5\x2f\xfd", "zstd: unpack it first"},
 	{0, "BZh", "bzip2: unpack it first"},
-	{257, "ustar", "tar or OVA"},
 }
 
-func disk(r io.ReaderAt, head []byte, size int64) (Result, error) {
+// taken says what a disk may be.
+const taken = "a disk is imported from qcow2, raw, VMDK, VHD, VHDX or VDI"
+
+func diskFile(r io.ReaderAt, head []byte, size int64) (Result, error) {
 	if bytes.HasPrefix(head, []byte("QFI\xfb")) {
 		return qcow2(r, head, size)
 	}
+	if err := archive(r, head, size); err != nil {
+		return Result{}, err
+	}
 	for _, f := range foreign {
 		if len(head) >= f.at+len(f.magic) && string(head[f.at:f.at+len(f.magic)]) == f.magic {
-			return Result{}, refuse("the file is %s; a disk is imported from qcow2 or raw", f.name)
+			return Result{}, refuse("the file is %s; %s", f.name, taken)
 		}
 	}
-	if tail, err := vhdFooter(r, size); err != nil || tail {
-		return Result{}, errors.Join(err, vhdRefusal(tail))
+	tail, err := lastSector(r, size)
+	if err != nil {
+		return Result{}, err
 	}
+	if f := disk.Sniff(head, tail); f != "" {
+		d, err := disk.Open(r, size, f)
+		if err != nil {
+			return Result{}, err
+		}
+		return Result{Format: string(f), VirtualBytes: d.Bytes}, nil
+	}
+	return raw(size)
+}
+
+func raw(size int64) (Result, error) {
 	if size == 0 {
 		return Result{}, refuse("the file is empty")
 	}
 	if size%512 != 0 {
-		return Result{}, refuse("the file is not qcow2, and %d bytes are not whole sectors of 512: it is no raw disk either", size)
+		return Result{}, refuse("the file is of no format that is known, and %d bytes are not whole sectors of 512: it is no raw disk either; %s", size, taken)
 	}
 	if size > maxVirtual {
 		return Result{}, refuse("the disk is larger than %s", unit.FormatBytes(maxVirtual))
@@ -100,23 +123,17 @@ func disk(r io.ReaderAt, head []byte, size int64) (Result, error) {
 	return Result{Format: "raw", VirtualBytes: size}, nil
 }
 
-// vhdFooter: a fixed VHD is a raw disk with a footer in its last sector.
-func vhdFooter(r io.ReaderAt, size int64) (bool, error) {
+// lastSector: a VHD has its footer there, behind what may be a raw disk.
+func lastSector(r io.ReaderAt, size int64) ([]byte, error) {
 	if size < 512 {
-		return false, nil
+		return nil, nil
 	}
-	tail := make([]byte, 8)
-	if _, err := r.ReadAt(tail, size-512); err != nil && !errors.Is(err, io.EOF) {
-		return false, errs.New(errs.HostFailure, "the image cannot be read").Because(err)
+	tail := make([]byte, 512)
+	n, err := r.ReadAt(tail, size-512)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, errs.New(errs.HostFailure, "the image cannot be read").Because(err)
 	}
-	return string(tail) == "conectix", nil
-}
-
-func vhdRefusal(is bool) error {
-	if !is {
-		return nil
-	}
-	return refuse("the file is VHD; a disk is imported from qcow2 or raw")
+	return tail[:n], nil
 }
 
 // Fields of the qcow2 header, by offset.
@@ -173,6 +190,9 @@ func qcow2(r io.ReaderAt, head []byte, size int64) (Result, error) {
 	}
 	virtual := be.Uint64(head[qSize:])
 	if err := qcow2Tables(head, size, maps, virtual); err != nil {
+		return Result{}, err
+	}
+	if err := qcow2L1(r, head, size); err != nil {
 		return Result{}, err
 	}
 	return Result{Format: "qcow2", VirtualBytes: int64(virtual)}, nil

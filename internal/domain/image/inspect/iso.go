@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 
+	"github.com/novacron/novacron/internal/domain/image/disk"
+	"github.com/novacron/novacron/internal/domain/image/ova"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/unit"
 )
@@ -47,6 +49,12 @@ func iso(r io.ReaderAt, head []byte, size int64) (Result, error) {
 func otherFormat(head []byte) string {
 	if bytes.HasPrefix(head, []byte("QFI\xfb")) {
 		return "qcow2"
+	}
+	if f := disk.Sniff(head, nil); f != "" {
+		return string(f)
+	}
+	if ova.Is(head) {
+		return "tar or OVA"
 	}
 	for _, f := range foreign {
 		if len(head) >= f.at+len(f.magic) && string(head[f.at:f.at+len(f.magic)]) == f.magic {
