@@ -146,7 +146,9 @@ type ImageStatus struct {
 	// State is uploading, ready or deleting.
 	State string      `json:"state"`
 	Files []ImageFile `json:"files"`
-	Job   string      `json:"job,omitempty"`
+	// Job deletes the image, brings it a file, or makes one that guests can use of what
+	// came.
+	Job string `json:"job,omitempty"`
 }
 
 // ImageFile is one file of an image.
@@ -157,6 +159,15 @@ type ImageFile struct {
 	SizeBytes    Bytes  `json:"size_bytes"`
 	Format       string `json:"format"`
 	VirtualBytes Bytes  `json:"virtual_bytes,omitempty"`
+	// Source is what the file was converted from; absent when it came as it is.
+	Source *ImageSource `json:"source,omitempty"`
+}
+
+// ImageSource is a disk in another program's format, as it came.
+type ImageSource struct {
+	SHA256 string `json:"sha256"`
+	// Format is vmdk, vhd, vhdx or vdi.
+	Format string `json:"format"`
 }
 
 // ImageCreate asks for a new image; its files are uploaded next, one by one, to

@@ -82,6 +82,9 @@ func (s Images) appendPart(ctx context.Context, image, upload string, offset int
 // replaced, for as long as something arrives now and then. progress, if not nil,
 // is told how much the server has or was sent; it goes back when some of that
 // was lost.
+//
+// Of a disk in another program's format a job makes one that guests can use: its id
+// is in the image's status then, and WaitJob waits for it.
 func (s Images) Upload(ctx context.Context, image, role string, content io.ReaderAt, size int64,
 	progress func(sent int64),
 ) (api.Image, error) {
@@ -125,7 +128,8 @@ type upload struct {
 func (u *upload) arrived(ctx context.Context) (api.Image, bool, error) {
 	img, err := u.s.Get(ctx, u.image)
 	for _, f := range img.Status.Files {
-		if f.Role == u.want.File && f.SHA256 == u.want.SHA256 {
+		same := f.SHA256 == u.want.SHA256 || f.Source != nil && f.Source.SHA256 == u.want.SHA256
+		if f.Role == u.want.File && same {
 			return img, true, err
 		}
 	}

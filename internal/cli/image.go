@@ -102,6 +102,9 @@ func (a *app) imagePairs(i api.Image) []output.Pair {
 			value += ", holds " + size(f.VirtualBytes)
 		}
 		pairs = append(pairs, output.Pair{Key: f.Role, Value: value}, output.Pair{Key: "  sha256", Value: f.SHA256})
+		if f.Source != nil {
+			pairs = append(pairs, output.Pair{Key: "  from", Value: f.Source.Format + ", sha256 " + f.Source.SHA256})
+		}
 	}
 	return pairs
 }

@@ -72,6 +72,9 @@ func newImageImport(a *app) *cobra.Command {
 			return err
 		}
 		img, err := a.upload(cmd.Context(), c, made, parts)
+		if err == nil {
+			img, err = a.converted(cmd.Context(), c, img)
+		}
 		if err != nil {
 			a.leaveHalf(cmd.Context(), c, made, fresh, err)
 			return err
@@ -90,16 +93,37 @@ func newImageImport(a *app) *cobra.Command {
 An upload that breaks off goes on by itself once a server answers again, where it
 broke off. One that was interrupted is gone on with by the same command with the
 same files: what arrived is kept for 24 hours. The files are hashed before they
-are sent, and are the image's only when they arrive as they are here.`
+are sent, and are the image's only when they arrive as they are here.
+
+A disk in another program's format (VMDK, VHD, VHDX, VDI) is converted to qcow2 on the
+server, once it is there.`
 	cmd.Example = `  novacron image import debian --disk debian-12-generic-amd64.qcow2
   novacron image import tiny --kernel vmlinuz --initrd initrd.gz --cmdline 'console=ttyS0'`
-	cmd.Flags().StringVar(&f.disk, "disk", "", "disk image `file` (qcow2 or raw)")
+	cmd.Flags().StringVar(&f.disk, "disk", "", "disk image `file` (qcow2, raw, VMDK, VHD, VHDX or VDI)")
 	cmd.Flags().StringVar(&f.iso, "iso", "", "`file` of a CD (ISO 9660), which guests find in their drive")
 	cmd.Flags().StringVar(&f.kernel, "kernel", "", "kernel `file`")
 	cmd.Flags().StringVar(&f.initrd, "initrd", "", "initial file system `file` for the kernel")
 	cmd.Flags().StringSliceVar(&f.aliases, "alias", nil, "a further `name`, moved to the image once it is ready; may be repeated")
 	cmd.Flags().StringVar(&f.cmdline, "cmdline", "", "the kernel's command line")
 	return cmd
+}
+
+// converted waits for the job that makes a disk of another program's format one that
+// guests can use, if there is one.
+func (a *app) converted(ctx context.Context, c *client.Client, img api.Image) (api.Image, error) {
+	if img.Status.Job == "" || img.Status.State != "uploading" {
+		return img, nil
+	}
+	show := newProgress(a.err, isTerminal(a.err))
+	_, err := c.WaitJob(ctx, img.Status.Job, show.update)
+	show.done()
+	if err != nil {
+		if ctx.Err() != nil {
+			fmt.Fprintf(a.err, "the job goes on; follow it with: novacron job wait %s\n", img.Status.Job)
+		}
+		return img, err
+	}
+	return c.Images.Get(ctx, img.ID)
 }
 
 // freeAliases refuses, before gigabytes are sent, what cannot become an alias.

@@ -147,3 +147,20 @@ func TestImportGoesOnWithItsOwn(t *testing.T) {
 		importing(t, 4, map[string]said{"POST /images": taken, "GET /images/x": {200, other}})
 	}
 }
+
+// A disk in another program's format is waited for until it is converted; one that
+// cannot be is removed again.
+func TestImportWaitsForTheConversion(t *testing.T) {
+	converting := half("disk", "uploading")
+	converting.Status.Job = "j1"
+	done, failed := someJob("succeeded"), someJob("failed")
+	failed.Error = &api.JobError{Code: "invalid_image", Detail: "its table is damaged"}
+	says, last := importing(t, 0, map[string]said{"GET /images/i1": {200, converting}, "GET /jobs/j1": {200, done}})
+	if last != "GET /api/v1/images/i1" || !strings.Contains(says, "image x") {
+		t.Errorf("says %s, asked last: %s", says, last)
+	}
+	says, last = importing(t, 7, map[string]said{"GET /images/i1": {200, converting}, "GET /jobs/j1": {200, failed}})
+	if last != "DELETE /api/v1/images/i1" || !strings.Contains(says, "its table is damaged") {
+		t.Errorf("says %s, asked last: %s", says, last)
+	}
+}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/novacron/novacron/internal/control/flows"
 	"github.com/novacron/novacron/internal/domain/image"
+	"github.com/novacron/novacron/internal/domain/image/disk"
 	"github.com/novacron/novacron/internal/domain/image/inspect"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/store"
@@ -51,7 +52,7 @@ func (s *Service) PutImageFile(ctx context.Context, c Caller, ref string, role i
 	if err != nil {
 		return i, err
 	}
-	if err := takes(i, role); err != nil {
+	if err := i.Awaits(role); err != nil {
 		return i, err
 	}
 	up, err := s.cfg.Images.Receive(ctx, body, image.MaxFile)
@@ -73,19 +74,6 @@ func (s *Service) PutImageFile(ctx context.Context, c Caller, ref string, role i
 	return s.Image(ctx, i.ID.String())
 }
 
-func takes(i image.Image, role image.Role) error {
-	switch {
-	case !i.Kind.Takes(role):
-		return errs.New(errs.InvalidField, "an image of type %s has no %q file; it has: %v", i.Kind, errs.Clip(string(role)), i.Kind.Roles())
-	case i.State != image.Uploading:
-		return errs.New(errs.InvalidState, "image %q is %s: its files do not change any more", i.Name, i.State)
-	}
-	if _, have := i.File(role); have {
-		return errs.New(errs.AlreadyExists, "image %q has its %s already", i.Name, role)
-	}
-	return nil
-}
-
 // keepFile makes the content visible and records it under the lock of that
 // content, so that the deletion of an image with the same bytes cannot come
 // between.
@@ -95,7 +83,7 @@ func (s *Service) keepFile(ctx context.Context, c Caller, i id.ID, f image.File,
 		if err != nil {
 			return err
 		}
-		if err := takes(img, f.Role); err != nil {
+		if err := img.Awaits(f.Role); err != nil {
 			return err
 		}
 		if err := tx.ImageSumLock(ctx, f.SHA256); err != nil {
@@ -104,16 +92,43 @@ func (s *Service) keepFile(ctx context.Context, c Caller, i id.ID, f image.File,
 		if err := up.Keep(); err != nil {
 			return err
 		}
-		if err := tx.ImageFilePut(ctx, img, f); err != nil {
-			return err
-		}
-		if err := s.fileCame(ctx, tx, img, f); err != nil {
-			return err
-		}
 		r := c.record("image.upload", "image", img.ID, img.Name)
 		r.ProjectID, r.Detail = &s.cfg.Project, map[string]any{"role": string(f.Role), "sha256": f.SHA256, "size_bytes": f.SizeBytes}
+		if r.JobID, err = s.takeFile(ctx, tx, c, img, f); err != nil {
+			return err
+		}
 		return tx.AuditInsert(ctx, r)
 	})
+}
+
+// takeFile makes a file the image's, or has a job make it of one that guests cannot
+// use as it is.
+func (s *Service) takeFile(ctx context.Context, tx *store.Tx, c Caller, img image.Image, f image.File) (*id.ID, error) {
+	if _, foreign := disk.Foreign(f.Format); foreign {
+		if err := tx.UploadsEnd(ctx, img.ID, f.Role); err != nil {
+			return nil, err
+		}
+		return s.convert(ctx, tx, c, img, f)
+	}
+	if err := tx.ImageFilePut(ctx, img, f); err != nil {
+		return nil, err
+	}
+	return nil, s.fileCame(ctx, tx, img, f)
+}
+
+// convert begins the job that makes qcow2 of a disk.
+func (s *Service) convert(ctx context.Context, tx *store.Tx, c Caller, img image.Image, f image.File) (*id.ID, error) {
+	job := id.New()
+	if _, err := s.enqueue(ctx, tx, c, workflow.NewJob{
+		ID: job, Kind: flows.JobImageConvert, ProjectID: &img.ProjectID, Params: struct{}{}, Cancellable: true,
+		Target: workflow.Target{Kind: "image", ID: img.ID, Name: img.Name},
+	}); err != nil {
+		return nil, err
+	}
+	if err := tx.ConversionInsert(ctx, image.Conversion{JobID: job, ImageID: img.ID, From: f}); err != nil {
+		return nil, err
+	}
+	return &job, tx.ImageSetState(ctx, img, image.Uploading, &job)
 }
 
 // content is a hidden file that can be made visible.
@@ -145,6 +160,9 @@ func (s *Service) DeleteImage(ctx context.Context, c Caller, ref string) (out Ac
 func (s *Service) deleteImage(ctx context.Context, tx *store.Tx, c Caller, i image.Image, ref string) (Accepted, error) {
 	if i.State == image.Deleting {
 		return Accepted{Job: i.JobID, Object: i.ID}, nil
+	}
+	if i.JobID != nil {
+		return Accepted{}, errs.New(errs.Conflict, "a job brings image %q a file: cancel it first, or wait for its end", i.Name).HeldBy(i.JobID.String())
 	}
 	// who uses it, a database that is behind does not know
 	if err := s.holds.Behind(); err != nil {

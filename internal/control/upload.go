@@ -59,7 +59,7 @@ func (s *Service) BeginUpload(ctx context.Context, c Caller, ref string, role im
 		if err != nil {
 			return Accepted{}, err
 		}
-		if err := takes(i, role); err != nil {
+		if err := i.Awaits(role); err != nil {
 			return Accepted{}, err
 		}
 		open, err := tx.Uploads(ctx, i.ID, c.Name)
@@ -131,7 +131,7 @@ func (s *Service) WriteUpload(ctx context.Context, c Caller, ref, upload string,
 	if err != nil {
 		return u, err
 	}
-	if err := takes(i, u.Role); err != nil {
+	if err := i.Awaits(u.Role); err != nil {
 		return u, err
 	}
 	ctx, leave, err := s.uploads.enter(ctx, u.ID, p.Break)

@@ -178,9 +178,13 @@ func toImage(i image.Image) api.Image {
 		Status: api.ImageStatus{State: string(i.State), Files: []api.ImageFile{}, Job: text(i.JobID)},
 	}
 	for _, f := range i.Files {
-		out.Status.Files = append(out.Status.Files, api.ImageFile{
+		doc := api.ImageFile{
 			Role: string(f.Role), SHA256: f.SHA256, SizeBytes: api.Bytes(f.SizeBytes), Format: f.Format, VirtualBytes: api.Bytes(f.VirtualBytes),
-		})
+		}
+		if f.Source != nil {
+			doc.Source = &api.ImageSource{SHA256: f.Source.SHA256, Format: f.Source.Format}
+		}
+		out.Status.Files = append(out.Status.Files, doc)
 	}
 	return out
 }

@@ -177,7 +177,7 @@ func build(ctx context.Context, o Options, st *store.Store) (*Server, *certifica
 	s.exec = workflow.New(workflow.Options{
 		Pool: pool, Members: s.member, Clock: o.Clock, Log: o.Log, Committed: s.seq.Nudge,
 		Flows: flows.Bound(flows.Env{
-			Store: st, Nodes: s.agents, Candidates: flows.NewCandidates(st, s.live.Reporting, s.control.Holds(), o.Clock), Files: files{images, s.tickets},
+			Store: st, Nodes: s.agents, Candidates: flows.NewCandidates(st, s.live.Reporting, s.control.Holds(), o.Clock), Files: files{images, s.tickets}, Content: images,
 			Images: &flows.Images{}, Cluster: sec.cluster.Incarnation,
 			Holds: s.control.Holds(),
 		}),

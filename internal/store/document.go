@@ -207,6 +207,8 @@ type imageFileDoc struct {
 	SizeBytes    int64      `json:"size_bytes"`
 	Format       string     `json:"format"`
 	VirtualBytes int64      `json:"virtual_bytes"`
+	SourceSHA256 string     `json:"source_sha256"`
+	SourceFormat string     `json:"source_format"`
 }
 
 func readImageFiles(raw []byte) ([]image.File, error) {
@@ -216,7 +218,11 @@ func readImageFiles(raw []byte) ([]image.File, error) {
 	}
 	var files []image.File
 	for _, d := range docs {
-		files = append(files, image.File(d))
+		f := image.File{Role: d.Role, SHA256: d.SHA256, SizeBytes: d.SizeBytes, Format: d.Format, VirtualBytes: d.VirtualBytes}
+		if d.SourceSHA256 != "" {
+			f.Source = &image.Source{SHA256: d.SourceSHA256, Format: d.SourceFormat}
+		}
+		files = append(files, f)
 	}
 	return files, nil
 }

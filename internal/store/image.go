@@ -15,7 +15,7 @@ import (
 var imageList = lister{
 	columns: `i.id, i.project_id, i.name, i.kind::text, i.state::text, i.cmdline, i.job_id,
   coalesce((SELECT jsonb_agg(jsonb_build_object('role', f.role, 'sha256', f.sha256, 'size_bytes', f.size_bytes,
-    'format', f.format, 'virtual_bytes', f.virtual_bytes) ORDER BY f.role) FROM image_files f WHERE f.image_id = i.id), '[]'),
+    'format', f.format, 'virtual_bytes', f.virtual_bytes, 'source_sha256', f.source_sha256, 'source_format', f.source_format) ORDER BY f.role) FROM image_files f WHERE f.image_id = i.id), '[]'),
   ARRAY(SELECT n.name FROM image_names n WHERE n.image_id = i.id AND n.alias ORDER BY n.name),
   i.revision, i.created_at, i.updated_at`,
 	from: "images i",
@@ -117,10 +117,14 @@ func (t *Tx) ImageChanged(ctx context.Context, i image.Image, kind string) error
 
 // ImageFilePut adds a file to an image that is being uploaded.
 func (t *Tx) ImageFilePut(ctx context.Context, i image.Image, f image.File) error {
-	err := t.q.ImageFilePut(ctx, query.ImageFilePutParams{
+	p := query.ImageFilePutParams{
 		ImageID: i.ID, Role: query.ImageRole(f.Role), Sha256: f.SHA256,
 		SizeBytes: f.SizeBytes, Format: f.Format, VirtualBytes: f.VirtualBytes,
-	})
+	}
+	if f.Source != nil {
+		p.SourceSha256, p.SourceFormat = &f.Source.SHA256, &f.Source.Format
+	}
+	err := t.q.ImageFilePut(ctx, p)
 	if err != nil {
 		return taken(err, "image_files_pkey", "file of image "+i.Name, string(f.Role))
 	}

@@ -50,6 +50,7 @@ type Cluster struct {
 	Images  *blob.Dir
 	Nodes   []*Node
 
+	folder   string // of images
 	acceptor atomic.Pointer[workflow.Executor]
 
 	mu    sync.Mutex
@@ -117,14 +118,15 @@ func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, nod
 	var err error
 	c.Project, err = c.Store.ProjectDefault(ctx)
 	must(tb, err)
-	c.Images, err = blob.Open(filepath.Join(tb.TempDir(), "images"))
+	c.folder = filepath.Join(tb.TempDir(), "images")
+	c.Images, err = blob.Open(c.folder)
 	must(tb, err)
 	c.Service = control.New(control.Config{
 		Store: c.Store, Cluster: cluster, Project: c.Project, Images: c.Images, Clock: clock.System{},
 		Live: leases{c}, Log: slog.New(slog.DiscardHandler), Committed: func() {}, Recorded: func() {}, Accept: c.accept, Nodes: c,
 	})
 	c.Env = flows.Env{
-		Store: c.Store, Nodes: c, Candidates: flows.NewCandidates(c.Store, c.reporting, c.Service.Holds(), clock.System{}), Files: noFiles{}, Images: &flows.Images{}, Cluster: cluster.Incarnation,
+		Store: c.Store, Nodes: c, Candidates: flows.NewCandidates(c.Store, c.reporting, c.Service.Holds(), clock.System{}), Files: contents{c.Images}, Content: c.Images, Images: &flows.Images{}, Cluster: cluster.Incarnation,
 		Holds: c.Service.Holds(),
 	}
 	for i := range n {
@@ -325,7 +327,8 @@ func (c *Cluster) Leftovers(ctx context.Context) ([]string, error) {
 			out = append(out, fmt.Sprintf("VM %s runs %d times", v, n))
 		}
 	}
-	return out, nil
+	content, err := c.leftContent(ctx)
+	return append(out, content...), err
 }
 
 // accounted lists the ids of what VMs of this node may have on it.
@@ -410,14 +413,6 @@ func (c *Cluster) Running() []string {
 	slices.Sort(out)
 	return out
 }
-
-type noFiles struct{}
-
-// Ticket implements flows.Files.
-func (noFiles) Ticket(string) (string, error) { return "ticket", nil }
-
-// Remove implements flows.Files.
-func (noFiles) Remove(string) error { return nil }
 
 // Drive runs every open job to its end, undisturbed.
 func (c *Cluster) Drive(ctx context.Context) error {

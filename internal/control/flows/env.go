@@ -9,6 +9,7 @@ import (
 
 	"github.com/novacron/novacron/internal/domain/image"
 	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/engine/blob"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/store"
@@ -24,7 +25,9 @@ type Env struct {
 	// Candidates are the nodes as placement sees them.
 	Candidates *Candidates
 	Files      Files
-	Images     *Images
+	// Content is the folder of images on this server.
+	Content *blob.Dir
+	Images  *Images
 	// Cluster is the incarnation every command carries.
 	Cluster id.ID
 	// Holds tells what is in recovery hold; nil when nothing ever is.

@@ -1,6 +1,7 @@
 package flows_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/novacron/novacron/internal/control"
 	"github.com/novacron/novacron/internal/control/controltest"
 	"github.com/novacron/novacron/internal/control/flows"
+	"github.com/novacron/novacron/internal/domain/image"
 	"github.com/novacron/novacron/internal/domain/job"
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/engine/workflow/prove"
@@ -148,6 +150,16 @@ var proofs = map[string]proof{
 			return hasDisks(ctx, w, name, vm.Stopped, unit.GiB, 64*unit.MiB)
 		},
 	},
+	flows.JobImageConvert: {
+		before: waiting,
+		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
+			i, err := w.Service.PutImageFile(ctx, controltest.Admin(), name, image.RoleDisk, "", bytes.NewReader(controltest.VHD(name)))
+			return control.Accepted{Job: i.JobID, Object: i.ID}, err
+		},
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			return arrived(ctx, w, name, end, "vhd")
+		},
+	},
 	flows.JobImageDelete: {
 		before: func(ctx context.Context, w *world, name string) error {
 			_, err := w.Service.CreateImage(ctx, controltest.Admin(), name, "disk", "")
@@ -163,6 +175,37 @@ var proofs = map[string]proof{
 			return nil
 		},
 	},
+}
+
+// waiting makes an image that waits for its disk.
+func waiting(ctx context.Context, w *world, name string) error {
+	_, err := w.Service.CreateImage(ctx, controltest.Admin(), name, image.Disk, "")
+	return err
+}
+
+// arrived looks whether an image is ready, its disk made of one in another format;
+// or, when its job did not succeed, waits for it as before.
+func arrived(ctx context.Context, w *world, name string, end job.State, from string) error {
+	i, err := w.Service.Image(ctx, name)
+	if err != nil {
+		return err
+	}
+	f, has := i.File(image.RoleDisk)
+	switch {
+	case i.JobID != nil:
+		return fmt.Errorf("image %s is still held by job %s", name, i.JobID)
+	case end != job.Succeeded && (has || i.State != image.Uploading):
+		return fmt.Errorf("image %s is %s after a job that ended as %s: %+v", name, i.State, end, f)
+	case end == job.Succeeded && (i.State != image.Ready || f.Format != "qcow2" || f.Source == nil || f.Source.Format != from):
+		return fmt.Errorf("image %s is %s: %+v", name, i.State, f)
+	case end == job.Succeeded:
+		c, err := w.Images.Open(f.SHA256)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+	return nil
 }
 
 func TestEveryFlowIsProved(t *testing.T) {

@@ -5,6 +5,7 @@ package tasks
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/novacron/novacron/internal/control"
@@ -79,13 +80,14 @@ func (e Env) sweepKeys(ctx context.Context) (any, error) {
 const unreferencedAge = time.Hour
 
 // sweepFiles removes image files that no image has: an upload whose record
-// failed, or a deletion that another server finished.
+// failed, or a deletion that another server finished; and what a server that was
+// killed left half-written.
 func (e Env) sweepFiles(ctx context.Context) (any, error) {
 	if e.Held != nil && e.Held() {
 		return swept{}, nil
 	}
 	have, err := e.Images.List()
-	if err != nil {
+	if err = errors.Join(err, e.Images.Sweep()); err != nil {
 		return nil, err
 	}
 	used, err := e.Store.ImageSums(ctx)

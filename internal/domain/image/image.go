@@ -70,6 +70,14 @@ type File struct {
 	Format string
 	// VirtualBytes is what a guest sees of a disk or CD; 0 for kernel and initrd.
 	VirtualBytes int64
+	// Source is what the file was made from; nil when it came as it is.
+	Source *Source
+}
+
+// Source is a file that was converted when it was imported.
+type Source struct {
+	SHA256 string
+	Format string
 }
 
 // maxCmdline is x86's COMMAND_LINE_SIZE less room for what we add.

@@ -23,7 +23,10 @@ import (
 )
 
 // Dir is a folder of blobs. It is safe for concurrent use.
-type Dir struct{ path string }
+type Dir struct {
+	path   string
+	builds chan struct{}
+}
 
 const tempPrefix = ".upload-"
 
@@ -32,14 +35,21 @@ func Open(path string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, errs.New(errs.HostFailure, "the folder of images cannot be made").Because(err)
 	}
-	half, err := filepath.Glob(filepath.Join(path, tempPrefix+"*"))
+	d := &Dir{path: path, builds: make(chan struct{}, maxBuilds)}
+	return d, d.Sweep()
+}
+
+// Sweep removes what processes that are gone have left half-written, of this server
+// and of others.
+func (d *Dir) Sweep() error {
+	half, err := filepath.Glob(filepath.Join(d.path, tempPrefix+"*"))
 	if err != nil {
-		return nil, errs.New(errs.Internal, "the folder of images cannot be swept").Because(err)
+		return errs.New(errs.Internal, "the folder of images cannot be swept").Because(err)
 	}
 	for _, h := range half {
 		sweep(h)
 	}
-	return &Dir{path: path}, nil
+	return nil
 }
 
 // sweep removes a half-written file that nobody holds any more.

@@ -2,8 +2,21 @@
 INSERT INTO images (id, project_id, name, kind, cmdline) VALUES ($1, $2, $3, $4, $5);
 
 -- name: ImageFilePut :exec
-INSERT INTO image_files (image_id, role, sha256, size_bytes, format, virtual_bytes)
-VALUES ($1, $2, $3, $4, $5, $6);
+INSERT INTO image_files (image_id, role, sha256, size_bytes, format, virtual_bytes, source_sha256, source_format)
+VALUES (@image_id, @role, @sha256, @size_bytes, @format, @virtual_bytes, sqlc.narg(source_sha256), sqlc.narg(source_format));
+
+-- name: ImageFileDelete :exec
+DELETE FROM image_files WHERE image_id = @image_id AND role = @role;
+
+-- name: ImageImportInsert :exec
+INSERT INTO image_imports (job_id, image_id, role, sha256, size_bytes, format, virtual_bytes)
+VALUES (@job_id, @image_id, @role, @sha256, @size_bytes, @format, @virtual_bytes);
+
+-- name: ImageImportGet :one
+SELECT * FROM image_imports WHERE job_id = $1;
+
+-- name: ImageImportDelete :exec
+DELETE FROM image_imports WHERE job_id = $1;
 
 -- name: ImageLock :one
 SELECT id, state FROM images WHERE id = $1 FOR UPDATE;
@@ -17,13 +30,13 @@ DELETE FROM images WHERE id = $1;
 -- name: ImagesUnfinished :many
 -- Images that wait for files nobody has sent anything of for a day.
 SELECT i.id FROM images i
-WHERE i.state = 'uploading' AND i.updated_at < now() - interval '24 hours'
+WHERE i.state = 'uploading' AND i.job_id IS NULL AND i.updated_at < now() - interval '24 hours'
   AND NOT EXISTS (SELECT FROM image_uploads u WHERE u.image_id = i.id)
 ORDER BY i.id LIMIT 100;
 
 -- name: ImageUnfinished :one
 -- Is it still one of them? Nobody begins an upload of it until the transaction ends.
-SELECT (i.state = 'uploading' AND i.updated_at < now() - interval '24 hours'
+SELECT (i.state = 'uploading' AND i.job_id IS NULL AND i.updated_at < now() - interval '24 hours'
   AND NOT EXISTS (SELECT FROM image_uploads u WHERE u.image_id = i.id))::bool AS unfinished
 FROM images i WHERE i.id = @id FOR UPDATE;
 
@@ -69,11 +82,16 @@ SELECT nodes.id FROM nodes WHERE nodes.id <> @besides AND nodes.state <> 'remove
 ) ORDER BY random() LIMIT 3;
 
 -- name: ImageSums :many
-SELECT DISTINCT sha256 FROM image_files;
+SELECT sha256 FROM image_files UNION SELECT sha256 FROM image_imports;
 
 -- name: ImageSumLock :exec
 -- Serializes, among all servers, what keeps and what removes one file's content.
 SELECT pg_advisory_xact_lock(hashtextextended(@sha256, 0));
 
 -- name: ImageSumUsed :one
-SELECT EXISTS (SELECT FROM image_files WHERE sha256 = @sha256 AND image_id <> @image_id);
+SELECT (EXISTS (SELECT FROM image_files f WHERE f.sha256 = @sha256 AND f.image_id <> @image_id)
+  OR EXISTS (SELECT FROM image_imports m WHERE m.sha256 = @sha256 AND m.image_id <> @image_id))::bool AS used;
+
+-- name: ImageSumAny :one
+-- Does any image have this content, or is any made from it?
+SELECT (EXISTS (SELECT FROM image_files f WHERE f.sha256 = @sha256) OR EXISTS (SELECT FROM image_imports m WHERE m.sha256 = @sha256))::bool AS used;

@@ -69,9 +69,23 @@ func (q *Queries) ImageDelete(ctx context.Context, id uuid.UUID) (int64, error) 
 	return result.RowsAffected(), nil
 }
 
+const imageFileDelete = `-- name: ImageFileDelete :exec
+DELETE FROM image_files WHERE image_id = $1 AND role = $2
+`
+
+type ImageFileDeleteParams struct {
+	ImageID uuid.UUID
+	Role    ImageRole
+}
+
+func (q *Queries) ImageFileDelete(ctx context.Context, arg ImageFileDeleteParams) error {
+	_, err := q.db.Exec(ctx, imageFileDelete, arg.ImageID, arg.Role)
+	return err
+}
+
 const imageFilePut = `-- name: ImageFilePut :exec
-INSERT INTO image_files (image_id, role, sha256, size_bytes, format, virtual_bytes)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO image_files (image_id, role, sha256, size_bytes, format, virtual_bytes, source_sha256, source_format)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 `
 
 type ImageFilePutParams struct {
@@ -81,10 +95,71 @@ type ImageFilePutParams struct {
 	SizeBytes    int64
 	Format       string
 	VirtualBytes int64
+	SourceSha256 *string
+	SourceFormat *string
 }
 
 func (q *Queries) ImageFilePut(ctx context.Context, arg ImageFilePutParams) error {
 	_, err := q.db.Exec(ctx, imageFilePut,
+		arg.ImageID,
+		arg.Role,
+		arg.Sha256,
+		arg.SizeBytes,
+		arg.Format,
+		arg.VirtualBytes,
+		arg.SourceSha256,
+		arg.SourceFormat,
+	)
+	return err
+}
+
+const imageImportDelete = `-- name: ImageImportDelete :exec
+DELETE FROM image_imports WHERE job_id = $1
+`
+
+func (q *Queries) ImageImportDelete(ctx context.Context, jobID uuid.UUID) error {
+	_, err := q.db.Exec(ctx, imageImportDelete, jobID)
+	return err
+}
+
+const imageImportGet = `-- name: ImageImportGet :one
+SELECT job_id, image_id, role, sha256, size_bytes, format, virtual_bytes, created_at FROM image_imports WHERE job_id = $1
+`
+
+func (q *Queries) ImageImportGet(ctx context.Context, jobID uuid.UUID) (ImageImport, error) {
+	row := q.db.QueryRow(ctx, imageImportGet, jobID)
+	var i ImageImport
+	err := row.Scan(
+		&i.JobID,
+		&i.ImageID,
+		&i.Role,
+		&i.Sha256,
+		&i.SizeBytes,
+		&i.Format,
+		&i.VirtualBytes,
+		&i.CreatedAt,
+	)
+	return i, err
+}
+
+const imageImportInsert = `-- name: ImageImportInsert :exec
+INSERT INTO image_imports (job_id, image_id, role, sha256, size_bytes, format, virtual_bytes)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+`
+
+type ImageImportInsertParams struct {
+	JobID        uuid.UUID
+	ImageID      uuid.UUID
+	Role         ImageRole
+	Sha256       string
+	SizeBytes    int64
+	Format       string
+	VirtualBytes int64
+}
+
+func (q *Queries) ImageImportInsert(ctx context.Context, arg ImageImportInsertParams) error {
+	_, err := q.db.Exec(ctx, imageImportInsert,
+		arg.JobID,
 		arg.ImageID,
 		arg.Role,
 		arg.Sha256,
@@ -188,6 +263,18 @@ func (q *Queries) ImageShare(ctx context.Context, id uuid.UUID) (uuid.UUID, erro
 	return id_2, err
 }
 
+const imageSumAny = `-- name: ImageSumAny :one
+SELECT (EXISTS (SELECT FROM image_files f WHERE f.sha256 = $1) OR EXISTS (SELECT FROM image_imports m WHERE m.sha256 = $1))::bool AS used
+`
+
+// Does any image have this content, or is any made from it?
+func (q *Queries) ImageSumAny(ctx context.Context, sha256 string) (bool, error) {
+	row := q.db.QueryRow(ctx, imageSumAny, sha256)
+	var used bool
+	err := row.Scan(&used)
+	return used, err
+}
+
 const imageSumLock = `-- name: ImageSumLock :exec
 SELECT pg_advisory_xact_lock(hashtextextended($1, 0))
 `
@@ -236,7 +323,8 @@ func (q *Queries) ImageSumNodes(ctx context.Context, arg ImageSumNodesParams) ([
 }
 
 const imageSumUsed = `-- name: ImageSumUsed :one
-SELECT EXISTS (SELECT FROM image_files WHERE sha256 = $1 AND image_id <> $2)
+SELECT (EXISTS (SELECT FROM image_files f WHERE f.sha256 = $1 AND f.image_id <> $2)
+  OR EXISTS (SELECT FROM image_imports m WHERE m.sha256 = $1 AND m.image_id <> $2))::bool AS used
 `
 
 type ImageSumUsedParams struct {
@@ -246,13 +334,13 @@ type ImageSumUsedParams struct {
 
 func (q *Queries) ImageSumUsed(ctx context.Context, arg ImageSumUsedParams) (bool, error) {
 	row := q.db.QueryRow(ctx, imageSumUsed, arg.Sha256, arg.ImageID)
-	var exists bool
-	err := row.Scan(&exists)
-	return exists, err
+	var used bool
+	err := row.Scan(&used)
+	return used, err
 }
 
 const imageSums = `-- name: ImageSums :many
-SELECT DISTINCT sha256 FROM image_files
+SELECT sha256 FROM image_files UNION SELECT sha256 FROM image_imports
 `
 
 func (q *Queries) ImageSums(ctx context.Context) ([]string, error) {
@@ -286,7 +374,7 @@ func (q *Queries) ImageTouch(ctx context.Context, ids []uuid.UUID) error {
 }
 
 const imageUnfinished = `-- name: ImageUnfinished :one
-SELECT (i.state = 'uploading' AND i.updated_at < now() - interval '24 hours'
+SELECT (i.state = 'uploading' AND i.job_id IS NULL AND i.updated_at < now() - interval '24 hours'
   AND NOT EXISTS (SELECT FROM image_uploads u WHERE u.image_id = i.id))::bool AS unfinished
 FROM images i WHERE i.id = $1 FOR UPDATE
 `
@@ -333,7 +421,7 @@ func (q *Queries) ImageUsers(ctx context.Context, imageID *uuid.UUID) ([]ImageUs
 
 const imagesUnfinished = `-- name: ImagesUnfinished :many
 SELECT i.id FROM images i
-WHERE i.state = 'uploading' AND i.updated_at < now() - interval '24 hours'
+WHERE i.state = 'uploading' AND i.job_id IS NULL AND i.updated_at < now() - interval '24 hours'
   AND NOT EXISTS (SELECT FROM image_uploads u WHERE u.image_id = i.id)
 ORDER BY i.id LIMIT 100
 `

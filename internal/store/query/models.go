@@ -554,6 +554,19 @@ type ImageFile struct {
 	SizeBytes    int64
 	Format       string
 	VirtualBytes int64
+	SourceSha256 *string
+	SourceFormat *string
+}
+
+type ImageImport struct {
+	JobID        uuid.UUID
+	ImageID      uuid.UUID
+	Role         ImageRole
+	Sha256       string
+	SizeBytes    int64
+	Format       string
+	VirtualBytes int64
+	CreatedAt    time.Time
 }
 
 type ImageName struct {

@@ -19,6 +19,17 @@ const (
 	VDI  Format = "vdi"
 )
 
+// Foreign tells whether a format is one of these, and so has to be converted before a
+// guest uses the disk.
+func Foreign(format string) (Format, bool) {
+	switch f := Format(format); f {
+	case VMDK, VHD, VHDX, VDI:
+		return f, true
+	default:
+		return "", false
+	}
+}
+
 // MaxVirtual is the largest disk that is taken, in bytes: what a VM's disk may be.
 const MaxVirtual = 64 * unit.TiB
 

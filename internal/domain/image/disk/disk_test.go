@@ -303,3 +303,20 @@ func FuzzVHDX(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkConvert converts a disk of 256 MiB without zeros, from memory to memory.
+func BenchmarkConvert(b *testing.B) {
+	size := 256 * unit.MiB
+	raw := append(words(int(size)), footer(uint64(size), vhdFixed, 1<<64-1)...)
+	out := &memory{b: make([]byte, size+16*unit.MiB)}
+	b.SetBytes(size)
+	for b.Loop() {
+		d, err := Open(bytes.NewReader(raw), int64(len(raw)), VHD)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := d.Convert(out, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

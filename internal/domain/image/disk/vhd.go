@@ -102,8 +102,14 @@ func openDynamic(f file, foot []byte, size int64) (blocks, error) {
 	if err != nil {
 		return nil, err
 	}
+	return dynamic(f, head, size)
+}
+
+// dynamic reads the header of a dynamic disk.
+func dynamic(f file, head []byte, size int64) (blocks, error) {
+	be := binary.BigEndian
 	table, count, block := be.Uint64(head[dynTable:]), int64(be.Uint32(head[dynEntries:])), int64(be.Uint32(head[dynBlock:]))
-	err = none(
+	err := none(
 		claim{string(head[:8]) != dynMagic || !vhdSum(head, dynChecksum), refuse("the VHD's header of a dynamic disk is damaged")},
 		claim{be.Uint32(head[dynVersion:]) != vhdOne, refuse("version %#x of a dynamic VHD is unknown", be.Uint32(head[dynVersion:]))},
 		claim{!bytes.Equal(head[dynParent:dynParent+16], make([]byte, 16)), refuse("the VHD builds on another disk: merge it with its parent first")},

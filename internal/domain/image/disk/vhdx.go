@@ -125,33 +125,39 @@ func vhdxRegions(f file) (map[guid]region, error) {
 }
 
 func readRegions(f file, t []byte) (map[guid]region, error) {
-	le := binary.LittleEndian
-	n := int(le.Uint32(t[8:]))
+	n := int(binary.LittleEndian.Uint32(t[8:]))
 	if n > maxRegions {
 		return nil, refuse("the VHDX has %d regions: %d are allowed", n, maxRegions)
 	}
 	out := map[guid]region{}
 	for i := range n {
-		e := t[16+32*i:]
-		name, at, length := guid(e[:16]), le.Uint64(e[16:]), int64(le.Uint32(e[24:]))
-		known := name == regionTable || name == regionMetadata
-		_, twice := out[name]
-		err := none(
-			claim{!known && le.Uint32(e[28:])&1 != 0, refuse("the VHDX has a region that this version does not know and may not ignore")},
-			claim{twice, refuse("the VHDX has a region twice")},
-			claim{known && (at > uint64(f.size) || at%uint64(vhdxData) != 0 || at < uint64(vhdxData) || !f.has(int64(at), length)), refuse("a region of the VHDX lies outside of the file")},
-		)
-		if err != nil {
+		if err := readRegion(f, t[16+32*i:], out); err != nil {
 			return nil, err
-		}
-		if known {
-			out[name] = region{int64(at), length}
 		}
 	}
 	if len(out) != 2 {
 		return nil, refuse("the VHDX lacks its table of blocks or its metadata")
 	}
 	return out, nil
+}
+
+// readRegion takes a region that is known.
+func readRegion(f file, e []byte, out map[guid]region) error {
+	le := binary.LittleEndian
+	name, at, length := guid(e[:16]), le.Uint64(e[16:]), int64(le.Uint32(e[24:]))
+	if name != regionTable && name != regionMetadata {
+		if le.Uint32(e[28:])&1 != 0 {
+			return refuse("the VHDX has a region that this version does not know and may not ignore")
+		}
+		return nil
+	}
+	_, twice := out[name]
+	out[name] = region{int64(min(at, uint64(f.size))), length}
+	return none(
+		claim{twice, refuse("the VHDX has a region twice")},
+		claim{at%uint64(vhdxData) != 0 || at < uint64(vhdxData), refuse("a region of the VHDX begins where none may")},
+		claim{at > uint64(f.size) || !f.has(out[name].at, length), refuse("a region of the VHDX lies outside of the file")},
+	)
 }
 
 // metadata is what the items say.

@@ -38,7 +38,7 @@ const (
 	footerMarker = 3
 
 	grainsPerTable = 512
-	maxGrain       = 8 * unit.MiB
+	maxGrain       = unit.MiB
 )
 
 // vmdk is a sparse extent: a directory of tables of grains.
@@ -231,23 +231,32 @@ func (v *vmdk) unpack(n, at int64) error {
 	if err := v.file.full(packed, at+12, "VMDK grain"); err != nil {
 		return err
 	}
-	z, err := zlib.NewReader(bytes.NewReader(packed))
+	got, err := inflate(v.open, packed)
 	if err != nil {
-		return refuse("a grain of the VMDK cannot be unpacked")
+		return err
 	}
-	got, err := io.ReadFull(z, v.open)
-	if err == nil {
-		// to the end, where the checksum is
-		if more, end := z.Read(make([]byte, 1)); more > 0 || !errors.Is(end, io.EOF) {
-			return refuse("a grain of the VMDK holds more than a grain, or is damaged")
-		}
-	}
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return refuse("a grain of the VMDK cannot be unpacked")
-	}
-	if int64(got) < min(v.grain, v.capacity-n*v.grain) {
+	if got < min(v.grain, v.capacity-n*v.grain) {
 		return refuse("a grain of the VMDK is cut short")
 	}
 	clear(v.open[got:])
 	return nil
+}
+
+// inflate unpacks all of a stream, which may not hold more than there is room for.
+func inflate(p, packed []byte) (int64, error) {
+	z, err := zlib.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return 0, refuse("a grain of the VMDK cannot be unpacked")
+	}
+	got, err := io.ReadFull(z, p)
+	if err == nil {
+		// to the end, where the checksum is
+		if more, end := z.Read(make([]byte, 1)); more > 0 || !errors.Is(end, io.EOF) {
+			return 0, refuse("a grain of the VMDK holds more than a grain, or is damaged")
+		}
+	}
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return 0, refuse("a grain of the VMDK cannot be unpacked")
+	}
+	return int64(got), nil
 }

@@ -27,13 +27,6 @@ type Result struct {
 	VirtualBytes int64
 }
 
-// Foreign tells whether a disk has to be converted before anything uses it, and
-// from which format.
-func (r Result) Foreign() (disk.Format, bool) {
-	f := disk.Format(r.Format)
-	return f, f == disk.VMDK || f == disk.VHD || f == disk.VHDX || f == disk.VDI
-}
-
 // maxVirtual is the largest disk we take: what a VM's disk may be.
 const maxVirtual = disk.MaxVirtual
 

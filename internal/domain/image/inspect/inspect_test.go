@@ -229,11 +229,11 @@ func TestForeignDisks(t *testing.T) {
 			t.Fatal(err)
 		}
 		out, err := look(t, b, image.RoleDisk)
-		if is, foreign := out.Foreign(); err != nil || !foreign || is != format || out.VirtualBytes < 64*unit.MiB {
+		if is, foreign := disk.Foreign(out.Format); err != nil || !foreign || is != format || out.VirtualBytes < 64*unit.MiB {
 			t.Errorf("%s: %+v %v", name, out, err)
 		}
 	}
-	if _, foreign := (Result{Format: "raw"}).Foreign(); foreign {
+	if _, foreign := disk.Foreign("raw"); foreign {
 		t.Error("raw is foreign")
 	}
 }

@@ -54,18 +54,28 @@ func Open(r io.ReaderAt, size int64) (*Archive, error) {
 	if err := a.list(size); err != nil {
 		return nil, err
 	}
-	for _, e := range a.entries {
-		if strings.EqualFold(path.Ext(e.Name), ".ovf") {
-			if a.description.Name != "" {
-				return nil, unsafeEntry(e.Name, "is a second description: an appliance has one")
-			}
-			a.description = e
-		}
+	var err error
+	if a.description, err = a.only(".ovf", "is a second description: an appliance has one"); err != nil {
+		return nil, err
 	}
 	if a.description.Name == "" {
 		return nil, errs.New(errs.InvalidImage, "the archive is no appliance: it has no description (.ovf)")
 	}
 	return a, a.manifest()
+}
+
+// only finds the entry whose name ends so; two refuses another.
+func (a *Archive) only(ending, two string) (found Entry, err error) {
+	for _, e := range a.entries {
+		if !strings.EqualFold(path.Ext(e.Name), ending) {
+			continue
+		}
+		if found.Name != "" {
+			return found, unsafeEntry(e.Name, two)
+		}
+		found = e
+	}
+	return found, nil
 }
 
 // list walks the archive.

@@ -59,27 +59,26 @@ func (a *Archive) Machine() (Machine, error) {
 	if err != nil {
 		return Machine{}, err
 	}
-	if len(e.Systems) != 1 || e.Many != nil || len(e.Systems[0].Hardware) != 1 {
-		return Machine{}, errs.New(errs.Unsupported, "the appliance describes %d machines, or one in several ways: one is taken", len(e.Systems))
+	if len(e.systems) != 1 || e.many || e.systems[0].sections != 1 {
+		return Machine{}, errs.New(errs.Unsupported, "the appliance describes %d machines, or one in several ways: one is taken", len(e.systems))
 	}
-	m, err := devices(e.Systems[0])
+	m, err := devices(e.systems[0])
 	if err != nil {
 		return m, err
 	}
-	m.Disks, err = a.disks(e, e.Systems[0].Hardware[0])
+	m.Disks, err = a.disks(e)
 	return m, err
 }
 
 // devices reads all but the disks.
 func devices(s ovfSystem) (Machine, error) {
-	m := Machine{Name: cmp.Or(strings.TrimSpace(s.Name), s.ID), UEFI: uefi(s)}
-	hw := s.Hardware[0]
-	for _, i := range slices.Concat(hw.Items, hw.Ports) {
-		switch i.Type {
+	m := Machine{Name: cmp.Or(s.name, s.id), UEFI: s.uefi}
+	for _, i := range s.items {
+		switch i.kind {
 		case typeCPU:
-			m.CPUs += int(min(max(i.Quantity, 0), 1<<20))
+			m.CPUs += int(min(max(i.quantity, 0), 1<<20))
 		case typeMemory:
-			n, err := amount(i.Quantity, cmp.Or(i.Units, "MegaBytes"))
+			n, err := amount(i.quantity, cmp.Or(i.units, "MegaBytes"))
 			if err != nil {
 				return m, err
 			}
@@ -88,8 +87,8 @@ func devices(s ovfSystem) (Machine, error) {
 			m.NICs++
 		case typeDisk:
 		default:
-			if !slices.Contains(quiet, i.Type) {
-				m.Ignored = append(m.Ignored, errs.Clip(cmp.Or(i.Name, "a device of type "+strconv.Itoa(i.Type))))
+			if !slices.Contains(quiet, i.kind) {
+				m.Ignored = append(m.Ignored, errs.Clip(cmp.Or(i.named, "a device of type "+strconv.Itoa(i.kind))))
 			}
 		}
 	}
@@ -99,39 +98,25 @@ func devices(s ovfSystem) (Machine, error) {
 	return m, nil
 }
 
-// uefi looks where VMware and VirtualBox say it.
-func uefi(s ovfSystem) bool {
-	for _, c := range s.Hardware[0].Config {
-		if c.Key == "firmware" && strings.EqualFold(c.Value, "efi") {
-			return true
-		}
-	}
-	if s.Box == nil {
-		return false
-	}
-	kind := strings.ToUpper(s.Box.Firmware.Type + s.Box.BIOS.Firmware.Type)
-	return strings.HasPrefix(kind, "EFI")
-}
-
 // disks finds the machine's disks, as they stand on their controllers.
-func (a *Archive) disks(e envelope, hw hardware) (out []Disk, err error) {
-	all := slices.Concat(hw.Items, hw.Disks)
+func (a *Archive) disks(e envelope) (out []Disk, err error) {
+	items := e.systems[0].items
 	controller := func(i item) int {
-		return slices.IndexFunc(all, func(c item) bool { return c.ID == i.Parent })
+		return slices.IndexFunc(items, func(c item) bool { return c.id == i.parent })
 	}
-	drives := slices.DeleteFunc(slices.Clone(all), func(i item) bool { return i.Type != typeDisk })
+	drives := slices.DeleteFunc(slices.Clone(items), func(i item) bool { return i.kind != typeDisk })
 	slices.SortStableFunc(drives, func(x, y item) int {
-		return cmp.Or(cmp.Compare(controller(x), controller(y)), cmp.Compare(x.Address, y.Address))
+		return cmp.Or(cmp.Compare(controller(x), controller(y)), cmp.Compare(x.address, y.address))
 	})
 	used := map[string]bool{}
 	for _, i := range drives {
-		name := strings.TrimPrefix(strings.TrimPrefix(i.Host, "ovf:"), "/disk/")
-		at := slices.IndexFunc(e.Disks, func(d ovfDisk) bool { return d.ID == name })
+		name := strings.TrimPrefix(strings.TrimPrefix(i.host, "ovf:"), "/disk/")
+		at := slices.IndexFunc(e.disks, func(d ovfDisk) bool { return d.id == name })
 		if at < 0 || used[name] {
-			return nil, errs.New(errs.InvalidImage, "the appliance's machine has a disk %q that is not described, or has it twice", errs.Clip(i.Host))
+			return nil, errs.New(errs.InvalidImage, "the appliance's machine has a disk '%s' that is not described, or has it twice", errs.Clip(i.host))
 		}
 		used[name] = true
-		d, err := a.disk(e, e.Disks[at])
+		d, err := a.disk(e, e.disks[at])
 		if err != nil {
 			return nil, err
 		}
@@ -141,31 +126,31 @@ func (a *Archive) disks(e envelope, hw hardware) (out []Disk, err error) {
 }
 
 func (a *Archive) disk(e envelope, d ovfDisk) (out Disk, err error) {
-	if d.Parent != "" {
-		return out, errs.New(errs.InvalidImage, "the appliance's disk %q builds on another disk", errs.Clip(d.ID))
+	if d.parent != "" {
+		return out, errs.New(errs.InvalidImage, "the appliance's disk '%s' builds on another disk", errs.Clip(d.id))
 	}
-	capacity, err := strconv.ParseInt(d.Capacity, 10, 64)
+	capacity, err := strconv.ParseInt(d.capacity, 10, 64)
 	if err != nil {
-		return out, errs.New(errs.InvalidImage, "the appliance's disk %q has no size", errs.Clip(d.ID)).Because(err)
+		return out, errs.New(errs.InvalidImage, "the appliance's disk '%s' has no size", errs.Clip(d.id)).Because(err)
 	}
-	if out.Bytes, err = amount(capacity, cmp.Or(d.Units, "byte")); err != nil {
+	if out.Bytes, err = amount(capacity, cmp.Or(d.units, "byte")); err != nil {
 		return out, err
 	}
-	if d.File == "" {
+	if d.file == "" {
 		return out, nil
 	}
-	at := slices.IndexFunc(e.Files, func(f ovfFile) bool { return f.ID == d.File })
+	at := slices.IndexFunc(e.files, func(f ovfFile) bool { return f.id == d.file })
 	if at < 0 {
-		return out, errs.New(errs.InvalidImage, "the appliance's disk %q is in a file that is not described", errs.Clip(d.ID))
+		return out, errs.New(errs.InvalidImage, "the appliance's disk '%s' is in a file that is not described", errs.Clip(d.id))
 	}
-	f := e.Files[at]
-	if _, ok := a.Entry(f.Href); !ok {
-		return out, unsafeEntry(f.Href, "is named by the description, and not in the archive")
+	f := e.files[at]
+	if _, ok := a.Entry(f.href); !ok {
+		return out, unsafeEntry(f.href, "is named by the description, and not in the archive")
 	}
-	if f.ChunkSize != "" || f.Compression != "" && f.Compression != "identity" {
-		return out, errs.New(errs.Unsupported, "the appliance's disk %q is compressed, or in several parts: export it again without", errs.Clip(f.Href))
+	if f.packed {
+		return out, errs.New(errs.Unsupported, "the appliance's disk '%s' is compressed, or in several parts: export it again without", errs.Clip(f.href))
 	}
-	out.File = f.Href
+	out.File = f.href
 	return out, nil
 }
 

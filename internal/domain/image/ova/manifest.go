@@ -25,14 +25,9 @@ var line = regexp.MustCompile(`^(SHA1|SHA256|SHA512) ?\(([^()]+)\) ?= ?([0-9a-fA
 
 // manifest reads what the entries must be, and sees that it speaks of each.
 func (a *Archive) manifest() error {
-	var at Entry
-	for _, e := range a.entries {
-		if strings.EqualFold(path.Ext(e.Name), ".mf") {
-			if at.Name != "" {
-				return unsafeEntry(e.Name, "is a second manifest: an appliance has one")
-			}
-			at = e
-		}
+	at, err := a.only(".mf", "is a second manifest: an appliance has one")
+	if err != nil {
+		return err
 	}
 	if at.Name == "" {
 		return unsafeEntry(a.description.Name, "has no manifest (.mf) beside it: nothing says what its files must be")

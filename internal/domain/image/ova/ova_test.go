@@ -205,7 +205,7 @@ func hostile(t testing.TB) map[string]struct {
 		"a description of 2 MiB":             {"web.ovf", good(t, description+strings.Repeat(" ", 2<<20))},
 		"a document type":                    {"web.ovf", good(t, strings.Replace(description, "?>", "?><!DOCTYPE x [<!ENTITY a \"aaaaaaaaaa\">]>", 1))},
 		"deep":                               {"web.ovf", good(t, strings.Repeat("<a>", 40)+strings.Repeat("</a>", 40))},
-		"wide":                               {"web.ovf", good(t, "<a>"+strings.Repeat("<b/>", maxElements)+"</a>")},
+		"wide":                               {"web.ovf", good(t, "<a>"+strings.Repeat("<b/>", 3*maxElements)+"</a>")},
 		"no XML":                             {"web.ovf", good(t, "<a")},
 		"other characters":                   {"web.ovf", good(t, strings.Replace(description, "UTF-8", "UTF-7", 1))},
 	}

@@ -1,130 +1,117 @@
 package ova
 
 import (
-	"bytes"
-	"encoding/xml"
 	"errors"
-	"io"
+	"strconv"
 
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
-const (
-	maxDepth    = 32
-	maxElements = 20000
-)
-
-// envelope is the part of OVF that is read. Names match in any namespace.
+// envelope is the part of a description that is read.
 type envelope struct {
-	XMLName xml.Name      `xml:"Envelope"`
-	Files   []ovfFile     `xml:"References>File"`
-	Disks   []ovfDisk     `xml:"DiskSection>Disk"`
-	Systems []ovfSystem   `xml:"VirtualSystem"`
-	Many    *xmlAnything  `xml:"VirtualSystemCollection"`
-	Shared  []xmlAnything `xml:"SharedDiskSection"`
+	files   []ovfFile
+	disks   []ovfDisk
+	systems []ovfSystem
+	many    bool
 }
-
-type xmlAnything struct{}
 
 type ovfFile struct {
-	ID          string `xml:"id,attr"`
-	Href        string `xml:"href,attr"`
-	Compression string `xml:"compression,attr"`
-	ChunkSize   string `xml:"chunkSize,attr"`
+	id, href string
+	packed   bool // or in several parts
 }
 
-type ovfDisk struct {
-	ID       string `xml:"diskId,attr"`
-	File     string `xml:"fileRef,attr"`
-	Capacity string `xml:"capacity,attr"`
-	Units    string `xml:"capacityAllocationUnits,attr"`
-	Parent   string `xml:"parentRef,attr"`
-}
+type ovfDisk struct{ id, file, capacity, units, parent string }
 
 type ovfSystem struct {
-	ID       string      `xml:"id,attr"`
-	Name     string      `xml:"Name"`
-	Hardware []hardware  `xml:"VirtualHardwareSection"`
-	Box      *boxMachine `xml:"Machine"`
-}
-
-type hardware struct {
-	Items  []item   `xml:"Item"`
-	Disks  []item   `xml:"StorageItem"`
-	Ports  []item   `xml:"EthernetPortItem"`
-	Config []config `xml:"Config"`
+	id, name string
+	// sections counts those of hardware, which the others are of.
+	sections int
+	items    []item
+	uefi     bool
 }
 
 // item is one device.
 type item struct {
-	Type     int    `xml:"ResourceType"`
-	ID       string `xml:"InstanceID"`
-	Parent   string `xml:"Parent"`
-	Address  int    `xml:"AddressOnParent"`
-	Host     string `xml:"HostResource"`
-	Quantity int64  `xml:"VirtualQuantity"`
-	Units    string `xml:"AllocationUnits"`
-	Name     string `xml:"ElementName"`
+	kind         int // ResourceType
+	id, parent   string
+	address      int
+	host         string
+	quantity     int64
+	units, named string
 }
 
-type config struct {
-	Key   string `xml:"key,attr"`
-	Value string `xml:"value,attr"`
-}
-
-// boxMachine is VirtualBox's own section.
-type boxMachine struct {
-	Firmware struct {
-		Type string `xml:"type,attr"`
-	} `xml:"Hardware>Firmware"`
-	BIOS struct {
-		Firmware struct {
-			Type string `xml:"type,attr"`
-		} `xml:"Firmware"`
-	} `xml:"Hardware>BIOS"`
-}
-
-// parse reads a description, strictly and within bounds.
-func parse(name string, text []byte) (envelope, error) {
-	var e envelope
-	if err := bounded(text); err != nil {
-		return e, unsafeEntry(name, err.Error())
+// parse reads a description.
+func parse(name string, text []byte) (e envelope, err error) {
+	root, err := tree(name, text)
+	if err != nil {
+		return e, err
 	}
-	d := xml.NewDecoder(bytes.NewReader(text))
-	d.CharsetReader = plainCharset
-	if err := d.Decode(&e); err != nil {
-		return e, errs.New(errs.InvalidImage, "the description %q is no OVF: %s", errs.Clip(name), errs.Clip(err.Error())).Because(err)
+	top := root.all("Envelope")
+	if len(top) != 1 || len(root.kids) != 1 {
+		return e, errs.New(errs.InvalidImage, "the description '%s' is no OVF", errs.Clip(name))
+	}
+	for _, f := range top[0].all("References", "File") {
+		packed := f.has("chunkSize") != "" || f.has("compression") != "" && f.has("compression") != "identity"
+		e.files = append(e.files, ovfFile{f.has("id"), f.has("href"), packed})
+	}
+	for _, d := range top[0].all("DiskSection", "Disk") {
+		e.disks = append(e.disks, ovfDisk{d.has("diskId"), d.has("fileRef"), d.has("capacity"), d.has("capacityAllocationUnits"), d.has("parentRef")})
+	}
+	e.many = len(top[0].all("VirtualSystemCollection")) > 0
+	for _, s := range top[0].all("VirtualSystem") {
+		sys := ovfSystem{id: s.has("id"), name: s.says("Name"), sections: len(s.all("VirtualHardwareSection")), uefi: firmware(s)}
+		if sys.items, err = items(s); err != nil {
+			return e, err
+		}
+		e.systems = append(e.systems, sys)
 	}
 	return e, nil
 }
 
-func plainCharset(charset string, in io.Reader) (io.Reader, error) {
-	return nil, errors.New("its characters are " + errs.Clip(charset) + ", not UTF-8")
+// firmware looks where VMware and VirtualBox say which it is.
+func firmware(s *element) (uefi bool) {
+	for _, c := range s.all("VirtualHardwareSection", "Config") {
+		uefi = uefi || c.has("key") == "firmware" && c.has("value") == "efi"
+	}
+	for _, path := range [][]string{{"Machine", "Hardware", "Firmware"}, {"Machine", "Hardware", "BIOS", "Firmware"}} {
+		kind := s.has("type", path...)
+		uefi = uefi || len(kind) >= 3 && kind[:3] == "EFI"
+	}
+	return uefi
 }
 
-// bounded looks at the elements before any is given a meaning.
-func bounded(text []byte) error {
-	d := xml.NewDecoder(bytes.NewReader(text))
-	d.CharsetReader = plainCharset
-	depth, elements := 0, 0
-	for {
-		t, err := d.RawToken()
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return errors.New("is no XML")
-		}
-		switch t.(type) {
-		case xml.Directive:
-			return errors.New("has a document type, which no description needs")
-		case xml.StartElement:
-			depth, elements = depth+1, elements+1
-		case xml.EndElement:
-			depth--
-		}
-		if depth > maxDepth || elements > maxElements {
-			return errors.New("is nested too deep, or has too many elements")
+func items(s *element) (out []item, err error) {
+	for _, kind := range []string{"Item", "StorageItem", "EthernetPortItem"} {
+		for _, e := range s.all("VirtualHardwareSection", kind) {
+			i, err := device(e)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, i)
 		}
 	}
+	return out, nil
+}
+
+func device(e *element) (item, error) {
+	kind, err1 := number(e, "ResourceType")
+	address, err2 := number(e, "AddressOnParent")
+	quantity, err3 := number(e, "VirtualQuantity")
+	return item{
+		kind: int(kind), id: e.says("InstanceID"), parent: e.says("Parent"), address: int(address), host: e.says("HostResource"),
+		quantity: quantity, units: e.says("AllocationUnits"), named: e.says("ElementName"),
+	}, errors.Join(err1, err2, err3)
+}
+
+// number reads one that may be absent.
+func number(e *element, field string) (int64, error) {
+	text := e.says(field)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, errs.New(errs.InvalidImage, "the appliance has a %s that is no number: '%s'", field, errs.Clip(text)).Because(err)
+	}
+	return n, nil
 }
