@@ -72,9 +72,6 @@ func newImageImport(a *app) *cobra.Command {
 			return err
 		}
 		img, err := a.upload(cmd.Context(), c, made, parts)
-		if err == nil {
-			img, err = a.converted(cmd.Context(), c, img)
-		}
 		if err != nil {
 			a.leaveHalf(cmd.Context(), c, made, fresh, err)
 			return err
@@ -188,7 +185,8 @@ func (a *app) upload(ctx context.Context, c *client.Client, img api.Image, parts
 			return img, err
 		}
 	}
-	return img, nil
+	show.done()
+	return a.converted(ctx, c, img)
 }
 
 // cleanupTimeout bounds what is tidied up after an interrupt.
