@@ -116,10 +116,18 @@ func TestRealDisks(t *testing.T) {
 		name   string
 		opts   string
 	}{
-		{VMDK, "vmdk", "subformat=monolithicSparse"}, {VMDK, "vmdk", "subformat=monolithicSparse,zeroed_grain=on"}, {VMDK, "vmdk", "subformat=streamOptimized"},
-		{VHD, "vpc", "subformat=fixed,force_size=on"}, {VHD, "vpc", "subformat=dynamic,force_size=on"}, {VHD, "vpc", "subformat=dynamic"},
-		{VHDX, "vhdx", "subformat=dynamic"}, {VHDX, "vhdx", "subformat=fixed"}, {VHDX, "vhdx", "subformat=dynamic,block_size=1M"}, {VHDX, "vhdx", "block_size=256M"},
-		{VDI, "vdi", "static=off"}, {VDI, "vdi", "static=on"},
+		{VMDK, "vmdk", "subformat=monolithicSparse"},
+		{VMDK, "vmdk", "subformat=monolithicSparse,zeroed_grain=on"},
+		{VMDK, "vmdk", "subformat=streamOptimized"},
+		{VHD, "vpc", "subformat=fixed,force_size=on"},
+		{VHD, "vpc", "subformat=dynamic,force_size=on"},
+		{VHD, "vpc", "subformat=dynamic"},
+		{VHDX, "vhdx", "subformat=dynamic"},
+		{VHDX, "vhdx", "subformat=fixed"},
+		{VHDX, "vhdx", "subformat=dynamic,block_size=1M"},
+		{VHDX, "vhdx", "block_size=256M"},
+		{VDI, "vdi", "static=off"},
+		{VDI, "vdi", "static=on"},
 	} {
 		t.Run(c.name+","+c.opts, func(t *testing.T) {
 			path := filepath.Join(dir, fmt.Sprint(i))

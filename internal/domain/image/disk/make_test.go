@@ -5,6 +5,7 @@ import (
 	"compress/zlib"
 	"encoding/binary"
 	"hash/crc32"
+	"slices"
 
 	"github.com/novacron/novacron/internal/vocab/unit"
 )
@@ -33,8 +34,6 @@ func be64(at int, v uint64) change {
 func text(at int, s string) change {
 	return func(b []byte) []byte { copy(b[at:], s); return b }
 }
-
-func cut(n int) change { return func(b []byte) []byte { return b[:n] } }
 
 type change func([]byte) []byte
 
@@ -124,9 +123,9 @@ func goodDynamic() []byte {
 	copy(b, f)
 	all(text(sector, dynMagic), be64(sector+8, 1<<64-1), be64(sector+dynTable, 1536), be32(sector+dynVersion, vhdOne), be32(sector+dynEntries, 2),
 		be32(sector+dynBlock, 4096), resum(sector, sector+dynLength, dynChecksum), be32(1536, vhdUnused), be32(1540, 4))(b)
-	b = append(b, make([]byte, sector)...)
-	b[2048] = 0xff
-	return append(append(b, words(4096)...), f...)
+	bitmap := make([]byte, sector)
+	bitmap[0] = 0xff
+	return slices.Concat(b, bitmap, words(4096), f)
 }
 
 // goodVDI is a disk of 2.5 MiB, of which the second block is there.
@@ -136,7 +135,7 @@ func goodVDI() []byte {
 		le32(vdiData, 1024), le32(vdiSector, sector), le64(vdiBytes, uint64(5*unit.MiB/2)), le32(vdiBlock, uint32(unit.MiB)), le32(vdiBlocks, 3),
 		le32(vdiAllocated, 1), text(0x188, "0123456789abcdef"), text(0x198, "0123456789abcdef"),
 		le32(512, vdiUnused), le32(516, 0), le32(520, vdiDiscarded))(b)
-	return append(b, words(int(unit.MiB))...)
+	return slices.Concat(b, words(int(unit.MiB)))
 }
 
 // crc writes the sum of a structure of VHDX.

@@ -11,7 +11,7 @@ import (
 // Of VHDX ([MS-VHDX], little endian).
 const (
 	vhdxMagic = "vhdxfile"
-	// the two copies of the header, and of the table of regions
+	// the two copies of the header, and of the table of regions.
 	vhdxHeader1  = 64 * unit.KiB
 	vhdxHeader2  = 128 * unit.KiB
 	vhdxRegions1 = 192 * unit.KiB
@@ -23,7 +23,7 @@ const (
 	maxRegions      = 2047
 	maxItems        = 2047
 
-	// the states of a block
+	// The states of a block.
 	blockAbsent    = 0
 	blockUndefined = 1
 	blockZero      = 2
