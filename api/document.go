@@ -44,6 +44,11 @@ type VMDocumentSpec struct {
 	Protected *bool   `json:"protected,omitempty"`
 	// RestartPolicy is never, on_failure or always.
 	RestartPolicy *string `json:"restart_policy,omitempty"`
+	// Autostart, StartOrder and StartDelaySeconds say what a host that starts does with
+	// it.
+	Autostart         *bool  `json:"autostart,omitempty"`
+	StartOrder        *int   `json:"start_order,omitempty"`
+	StartDelaySeconds *int64 `json:"start_delay_seconds,omitempty"`
 }
 
 // VMDiskDocument declares a disk: the one with the id, else the one in the slot,
@@ -93,6 +98,8 @@ type NodeDocument struct {
 // NodeDocumentSpec is what can be declared of a node.
 type NodeDocumentSpec struct {
 	Schedulable *bool `json:"schedulable,omitempty"`
+	// ShutdownPolicy is stop or leave.
+	ShutdownPolicy *string `json:"shutdown_policy,omitempty"`
 }
 
 // Apply brings objects to what documents declare of them.
@@ -145,12 +152,7 @@ func (v VM) Document() VMDocument {
 	if v.Spec.SeedImage != "" {
 		d.Spec.SeedImage = &v.Spec.SeedImage
 	}
-	if v.Spec.RestartPolicy != "" && v.Spec.RestartPolicy != "never" {
-		d.Spec.RestartPolicy = &v.Spec.RestartPolicy
-	}
-	if v.Spec.Protected {
-		d.Spec.Protected = &v.Spec.Protected
-	}
+	v.Spec.policies(&d.Spec)
 	for _, k := range v.Spec.Disks {
 		one := VMDiskDocument{SizeBytes: k.SizeBytes, Image: k.Image}
 		if k.Slot == 0 && k.Image == v.Spec.Image {
@@ -185,7 +187,7 @@ func (i Image) Document() ImageDocument {
 
 // Document gives the document that declares a node as it is.
 func (n Node) Document() NodeDocument {
-	return NodeDocument{DocumentMeta: n.bare(), Spec: NodeDocumentSpec{Schedulable: &n.Spec.Schedulable}}
+	return NodeDocument{DocumentMeta: n.bare(), Spec: NodeDocumentSpec{Schedulable: &n.Spec.Schedulable, ShutdownPolicy: &n.Spec.ShutdownPolicy}}
 }
 
 // bare keeps what a document means anywhere.
@@ -195,4 +197,23 @@ func (m Meta) bare() DocumentMeta {
 		d.Labels = &m.Labels
 	}
 	return d
+}
+
+// policies declares what is not as by default.
+func (s VMSpec) policies(d *VMDocumentSpec) {
+	if s.RestartPolicy != "" && s.RestartPolicy != "never" {
+		d.RestartPolicy = &s.RestartPolicy
+	}
+	if !s.Autostart {
+		d.Autostart = &s.Autostart
+	}
+	if s.StartOrder != 0 {
+		d.StartOrder = &s.StartOrder
+	}
+	if s.StartDelaySeconds != 0 {
+		d.StartDelaySeconds = &s.StartDelaySeconds
+	}
+	if s.Protected {
+		d.Protected = &s.Protected
+	}
 }

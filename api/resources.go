@@ -16,6 +16,14 @@ type Node struct {
 type NodeSpec struct {
 	// Schedulable: is it given new VMs? False after cordon.
 	Schedulable bool `json:"schedulable"`
+	// ShutdownPolicy is what the node does with its guests when its host shuts down in
+	// order: stop (ask them, then power them off) or leave.
+	ShutdownPolicy string `json:"shutdown_policy"`
+}
+
+// NodePatch changes a node. Fields that are absent stay.
+type NodePatch struct {
+	ShutdownPolicy *string `json:"shutdown_policy,omitempty"`
 }
 
 // NodeStatus is what a node is and does.

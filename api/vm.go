@@ -26,6 +26,12 @@ type VMSpec struct {
 	// RestartPolicy says when it is started again whose guest ended by itself: never,
 	// on_failure or always.
 	RestartPolicy string `json:"restart_policy"`
+	// Autostart: is it started again when its node's host starts, if it ran?
+	Autostart bool `json:"autostart"`
+	// StartOrder is its place among those, 0 to 1000, lower ones first;
+	// StartDelaySeconds is how long the node then waits before the next place.
+	StartOrder        int   `json:"start_order,omitempty"`
+	StartDelaySeconds int64 `json:"start_delay_seconds,omitempty"`
 }
 
 // VMCloudInit is what cloud-init in a guest finds on the VM's seed, a CD of the
@@ -134,6 +140,12 @@ type VMCreate struct {
 	Protected bool `json:"protected,omitempty"`
 	// RestartPolicy is never, on_failure or always; never when absent.
 	RestartPolicy string `json:"restart_policy,omitempty"`
+	// Autostart: is it started again when its node's host starts, if it ran? True when
+	// absent.
+	Autostart *bool `json:"autostart,omitempty"`
+	// StartOrder and StartDelaySeconds: 0 to 1000, and 0 to 3600.
+	StartOrder        int   `json:"start_order,omitempty"`
+	StartDelaySeconds int64 `json:"start_delay_seconds,omitempty"`
 	// Start it once it is made?
 	Start bool `json:"start,omitempty"`
 	// Node restricts placement to one node.
@@ -176,6 +188,11 @@ type VMPatch struct {
 	Protected *bool `json:"protected,omitempty"`
 	// RestartPolicy changes at any time; what it had in mind is forgotten.
 	RestartPolicy *string `json:"restart_policy,omitempty"`
+	// Autostart, StartOrder and StartDelaySeconds change at any time, and count for the
+	// next start of the node's host.
+	Autostart         *bool  `json:"autostart,omitempty"`
+	StartOrder        *int   `json:"start_order,omitempty"`
+	StartDelaySeconds *int64 `json:"start_delay_seconds,omitempty"`
 }
 
 // VMClone asks for a VM made from another one.

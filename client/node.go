@@ -30,6 +30,11 @@ func (s Nodes) Get(ctx context.Context, node string) (api.Node, error) {
 	return get[api.Node](ctx, s.c, nodePath(node))
 }
 
+// Patch changes a node. revision, unless nil, is what it must still be at.
+func (s Nodes) Patch(ctx context.Context, node string, revision *int64, patch api.NodePatch) (api.Node, error) {
+	return amend[api.Node](ctx, s.c, nodePath(node), revision, patch)
+}
+
 // Token makes a single-use token with which a host joins the cluster.
 func (s Nodes) Token(ctx context.Context) (api.NodeToken, error) {
 	return create[api.NodeToken](ctx, s.c, "/node-tokens", struct{}{})

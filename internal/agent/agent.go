@@ -89,6 +89,11 @@ type Agent struct {
 	// images is held while image files are dropped, and shared while a VM takes one
 	// up: between the look at a file and the record that keeps it, nobody drops it
 	images sync.RWMutex
+	plan   hostPlan
+	// life ends with Close; work is what goes on in the background until then.
+	life context.Context
+	end  context.CancelFunc
+	work sync.WaitGroup
 }
 
 // New opens the node's records and drivers. Start adopts what runs.
@@ -102,13 +107,22 @@ func New(cfg Config) (*Agent, error) {
 		log:     cfg.Log,
 		reports: newReporter(cfg.Epoch),
 	}
+	a.life, a.end = context.WithCancel(context.Background())
 	a.meter = newMeter(a)
+	if err := a.plan.open(cfg.DataDir, !cfg.Volatile, cfg.Log); err != nil {
+		return nil, err
+	}
 	a.driver, err = cfg.NewHypervisor(a.reports.observe)
 	return a, err
 }
 
 // Close stops watching; guests go on.
-func (a *Agent) Close() error { return a.driver.Close() }
+func (a *Agent) Close() error {
+	a.end()
+	err := a.driver.Close()
+	a.work.Wait()
+	return err
+}
 
 // Start reads the records, adopts what the host runs, and launches again what a
 // reboot of the host ended. It must have returned before commands are served.
@@ -129,29 +143,36 @@ func (a *Agent) Start(ctx context.Context) error {
 		a.adopt(s)
 		alive[s.VM] = s.Phase.OnNode()
 	}
+	var ended []*guest
 	for v, g := range a.guests {
-		if err := a.recover(ctx, g, alive[v]); err != nil {
+		again, err := a.recover(g, alive[v])
+		if err != nil {
 			return err
 		}
+		if again {
+			ended = append(ended, g)
+		}
 	}
+	a.bringUp(ctx, ended)
 	return nil
 }
 
-// recover brings one VM to what its record says, after a start of the agent.
-func (a *Agent) recover(ctx context.Context, g *guest, alive bool) error {
+// recover brings one VM to what its record says, after a start of the agent. It
+// tells whether the VM is to be started again.
+func (a *Agent) recover(g *guest, alive bool) (again bool, err error) {
 	rec := g.snapshot()
 	switch {
 	case alive && rec.Machine != nil && rec.Boot != a.cfg.Boot:
 		// launched, and the agent died before it could write that down
-		return g.change(a.records, func(r *record) { r.Boot = a.cfg.Boot })
+		return false, g.change(a.records, func(r *record) { r.Boot = a.cfg.Boot })
 	case alive || rec.Machine == nil || rec.Epoch == 0:
-		return nil
+		return false, nil
 	case rec.PowerOn && rec.Boot != a.cfg.Boot:
-		a.relaunch(ctx, g, rec)
+		return true, nil
 	default:
 		a.lost(rec, "its process was gone when the node's agent started")
 	}
-	return nil
+	return false, nil
 }
 
 // lost reports a VM of which the host holds no trace, unless something was seen
@@ -175,25 +196,6 @@ func (a *Agent) adopt(s hypervisor.Status) {
 	a.guests[s.VM] = newGuest(record{VM: s.VM, Epoch: s.Epoch})
 }
 
-// relaunch starts a VM that the host's reboot ended, by the node's own record.
-func (a *Agent) relaunch(ctx context.Context, g *guest, rec record) {
-	a.log.Info("starting a VM again after the host's reboot", "vm", rec.VM, "owner_epoch", rec.Epoch)
-	// what is left of the incarnation that the reboot ended
-	err := a.driver.Release(ctx, rec.VM)
-	if err == nil {
-		_, err = a.launch(ctx, g, rec.Epoch, *rec.Machine)
-	}
-	if err != nil {
-		a.log.Error("a VM cannot be started again after the host's reboot", "vm", rec.VM, "err", err)
-		a.lost(rec, "it could not be started again after the node's reboot: "+errs.As(err).Message)
-		return
-	}
-	// last: an agent that dies before this finds the guest running, or tries again
-	if err := g.change(a.records, func(r *record) { r.Boot = a.cfg.Boot }); err != nil {
-		a.log.Error("a VM's record cannot be written", "vm", rec.VM, "err", err)
-	}
-}
-
 // Hello is what the agent says of itself.
 func (a *Agent) Hello(ctx context.Context, version string) (nodelink.Hello, error) {
 	inv, err := a.cfg.Inventory(ctx)
@@ -203,6 +205,7 @@ func (a *Agent) Hello(ctx context.Context, version string) (nodelink.Hello, erro
 	return nodelink.Hello{
 		Node: a.cfg.Node, NodeEpoch: a.cfg.Epoch, AgentVersion: version,
 		Protocol: nodelink.Protocol, Inventory: inv, Cluster: a.following(), Name: a.cfg.Name,
+		Plan: a.plan.digest(),
 	}, nil
 }
 
@@ -236,6 +239,7 @@ var handlers = map[string]handler{
 	(*nodelink.Erase)(nil).Method():         fenced((*Agent).erase),
 	(*nodelink.OfferImage)(nil).Method():    plain((*Agent).offerImage),
 	(*nodelink.DropImages)(nil).Method():    plain((*Agent).dropImages),
+	(*nodelink.HostPlan)(nil).Method():      plain((*Agent).takePlan),
 	(*nodelink.OpenConsole)(nil).Method():   plain((*Agent).openConsole),
 	(*nodelink.OpenLog)(nil).Method():       plain((*Agent).openLog),
 	(*nodelink.Metrics)(nil).Method():       plain((*Agent).metrics),

@@ -9,11 +9,17 @@ import (
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 )
 
-// ShutdownGuests stops every guest because the node itself stops: each is asked,
-// and powered off after the grace period. The records stay as they are, so that
+// ShutdownGuests stops every guest because the node itself stops, unless its plan
+// says that they are left alone: each is asked, and powered off after the grace period. The records stay as they are, so that
 // the guests start again with the node. It is called once no command is served
 // any more.
 func (a *Agent) ShutdownGuests(ctx context.Context, grace time.Duration) error {
+	if a.plan.leaves() {
+		a.log.Info("guests are left as they are: so says the node's shutdown policy")
+		return nil
+	}
+	a.end() // nothing is brought up any more
+	a.work.Wait()
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var failures []error

@@ -118,7 +118,7 @@ var birth = time.Date(2025, 12, 31, 21, 0, 0, 0, time.UTC) // three hours before
 func someVM(name, state string) api.VM {
 	return api.VM{
 		Meta:   api.Meta{Kind: "vm", ID: "id-" + name, Name: name, Labels: map[string]string{"tier": "web"}, Revision: 4, CreatedAt: birth, UpdatedAt: birth},
-		Spec:   api.VMSpec{CPUs: 2, MemoryBytes: 512 << 20, Image: "debian", Power: "on", Disks: []api.VMDisk{{SizeBytes: 10 << 30, Image: "debian"}, {Slot: 1, SizeBytes: 1 << 30}}},
+		Spec:   api.VMSpec{CPUs: 2, MemoryBytes: 512 << 20, Image: "debian", Power: "on", Autostart: true, Disks: []api.VMDisk{{SizeBytes: 10 << 30, Image: "debian"}, {Slot: 1, SizeBytes: 1 << 30}}},
 		Status: api.VMStatus{State: state, Node: "node-1", Since: birth},
 	}
 }

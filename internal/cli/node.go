@@ -19,7 +19,7 @@ func newNode(a *app) *cobra.Command {
 		newNodeAction(a, "cordon", "Keep new virtual machines off a node", client.Nodes.Cordon),
 		newNodeAction(a, "uncordon", "Give a node new virtual machines again", client.Nodes.Uncordon),
 		newNodeAction(a, "release", "End the quarantine of a node that did what no agent does", client.Nodes.Release),
-		newNodeRemove(a))
+		newNodeSet(a), newNodeRemove(a))
 	cmd.Aliases = []string{"nodes"}
 	return cmd
 }
@@ -100,6 +100,7 @@ func (a *app) nodePairs(n api.Node) []output.Pair {
 		{Key: "state", Value: n.Status.State},
 		{Key: "reason", Value: n.Status.Reason},
 		{Key: "seen", Value: ago(a.clock.Now(), n.Status.SeenAt)},
+		{Key: "at shutdown", Value: n.Spec.ShutdownPolicy},
 		{Key: "simulated", Value: yes(n.Status.Simulated)},
 		{Key: "vms", Value: strconv.Itoa(n.Status.VMs)},
 		{Key: "cpus", Value: output.Share(strconv.Itoa(n.Status.Used.CPUs), strconv.Itoa(n.Status.Capacity.CPUs))},

@@ -58,3 +58,15 @@ func TestLostLine(t *testing.T) {
 		}
 	}
 }
+
+func TestNodeSet(t *testing.T) {
+	b := newBench(t)
+	n := api.Node{Meta: api.Meta{Kind: "node", Name: "n1"}, Spec: api.NodeSpec{ShutdownPolicy: "leave"}}
+	b.on("PATCH /nodes/n1", 200, n)
+	expect(t, b.do(t, "node set n1 --shutdown-policy leave", 0), "n1: at its host's shutdown: leave\n")
+	expect(t, b.requests()[0], `PATCH /api/v1/nodes/n1 {"shutdown_policy":"leave"}`)
+	b.do(t, "node set n1", 2)
+	if len(b.requests()) != 1 {
+		t.Errorf("%v", b.requests())
+	}
+}

@@ -72,7 +72,8 @@ func newVMCreate(a *app) *cobra.Command {
 }
 
 func (f createFlags) request(cmd *cobra.Command, name string) (api.VMCreate, error) {
-	req := api.VMCreate{Name: name, CPUs: f.cpus, Image: f.image, Node: f.node, Start: f.start, Protected: f.policy.protected, RestartPolicy: f.policy.given()}
+	req := api.VMCreate{Name: name, CPUs: f.cpus, Image: f.image, Node: f.node, Start: f.start}
+	f.policy.create(&req)
 	var err error
 	if req.MemoryBytes, err = api.ParseBytes(f.memory); err != nil {
 		return req, usage(cmd, "--memory: %s", err)

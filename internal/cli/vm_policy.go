@@ -14,11 +14,17 @@ import (
 type policyFlags struct {
 	protected bool
 	restart   string
+	autostart bool
+	order     int
+	delay     int64
 }
 
 func (f *policyFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.protected, "protect", false, "refuse to delete it or its disks; --protect=false allows it again")
 	cmd.Flags().StringVar(&f.restart, "restart", "never", "start it again when its guest ended by itself: `never, on_failure or always`")
+	cmd.Flags().BoolVar(&f.autostart, "autostart", true, "start it again when its node's host starts, if it ran; --autostart=false leaves it")
+	cmd.Flags().IntVar(&f.order, "start-order", 0, "its `place` in what a host that starts brings up: 0 to 1000, lower ones first")
+	cmd.Flags().Int64Var(&f.delay, "start-delay", 0, "`seconds` that a host that starts waits after it before the next place")
 	mustComplete(cmd.RegisterFlagCompletionFunc("restart", cobra.FixedCompletions([]string{"never", "on_failure", "always"}, cobra.ShellCompDirectiveNoFileComp)))
 }
 
@@ -26,6 +32,15 @@ func (f *policyFlags) add(cmd *cobra.Command) {
 func (f *policyFlags) patch(cmd *cobra.Command, p *api.VMPatch) {
 	if cmd.Flags().Changed("protect") {
 		p.Protected = &f.protected
+	}
+	if cmd.Flags().Changed("autostart") {
+		p.Autostart = &f.autostart
+	}
+	if cmd.Flags().Changed("start-order") {
+		p.StartOrder = &f.order
+	}
+	if cmd.Flags().Changed("start-delay") {
+		p.StartDelaySeconds = &f.delay
 	}
 	if cmd.Flags().Changed("restart") {
 		p.RestartPolicy = &f.restart
@@ -41,7 +56,7 @@ func (a *app) policyPairs(v api.VM) (pairs []output.Pair) {
 	if s.RestartPolicy != "" && s.RestartPolicy != "never" {
 		pairs = append(pairs, output.Pair{Key: "restart", Value: s.RestartPolicy + a.restarts(v.Status.Restarts)})
 	}
-	return pairs
+	return append(pairs, output.Pair{Key: "with its host", Value: startLine(s)})
 }
 
 // restarts tells what became of a VM by its restart policy.
@@ -70,4 +85,25 @@ func (f *policyFlags) given() string {
 		return ""
 	}
 	return f.restart
+}
+
+// startLine says what a host that starts does with it; nothing where that is what
+// it does with all.
+func startLine(s api.VMSpec) string {
+	switch {
+	case !s.Autostart:
+		return "is not started"
+	case s.StartOrder == 0 && s.StartDelaySeconds == 0:
+		return ""
+	default:
+		return fmt.Sprintf("is started in place %d, the next one %d s later", s.StartOrder, s.StartDelaySeconds)
+	}
+}
+
+// create puts what was given into a creation.
+func (f *policyFlags) create(r *api.VMCreate) {
+	r.Protected, r.RestartPolicy, r.StartOrder, r.StartDelaySeconds = f.protected, f.given(), f.order, f.delay
+	if !f.autostart {
+		r.Autostart = &f.autostart
+	}
 }

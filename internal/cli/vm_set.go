@@ -56,6 +56,7 @@ func newVMSet(a *app) *cobra.Command {
 	cmd.Example = `  novacron vm set web --cpus 4 --memory 8GiB
   novacron vm set web --name web-old --label tier=retired --label owner-
   novacron vm set web --protect --restart on_failure
+  novacron vm set db --start-order 1 --start-delay 30
   novacron vm set web --user-data @web.yaml --ssh-key ~/.ssh/id_ed25519.pub`
 	cmd.Long = `Change the name, labels, size or policies of a virtual machine, all at once or
 nothing.
@@ -103,7 +104,7 @@ func (f setFlags) patch(cmd *cobra.Command) (p api.VMPatch, set map[string]strin
 		return p, nil, nil, usage(cmd, "--label: %s", errs.As(err).Message)
 	}
 	if p == (api.VMPatch{}) && len(f.labels) == 0 && !f.cloud.given(cmd) {
-		return p, nil, nil, usage(cmd, "nothing to change is given: --name, --cpus, --memory, --label, --protect, --restart, --seed, or what cloud-init is told")
+		return p, nil, nil, usage(cmd, "nothing to change is given: --name, --cpus, --memory, --label, --protect, --restart, --autostart, --start-order, --start-delay, --seed, or what cloud-init is told")
 	}
 	return p, set, unset, nil
 }

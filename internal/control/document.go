@@ -191,13 +191,19 @@ func (a nodeApplier) apply(ctx context.Context, tx *store.Tx, c Caller, _ ApplyO
 	if err != nil {
 		return Applied{}, err
 	}
-	to := a.d.Node.State(n)
-	if to == n.State {
-		return Applied{Action: ActionNone, Before: n, After: n, Object: &n.ID}, nil
+	out := Applied{Action: ActionNone, Before: n, After: n, Object: &n.ID}
+	if to := a.d.Node.State(n); to != n.State {
+		out.Action = ActionChange
+		err = setNode(ctx, tx, c, n, to, nil)
+		n.State = to
 	}
-	out := Applied{Action: ActionChange, Before: n, Object: &n.ID}
-	err = setNode(ctx, tx, c, n, to, nil)
-	n.State = to
+	if p := a.d.Node.Shutdown; p != nil && *p != n.Shutdown && err == nil {
+		out.Action = ActionChange
+		if err = p.Validate(); err == nil {
+			err = setShutdown(ctx, tx, c, n, *p, nil)
+		}
+		n.Shutdown = *p
+	}
 	out.After = n
-	return out, err
+	return out, within(err, "")
 }

@@ -139,6 +139,9 @@ func differences(was, next vm.Intent) map[string]any {
 	note("seed_image", seedName(was), seedName(next), seedName(was) != seedName(next))
 	note("protected", was.Policy.Protected, next.Policy.Protected, was.Policy.Protected != next.Policy.Protected)
 	note("restart_policy", was.Policy.Restart, next.Policy.Restart, was.Policy.Restart != next.Policy.Restart)
+	note("autostart", !was.Policy.ByHand, !next.Policy.ByHand, was.Policy.ByHand != next.Policy.ByHand)
+	note("start_order", was.Policy.StartOrder, next.Policy.StartOrder, was.Policy.StartOrder != next.Policy.StartOrder)
+	note("start_delay_seconds", was.Policy.StartDelay.Seconds(), next.Policy.StartDelay.Seconds(), was.Policy.StartDelay != next.Policy.StartDelay)
 	if what := was.CloudInit.Changed(next.CloudInit); len(what) > 0 {
 		out["cloud_init"] = map[string]any{"changed": what} // the texts may hold what is nobody's business
 	}

@@ -306,6 +306,8 @@ type Hello struct {
 	Cluster id.ID `json:"cluster"`
 	// Name is the one it joined under.
 	Name string `json:"name,omitempty"`
+	// Plan is the digest of the HostPlan that the node has; empty for none.
+	Plan string `json:"plan,omitempty"`
 }
 
 // Protocol is the version of the node link. Servers take this one and the one

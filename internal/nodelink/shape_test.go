@@ -40,6 +40,7 @@ var messages = []any{
 	Resume{},
 	Erase{},
 	DropImages{},
+	HostPlan{},
 	OpenConsole{},
 	OpenLog{},
 	Metrics{},

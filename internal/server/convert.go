@@ -29,6 +29,7 @@ func toVM(v vm.View) api.VM {
 		},
 		Spec: api.VMSpec{
 			CPUs: in.CPUs, MemoryBytes: api.Bytes(in.MemoryBytes), Image: in.ImageName, Power: power(in.PowerOn), Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
+			Autostart: !in.Policy.ByHand, StartOrder: in.Policy.StartOrder, StartDelaySeconds: int64(in.Policy.StartDelay / time.Second),
 			Disks: []api.VMDisk{}, NICs: []api.VMNIC{},
 		},
 		Status: api.VMStatus{
@@ -112,7 +113,7 @@ func toNode(n node.Node) api.Node {
 			Kind: "node", ID: n.ID.String(), Name: n.Name, Revision: int64(n.Revision),
 			CreatedAt: n.CreatedAt.UTC(), UpdatedAt: n.UpdatedAt.UTC(),
 		},
-		Spec: api.NodeSpec{Schedulable: n.State == node.Active},
+		Spec: api.NodeSpec{Schedulable: n.State == node.Active, ShutdownPolicy: string(n.Shutdown)},
 		Status: api.NodeStatus{
 			SeenAt: n.SeenAt.UTC(), Simulated: n.Simulated, NodeEpoch: int64(n.Epoch), AgentVersion: n.AgentVersion, VMs: n.VMs,
 			Capacity: toResources(n.Capacity), Used: toResources(n.Used),

@@ -262,7 +262,7 @@ func vmDocument(raw []byte) (control.Document, error) {
 	d, err := documentMeta(b.DocumentMeta)
 	w := &vm.Want{
 		Labels: b.Labels, CPUs: b.Spec.CPUs, MemoryBytes: (*int64)(b.Spec.MemoryBytes), Image: b.Spec.Image, CloudInit: fromCloudInit(b.Spec.CloudInit), SeedImage: b.Spec.SeedImage,
-		Policy: vm.PolicyChange{Protected: b.Spec.Protected, Restart: (*vm.RestartPolicy)(b.Spec.RestartPolicy)},
+		Policy: vm.PolicyChange{Protected: b.Spec.Protected, Restart: (*vm.RestartPolicy)(b.Spec.RestartPolicy), Autostart: b.Spec.Autostart, StartOrder: b.Spec.StartOrder, StartDelaySeconds: b.Spec.StartDelaySeconds},
 	}
 	d.VM = w
 	if err == nil {
@@ -360,6 +360,6 @@ func nodeDocument(raw []byte) (control.Document, error) {
 		return control.Document{}, err
 	}
 	d, err := documentMeta(b.DocumentMeta)
-	d.Node = &node.Want{Schedulable: b.Spec.Schedulable}
+	d.Node = &node.Want{Schedulable: b.Spec.Schedulable, Shutdown: (*node.ShutdownPolicy)(b.Spec.ShutdownPolicy)}
 	return d, err
 }

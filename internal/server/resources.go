@@ -22,6 +22,7 @@ func (s *Server) nodeRoutes() []Route {
 	return []Route{
 		handle(Route{Method: "GET", Path: "/api/v1/nodes", ID: "listNodes", Summary: "List nodes", Need: read, Query: listParams(Param{"name", "With this name" + nameDoc}, Param{"state", "active or cordoned."})}, s.listNodes),
 		handle(Route{Method: "GET", Path: "/api/v1/nodes/{node}", ID: "getNode", Summary: "Read a node", Need: read}, s.getNode),
+		handle(Route{Method: "PATCH", Path: "/api/v1/nodes/{node}", ID: "updateNode", Summary: "Change what a node does when its host shuts down", Need: update}, s.updateNode),
 		handle(Route{Method: "POST", Path: "/api/v1/nodes/{node}/cordon", ID: "cordonNode", Summary: "Give a node no new VMs", Need: update}, s.setNode(node.Cordoned)),
 		handle(Route{Method: "POST", Path: "/api/v1/nodes/{node}/uncordon", ID: "uncordonNode", Summary: "Give a node new VMs again", Need: update}, s.setNode(node.Active)),
 		handle(Route{Method: "POST", Path: "/api/v1/nodes/{node}/release", ID: "releaseNode", Summary: "End a node's quarantine", Need: auth.Need{Resource: auth.NodeRes, Action: auth.Admin}}, s.releaseNode),
@@ -55,6 +56,18 @@ func (s *Server) setNode(to node.State) func(context.Context, *Request, none) (r
 		n, err := s.control.SetNode(ctx, r.Caller, r.Arg("node"), to, revision)
 		return reply[api.Node]{Body: toNode(n), ETag: int64(n.Revision)}, err
 	}
+}
+
+func (s *Server) updateNode(ctx context.Context, r *Request, b api.NodePatch) (reply[api.Node], error) {
+	revision, err := etag(r)
+	if err != nil {
+		return reply[api.Node]{}, err
+	}
+	if b.ShutdownPolicy == nil {
+		return s.getNode(ctx, r, none{})
+	}
+	n, err := s.control.SetShutdown(ctx, r.Caller, r.Arg("node"), node.ShutdownPolicy(*b.ShutdownPolicy), revision)
+	return reply[api.Node]{Body: toNode(n), ETag: int64(n.Revision)}, err
 }
 
 func (s *Server) releaseNode(ctx context.Context, r *Request, _ none) (reply[api.Node], error) {

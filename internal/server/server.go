@@ -184,7 +184,7 @@ func build(ctx context.Context, o Options, st *store.Store) (*Server, *certifica
 	})
 	s.tasks = reconcile.New(o.Clock, o.Log, s.member, tasks.All(tasks.Env{
 		Store: st, Images: images, Clock: o.Clock, Connected: s.agents.connected, Drop: s.agents.drop, Committed: s.committed, Nudge: func(task string) { s.tasks.Nudge(task) }, Held: func() bool { return s.control.Holds().Behind() != nil },
-		CollectImages: s.control.CollectImages, RestartEnded: s.control.RestartEnded,
+		CollectImages: s.control.CollectImages, RestartEnded: s.control.RestartEnded, TellPlans: s.control.TellPlans,
 	})...)
 	s.limits = newLimits(o.Limits, int(pool.Config().MaxConns), o.Clock, func(reason string) { s.meter.refused.WithLabelValues(reason).Inc() })
 	s.denials = &denials{clock: o.Clock, write: s.control.Deny}

@@ -71,7 +71,8 @@ func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (repl
 	n := control.NewVM{
 		Spec: vm.Spec{
 			Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: int64(b.MemoryBytes), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage,
-			Policy: vm.Policy{Protected: b.Protected, Restart: vm.RestartPolicy(b.RestartPolicy)},
+			Policy: vm.PolicyChange{Autostart: b.Autostart, StartDelaySeconds: &b.StartDelaySeconds}.Apply(
+				vm.Policy{Protected: b.Protected, Restart: vm.RestartPolicy(b.RestartPolicy), StartOrder: b.StartOrder}),
 		},
 		Image: b.Image, Start: b.Start, Node: b.Node,
 	}
@@ -126,7 +127,7 @@ func (s *Server) updateVM(ctx context.Context, r *Request, b api.VMPatch) (reply
 	}
 	change := vm.Change{
 		Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: (*int64)(b.MemoryBytes), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage,
-		Policy: vm.PolicyChange{Protected: b.Protected, Restart: (*vm.RestartPolicy)(b.RestartPolicy)},
+		Policy: vm.PolicyChange{Protected: b.Protected, Restart: (*vm.RestartPolicy)(b.RestartPolicy), Autostart: b.Autostart, StartOrder: b.StartOrder, StartDelaySeconds: b.StartDelaySeconds},
 	}
 	which, err := s.control.UpdateVM(ctx, r.Caller, r.Arg("vm"), change)
 	if err != nil {

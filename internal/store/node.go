@@ -15,7 +15,7 @@ import (
 )
 
 var nodeList = lister{
-	columns: `n.id, n.name, n.state::text, n.simulated, n.node_epoch, n.lease_seq, n.seen_at, n.certificate_expires_at, n.agent_version, n.key_hash, n.inventory,
+	columns: `n.id, n.name, n.state::text, n.simulated, n.shutdown_policy, n.node_epoch, n.lease_seq, n.seen_at, n.certificate_expires_at, n.agent_version, n.key_hash, n.inventory,
   n.cpus, n.memory_bytes, n.disk_bytes, n.used_cpus, n.used_memory_bytes, n.used_disk_bytes,
   w.vms, w.cpus, w.memory_bytes, n.revision, n.created_at, n.updated_at`,
 	from: `nodes n CROSS JOIN LATERAL (
@@ -33,7 +33,7 @@ func scanNode(rows pgx.Rows) (node.Node, Next, error) {
 	var next Next
 	var inventory []byte
 	var seen, expires *timeValue
-	err := rows.Scan(&next.Key, &n.ID, &n.Name, &n.State, &n.Simulated, &n.Epoch, &n.LeaseSeq, &seen, &expires,
+	err := rows.Scan(&next.Key, &n.ID, &n.Name, &n.State, &n.Simulated, &n.Shutdown, &n.Epoch, &n.LeaseSeq, &seen, &expires,
 		&n.AgentVersion, &n.KeyHash, &inventory,
 		&n.Capacity.CPUs, &n.Capacity.MemoryBytes, &n.Capacity.DiskBytes, &n.Used.CPUs, &n.Used.MemoryBytes, &n.Used.DiskBytes,
 		&n.VMs, &n.Committed.CPUs, &n.Committed.MemoryBytes, &n.Revision, &n.CreatedAt, &n.UpdatedAt)

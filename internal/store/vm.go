@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -32,7 +33,8 @@ func (t *Tx) VMInsert(ctx context.Context, v vm.View, job id.ID) error {
 	err = t.q.VMInsert(ctx, query.VMInsertParams{
 		ID: in.ID, ProjectID: in.ProjectID, Name: in.Name, Labels: labels,
 		Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, ImageID: in.ImageID, CloudInit: told, SeedImageID: seedImage(in),
-		Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()), Power: power, JobID: &job,
+		Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
+		Autostart: !in.Policy.ByHand, StartOrder: int32(in.Policy.StartOrder), StartDelayS: int32(in.Policy.StartDelay / time.Second), Power: power, JobID: &job,
 	})
 	if err != nil {
 		return taken(err, "vms_project_id_name_key", "VM", in.Name)
@@ -259,7 +261,8 @@ func (t *Tx) VMUpdate(ctx context.Context, in vm.Intent, was string) error {
 	}
 	n, err := t.q.VMUpdate(ctx, query.VMUpdateParams{
 		ID: in.ID, Name: in.Name, Labels: b, Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, CloudInit: told, SeedImageID: seedImage(in),
-		Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()), Revision: int64(in.Revision),
+		Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
+		Autostart: !in.Policy.ByHand, StartOrder: int32(in.Policy.StartOrder), StartDelayS: int32(in.Policy.StartDelay / time.Second), Revision: int64(in.Revision),
 	})
 	if err != nil {
 		return taken(err, "vms_project_id_name_key", "VM", in.Name)

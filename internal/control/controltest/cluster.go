@@ -174,10 +174,13 @@ func (n *Node) Return(ctx context.Context) error {
 	if err := n.startAgent(ctx); err != nil {
 		return err
 	}
-	_, err := n.cluster.Service.Hello(ctx, nodelink.Hello{
-		Node: n.ID, NodeEpoch: n.epoch, Protocol: nodelink.Protocol,
-		Inventory: nodelink.Inventory{CPUs: 64, MemoryBytes: 64 * unit.GiB, StorageBytes: unit.TiB},
-	}, make([]byte, 32))
+	h, err := n.agent.Hello(ctx, "")
+	if err != nil {
+		return err
+	}
+	h.Cluster, h.Name = id.Nil, ""
+	h.Inventory = nodelink.Inventory{CPUs: 64, MemoryBytes: 64 * unit.GiB, StorageBytes: unit.TiB}
+	_, err = n.cluster.Service.Hello(ctx, h, make([]byte, 32))
 	return err
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/novacron/novacron/internal/agent"
@@ -49,3 +51,6 @@ func (n *Node) Serve(ctx context.Context) {
 	n.mu.Unlock()
 	_ = a.Serve(ctx, up{n}, servedLease, func([]string) {})
 }
+
+// LosePlan removes what the node knows of its host's start, while its agent is away.
+func (n *Node) LosePlan() error { return os.Remove(filepath.Join(n.dir, "host-plan.json")) }

@@ -33,6 +33,8 @@ type Env struct {
 	CollectImages func(context.Context) (int64, error)
 	// RestartEnded starts VMs again as their restart policies say, and tells what it did.
 	RestartEnded func(context.Context, vm.Backoff) (control.Restarted, error)
+	// TellPlans tells nodes what to do when their hosts start and shut down.
+	TellPlans func(context.Context) (control.PlansTold, error)
 	// Committed wakes the executor after a commit.
 	Committed func()
 	// Nudge has a task run at once; may be nil.
@@ -53,6 +55,7 @@ func All(e Env) []reconcile.Task {
 		{Name: unfinishedImages, Period: 10 * time.Minute, LeaderOnly: true, Activate: e.collectImages},
 		{Name: "node-usage", Period: time.Minute, LeaderOnly: true, Activate: e.checkUsage},
 		{Name: PendingVMs, Period: 30 * time.Second, Activate: e.wakePending},
+		{Name: "host-plans", Period: 2 * time.Second, LeaderOnly: true, Activate: func(ctx context.Context) (any, error) { return e.TellPlans(ctx) }},
 		{Name: "vm-restarts", Period: time.Second, LeaderOnly: true, Activate: e.restartEnded},
 		{Name: "removed-nodes", Period: 5 * time.Second, Activate: e.dropRemoved},
 	}

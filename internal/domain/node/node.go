@@ -26,6 +26,7 @@ type Node struct {
 	Name      string
 	State     State
 	Simulated bool
+	Shutdown  ShutdownPolicy
 	Epoch     gen.NodeEpoch
 	// Reporting is this server's own judgement of the node's lease.
 	Reporting bool

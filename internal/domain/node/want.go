@@ -4,6 +4,7 @@ package node
 type Want struct {
 	// Schedulable: is it given new VMs?
 	Schedulable *bool
+	Shutdown    *ShutdownPolicy
 }
 
 // State gives the state a node is to have.

@@ -1,6 +1,10 @@
 package vm
 
-import "github.com/novacron/novacron/internal/vocab/errs"
+import (
+	"time"
+
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
 
 // Policy is what is decided of a VM's life, beside what it is made of. It may be
 // changed at any time.
@@ -9,18 +13,42 @@ type Policy struct {
 	Protected bool
 	// Restart is never when empty.
 	Restart RestartPolicy
+	// ByHand: is it left alone when its node's host starts? Otherwise it is started
+	// again there if it ran.
+	ByHand bool
+	// StartOrder is its place in what a host that starts brings up, lower ones first;
+	// StartDelay is how long the node then waits before the next place.
+	StartOrder int
+	StartDelay time.Duration
 }
+
+// Bounds of a VM's place in what a host brings up.
+const (
+	MaxStartOrder = 1000
+	MaxStartDelay = time.Hour
+)
 
 // PolicyChange is what is to be different of a Policy. Nil fields stay.
 type PolicyChange struct {
 	Protected *bool
 	Restart   *RestartPolicy
+	// Autostart is the opposite of Policy.ByHand.
+	Autostart         *bool
+	StartOrder        *int
+	StartDelaySeconds *int64
 }
 
 // Apply gives the policy as it would be.
 func (c PolicyChange) Apply(p Policy) Policy {
 	set(&p.Protected, c.Protected)
 	set(&p.Restart, c.Restart)
+	set(&p.StartOrder, c.StartOrder)
+	if c.Autostart != nil {
+		p.ByHand = !*c.Autostart
+	}
+	if s := c.StartDelaySeconds; s != nil {
+		p.StartDelay = seconds(*s)
+	}
 	return p
 }
 
@@ -45,4 +73,18 @@ func (c Change) TooLate(v View) error {
 	}
 	e := errs.New(errs.InvalidState, "cannot protect VM %q: it is being deleted", v.Intent.Name)
 	return e.At(errs.Field{Pointer: "/protected", Message: "comes too late"})
+}
+
+// seconds makes a duration of what a request names; what is too long stays too
+// long, instead of coming out as something else.
+func seconds(n int64) time.Duration {
+	const most = int64(1<<63-1) / int64(time.Second)
+	return time.Duration(min(max(n, -most), most)) * time.Second
+}
+
+// policy checks what is decided of a VM's life.
+func (v *validation) policy(p Policy) {
+	v.restartPolicy(p.Restart)
+	v.between("/start_order", int64(p.StartOrder), 0, MaxStartOrder, plain)
+	v.between("/start_delay_seconds", int64(p.StartDelay/time.Second), 0, int64(MaxStartDelay/time.Second), plain)
 }

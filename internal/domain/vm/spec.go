@@ -83,7 +83,7 @@ func (s Spec) Validate() error {
 		v.forwards("/nics/"+strconv.Itoa(i)+"/forwards", n.Forwards)
 	}
 	v.labels(s.Labels)
-	v.restartPolicy(s.Policy.Restart)
+	v.policy(s.Policy)
 	v.cloudInit("/cloud_init", s.CloudInit)
 	if s.SeedImage != "" && s.CloudInit.OrNil() != nil {
 		v.refuse(errs.InvalidField, "/seed_image", twoSeeds, "", s.SeedImage)

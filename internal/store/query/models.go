@@ -687,6 +687,9 @@ type Node struct {
 	CreatedAt            time.Time
 	UpdatedAt            time.Time
 	CertificateExpiresAt *time.Time
+	ShutdownPolicy       string
+	PlanSeq              int64
+	PlanTold             string
 }
 
 type Organization struct {
@@ -803,6 +806,9 @@ type Vm struct {
 	SeedImageID    *uuid.UUID
 	Protected      bool
 	RestartPolicy  string
+	Autostart      bool
+	StartOrder     int32
+	StartDelayS    int32
 }
 
 type VmRestart struct {

@@ -64,3 +64,25 @@ WHERE n.used_cpus <> coalesce(v.cpus, 0) OR n.used_memory_bytes <> coalesce(v.me
 UPDATE nodes SET state = 'removed', used_cpus = 0, used_memory_bytes = 0, used_disk_bytes = 0
 WHERE id = @id AND state <> 'removed'
   AND (sqlc.narg(revision)::bigint IS NULL OR revision = sqlc.narg(revision));
+
+-- name: NodeSetShutdown :execrows
+UPDATE nodes SET shutdown_policy = @policy WHERE id = @id AND state <> 'removed'
+  AND (sqlc.narg(revision)::bigint IS NULL OR revision = sqlc.narg(revision));
+
+-- name: NodePlans :many
+-- What each node is to do when its host starts and shuts down; of its VMs, those
+-- that are not as all others.
+SELECT n.id, n.shutdown_policy, n.plan_told,
+  coalesce((SELECT jsonb_agg(jsonb_build_object('vm', v.id, 'by_hand', NOT v.autostart, 'order', v.start_order, 'delay_seconds', v.start_delay_s) ORDER BY v.id)
+    FROM vms v WHERE v.node_id = n.id AND (NOT v.autostart OR v.start_order <> 0 OR v.start_delay_s <> 0)), '[]')::jsonb AS vms
+FROM nodes n WHERE n.state <> 'removed' AND n.id = ANY(@nodes::uuid[]) ORDER BY n.id;
+
+-- name: NodePlanNumber :one
+UPDATE nodes SET plan_seq = plan_seq + 1 WHERE id = $1 RETURNING plan_seq;
+
+-- name: NodePlanTold :exec
+-- What a later plan has replaced is not what the node has.
+UPDATE nodes SET plan_told = @digest WHERE id = @id AND plan_seq = @seq;
+
+-- name: NodePlanHas :exec
+UPDATE nodes SET plan_told = @digest WHERE id = @id AND plan_told <> @digest;

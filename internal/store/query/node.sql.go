@@ -159,6 +159,88 @@ func (q *Queries) NodeLock(ctx context.Context, id uuid.UUID) (NodeLockRow, erro
 	return i, err
 }
 
+const nodePlanHas = `-- name: NodePlanHas :exec
+UPDATE nodes SET plan_told = $1 WHERE id = $2 AND plan_told <> $1
+`
+
+type NodePlanHasParams struct {
+	Digest string
+	ID     uuid.UUID
+}
+
+func (q *Queries) NodePlanHas(ctx context.Context, arg NodePlanHasParams) error {
+	_, err := q.db.Exec(ctx, nodePlanHas, arg.Digest, arg.ID)
+	return err
+}
+
+const nodePlanNumber = `-- name: NodePlanNumber :one
+UPDATE nodes SET plan_seq = plan_seq + 1 WHERE id = $1 RETURNING plan_seq
+`
+
+func (q *Queries) NodePlanNumber(ctx context.Context, id uuid.UUID) (int64, error) {
+	row := q.db.QueryRow(ctx, nodePlanNumber, id)
+	var plan_seq int64
+	err := row.Scan(&plan_seq)
+	return plan_seq, err
+}
+
+const nodePlanTold = `-- name: NodePlanTold :exec
+UPDATE nodes SET plan_told = $1 WHERE id = $2 AND plan_seq = $3
+`
+
+type NodePlanToldParams struct {
+	Digest string
+	ID     uuid.UUID
+	Seq    int64
+}
+
+// What a later plan has replaced is not what the node has.
+func (q *Queries) NodePlanTold(ctx context.Context, arg NodePlanToldParams) error {
+	_, err := q.db.Exec(ctx, nodePlanTold, arg.Digest, arg.ID, arg.Seq)
+	return err
+}
+
+const nodePlans = `-- name: NodePlans :many
+SELECT n.id, n.shutdown_policy, n.plan_told,
+  coalesce((SELECT jsonb_agg(jsonb_build_object('vm', v.id, 'by_hand', NOT v.autostart, 'order', v.start_order, 'delay_seconds', v.start_delay_s) ORDER BY v.id)
+    FROM vms v WHERE v.node_id = n.id AND (NOT v.autostart OR v.start_order <> 0 OR v.start_delay_s <> 0)), '[]')::jsonb AS vms
+FROM nodes n WHERE n.state <> 'removed' AND n.id = ANY($1::uuid[]) ORDER BY n.id
+`
+
+type NodePlansRow struct {
+	ID             uuid.UUID
+	ShutdownPolicy string
+	PlanTold       string
+	Vms            []byte
+}
+
+// What each node is to do when its host starts and shuts down; of its VMs, those
+// that are not as all others.
+func (q *Queries) NodePlans(ctx context.Context, nodes []uuid.UUID) ([]NodePlansRow, error) {
+	rows, err := q.db.Query(ctx, nodePlans, nodes)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []NodePlansRow
+	for rows.Next() {
+		var i NodePlansRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.ShutdownPolicy,
+			&i.PlanTold,
+			&i.Vms,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const nodeRelease = `-- name: NodeRelease :exec
 UPDATE nodes SET used_cpus = used_cpus - $1, used_memory_bytes = used_memory_bytes - $2,
   used_disk_bytes = used_disk_bytes - $3
@@ -254,6 +336,25 @@ func (q *Queries) NodeReserve(ctx context.Context, arg NodeReserveParams) (int64
 		arg.ID,
 		arg.NewVm,
 	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const nodeSetShutdown = `-- name: NodeSetShutdown :execrows
+UPDATE nodes SET shutdown_policy = $1 WHERE id = $2 AND state <> 'removed'
+  AND ($3::bigint IS NULL OR revision = $3)
+`
+
+type NodeSetShutdownParams struct {
+	Policy   string
+	ID       uuid.UUID
+	Revision *int64
+}
+
+func (q *Queries) NodeSetShutdown(ctx context.Context, arg NodeSetShutdownParams) (int64, error) {
+	result, err := q.db.Exec(ctx, nodeSetShutdown, arg.Policy, arg.ID, arg.Revision)
 	if err != nil {
 		return 0, err
 	}

@@ -1,6 +1,7 @@
 -- name: VMInsert :exec
-INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, protected, restart_policy, power, op_seq, job_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, $13);
+INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, protected, restart_policy,
+  autostart, start_order, start_delay_s, power, op_seq, job_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 1, $16);
 
 -- name: VolumeInsert :exec
 INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id)
@@ -112,7 +113,8 @@ DELETE FROM vms WHERE id = $1;
 
 -- name: VMUpdate :execrows
 UPDATE vms SET name = @name, labels = @labels, cpus = @cpus, memory_bytes = @memory_bytes, cloud_init = @cloud_init,
-  seed_image_id = sqlc.narg(seed_image_id), protected = @protected, restart_policy = @restart_policy
+  seed_image_id = sqlc.narg(seed_image_id), protected = @protected, restart_policy = @restart_policy,
+  autostart = @autostart, start_order = @start_order, start_delay_s = @start_delay_s
 WHERE id = @id AND revision = @revision;
 
 -- name: ReportsApply :many

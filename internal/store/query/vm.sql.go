@@ -256,8 +256,9 @@ func (q *Queries) VMHold(ctx context.Context, arg VMHoldParams) (int64, error) {
 }
 
 const vMInsert = `-- name: VMInsert :exec
-INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, protected, restart_policy, power, op_seq, job_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, $13)
+INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, protected, restart_policy,
+  autostart, start_order, start_delay_s, power, op_seq, job_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 1, $16)
 `
 
 type VMInsertParams struct {
@@ -272,6 +273,9 @@ type VMInsertParams struct {
 	SeedImageID   *uuid.UUID
 	Protected     bool
 	RestartPolicy string
+	Autostart     bool
+	StartOrder    int32
+	StartDelayS   int32
 	Power         VmPower
 	JobID         *uuid.UUID
 }
@@ -289,6 +293,9 @@ func (q *Queries) VMInsert(ctx context.Context, arg VMInsertParams) error {
 		arg.SeedImageID,
 		arg.Protected,
 		arg.RestartPolicy,
+		arg.Autostart,
+		arg.StartOrder,
+		arg.StartDelayS,
 		arg.Power,
 		arg.JobID,
 	)
@@ -455,8 +462,9 @@ func (q *Queries) VMUnreserve(ctx context.Context, id uuid.UUID) (VMUnreserveRow
 
 const vMUpdate = `-- name: VMUpdate :execrows
 UPDATE vms SET name = $1, labels = $2, cpus = $3, memory_bytes = $4, cloud_init = $5,
-  seed_image_id = $6, protected = $7, restart_policy = $8
-WHERE id = $9 AND revision = $10
+  seed_image_id = $6, protected = $7, restart_policy = $8,
+  autostart = $9, start_order = $10, start_delay_s = $11
+WHERE id = $12 AND revision = $13
 `
 
 type VMUpdateParams struct {
@@ -468,6 +476,9 @@ type VMUpdateParams struct {
 	SeedImageID   *uuid.UUID
 	Protected     bool
 	RestartPolicy string
+	Autostart     bool
+	StartOrder    int32
+	StartDelayS   int32
 	ID            uuid.UUID
 	Revision      int64
 }
@@ -482,6 +493,9 @@ func (q *Queries) VMUpdate(ctx context.Context, arg VMUpdateParams) (int64, erro
 		arg.SeedImageID,
 		arg.Protected,
 		arg.RestartPolicy,
+		arg.Autostart,
+		arg.StartOrder,
+		arg.StartDelayS,
 		arg.ID,
 		arg.Revision,
 	)

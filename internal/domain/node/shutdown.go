@@ -1,0 +1,26 @@
+package node
+
+import "github.com/novacron/novacron/internal/vocab/errs"
+
+// ShutdownPolicy says what a node does with its guests when its host shuts down in
+// order.
+type ShutdownPolicy string
+
+// The policies.
+const (
+	// ShutdownStop asks each guest to shut down, and powers off what does not.
+	ShutdownStop ShutdownPolicy = "stop"
+	// ShutdownLeave does nothing: guests end with their host, as by a loss of power, or
+	// go on where it goes on.
+	ShutdownLeave ShutdownPolicy = "leave"
+)
+
+// Validate refuses what is no policy.
+func (p ShutdownPolicy) Validate() error {
+	switch p {
+	case ShutdownStop, ShutdownLeave:
+		return nil
+	}
+	return errs.New(errs.InvalidField, "a node's shutdown policy is stop or leave").
+		At(errs.Field{Pointer: "/shutdown_policy", Message: "must be stop or leave", Limit: "stop, leave", Got: errs.Clip(string(p))})
+}
