@@ -197,6 +197,18 @@ type ImageUploadCreate struct {
 	SHA256 string `json:"sha256,omitempty"`
 }
 
+// ImageFetch has a server read a file of an image from elsewhere.
+type ImageFetch struct {
+	// File is disk, kernel, initrd or iso.
+	File string `json:"file"`
+	// URL is http or https, without a name and a password. Where it leads, and each
+	// redirect, must be the internet's, or a network that an operator has allowed.
+	URL string `json:"url"`
+	// SHA256 is what the file must be, in lower-case hexadecimal digits; absent to take
+	// what comes.
+	SHA256 string `json:"sha256,omitempty"`
+}
+
 // ImageUpload is a file of an image on its way. Only who began it sees it.
 type ImageUpload struct {
 	Kind string `json:"kind"` // "image_upload"

@@ -33,6 +33,12 @@ func (s Images) Create(ctx context.Context, req api.ImageCreate) (api.Image, err
 	return create[api.Image](ctx, s.c, "/images", req)
 }
 
+// Fetch has a server read a file of an image from a URL; the job of the answer does
+// it.
+func (s Images) Fetch(ctx context.Context, image string, req api.ImageFetch) (Change, error) {
+	return create[Change](ctx, s.c, imagePath(image)+"/fetch", req)
+}
+
 // Delete removes an image.
 func (s Images) Delete(ctx context.Context, image string) (Change, error) {
 	return remove[Change](ctx, s.c, imagePath(image))

@@ -176,7 +176,7 @@ func (r *applying) importFound(ctx context.Context, img found) error {
 			return slices.ContainsFunc(made.Status.Files, func(f api.ImageFile) bool { return f.Role == p.role && f.SHA256 == filepath.Base(p.path) })
 		})
 	}
-	if _, err := r.upload(ctx, r.c, made, img.parts); err != nil {
+	if _, err := r.upload(ctx, r.c, made, img.parts, ""); err != nil {
 		r.leaveHalf(ctx, r.c, made, fresh, err)
 		return err
 	}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -72,12 +74,44 @@ func newServer(a *app) *cobra.Command {
 
 // addLimits adds the settings of what is taken of whom.
 func addLimits(f *pflag.FlagSet, l *server.Limits) {
+	f.Var((*networks)(&l.ImportNetworks), "import-networks", "private `networks` that images may be read from by their URL, such as 10.1.0.0/16; several are parted by commas")
 	f.Float64Var(&l.AccountRate, "account-rate", server.DefaultAccountRate, "`requests` per second that one account may make; twice as many at once")
 	f.Float64Var(&l.AddressRate, "address-rate", server.DefaultAddressRate, "`requests` per second without a good credential from one address; 30 times as many at once")
 	f.Float64Var(&l.NodeRate, "node-rate", server.DefaultNodeRate, "`calls` per second of one node's agent, and 10 times as many at once; one that makes more is put into quarantine")
 	f.IntVar(&l.Requests, "max-requests", 0, "`requests` worked on at once, of which one account gets two thirds; 0: as many as connections to the database")
 	f.IntVar(&l.Streams, "max-streams", server.DefaultStreams, "`streams`, uploads and waits at once, of which one account gets two thirds")
 }
+
+// networks is a flag of networks, parted by commas.
+type networks []netip.Prefix
+
+// String implements pflag.Value.
+func (n *networks) String() string {
+	var all []string
+	for _, p := range *n {
+		all = append(all, p.String())
+	}
+	return strings.Join(all, ",")
+}
+
+// Set implements pflag.Value.
+func (n *networks) Set(text string) error {
+	*n = nil
+	for part := range strings.SplitSeq(text, ",") {
+		if part == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(part)
+		if err != nil || p != p.Masked() {
+			return fmt.Errorf("%q is no network, such as 10.1.0.0/16", part)
+		}
+		*n = append(*n, p)
+	}
+	return nil
+}
+
+// Type implements pflag.Value.
+func (n *networks) Type() string { return "networks" }
 
 // limitArgs are the limits that somebody set, as arguments of a server.
 func limitArgs(cmd *cobra.Command) (args []string) {

@@ -20,13 +20,26 @@ import (
 // importFlags name the files of a new image.
 type importFlags struct {
 	disk, kernel, initrd, iso, cmdline string
+	url, sha256                        string
 	aliases                            []string
 }
 
-// part is one file to upload.
+// part is one file to upload, or to be fetched when its path is a URL.
 type part struct{ role, path string }
 
+func (p part) remote() bool {
+	return strings.HasPrefix(p.path, "http://") || strings.HasPrefix(p.path, "https://")
+}
+
 func (f importFlags) plan(cmd *cobra.Command) (kind string, parts []part, err error) {
+	if f.url != "" && f.disk == "" {
+		f.disk = f.url
+		if p := (part{"disk", f.url}); !p.remote() {
+			return "", nil, usage(cmd, "--url is http://... or https://...")
+		}
+	} else if f.url != "" {
+		return "", nil, usage(cmd, "--url is the disk's: leave --disk out")
+	}
 	var given []string
 	for _, of := range []struct{ flag, value string }{
 		{"disk", f.disk}, {"kernel", f.kernel}, {"initrd", f.initrd}, {"iso", f.iso}, {"cmdline", f.cmdline},
@@ -47,6 +60,22 @@ func (f importFlags) plan(cmd *cobra.Command) (kind string, parts []part, err er
 	}
 }
 
+// check refuses what cannot be sent, before anything is made on the server.
+func (f importFlags) check(cmd *cobra.Command, parts []part) error {
+	if f.sha256 != "" && (len(parts) != 1 || !parts[0].remote()) {
+		return usage(cmd, "--sha256 is of one file that is read from a URL; files of this machine are hashed here")
+	}
+	for _, p := range parts {
+		if p.remote() {
+			continue
+		}
+		if _, err := os.Stat(p.path); err != nil {
+			return usage(cmd, "--%s: %s", p.role, err)
+		}
+	}
+	return nil
+}
+
 func newImageImport(a *app) *cobra.Command {
 	var f importFlags
 	cmd := leaf("import NAME", "Make an image of files of this machine", names("NAME"), func(cmd *cobra.Command, args []string) error {
@@ -54,11 +83,8 @@ func newImageImport(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		for _, p := range parts {
-			// before anything is made on the server
-			if _, err := os.Stat(p.path); err != nil {
-				return usage(cmd, "--%s: %s", p.role, err)
-			}
+		if err := f.check(cmd, parts); err != nil {
+			return err
 		}
 		c, err := a.connect(cmd)
 		if err != nil {
@@ -71,7 +97,7 @@ func newImageImport(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		img, err := a.upload(cmd.Context(), c, made, parts)
+		img, err := a.upload(cmd.Context(), c, made, parts, f.sha256)
 		if err != nil {
 			a.leaveHalf(cmd.Context(), c, made, fresh, err)
 			return err
@@ -93,10 +119,16 @@ same files: what arrived is kept for 24 hours. The files are hashed before they
 are sent, and are the image's only when they arrive as they are here.
 
 A disk in another program's format (VMDK, VHD, VHDX, VDI) is converted to qcow2 on the
-server, once it is there.`
+server, once it is there.
+
+Instead of a FILE a URL will do (--url is short for that of a disk): a server reads
+the file from there, and goes on after a break. --sha256 says what it must be.`
 	cmd.Example = `  novacron image import debian --disk debian-12-generic-amd64.qcow2
+  novacron image import debian --url https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-generic-amd64.qcow2
   novacron image import tiny --kernel vmlinuz --initrd initrd.gz --cmdline 'console=ttyS0'`
 	cmd.Flags().StringVar(&f.disk, "disk", "", "disk image `file` (qcow2, raw, VMDK, VHD, VHDX or VDI)")
+	cmd.Flags().StringVar(&f.url, "url", "", "`URL` of a disk image, which a server reads from there")
+	cmd.Flags().StringVar(&f.sha256, "sha256", "", "what a file that is read from a URL must be, as a `sum` in hexadecimal digits")
 	cmd.Flags().StringVar(&f.iso, "iso", "", "`file` of a CD (ISO 9660), which guests find in their drive")
 	cmd.Flags().StringVar(&f.kernel, "kernel", "", "kernel `file`")
 	cmd.Flags().StringVar(&f.initrd, "initrd", "", "initial file system `file` for the kernel")
@@ -105,8 +137,8 @@ server, once it is there.`
 	return cmd
 }
 
-// converted waits for the job that makes a disk of another program's format one that
-// guests can use, if there is one.
+// converted waits for the job that brings an image a file, or makes a disk of another
+// program's format one that guests can use, if there is one.
 func (a *app) converted(ctx context.Context, c *client.Client, img api.Image) (api.Image, error) {
 	if img.Status.Job == "" || img.Status.State != "uploading" {
 		return img, nil
@@ -165,10 +197,32 @@ func (a *app) openImage(ctx context.Context, c *client.Client, req api.ImageCrea
 	return old, false, nil
 }
 
-func (a *app) upload(ctx context.Context, c *client.Client, img api.Image, parts []part) (api.Image, error) {
+// fetch has a server read a file from a URL, and waits until it is the image's. When
+// a job of an earlier command does so, that is waited for.
+func (a *app) fetch(ctx context.Context, c *client.Client, img api.Image, req api.ImageFetch) (api.Image, error) {
+	if img.Status.Job == "" {
+		ch, err := c.Images.Fetch(ctx, img.ID, req)
+		if err != nil {
+			return img, err
+		}
+		img.Status.Job = ch.Job.ID
+	}
+	return a.converted(ctx, c, img)
+}
+
+// upload sends the files of an image, or has them fetched; sum is what one that is
+// fetched must be, unless empty.
+func (a *app) upload(ctx context.Context, c *client.Client, img api.Image, parts []part, sum string) (api.Image, error) {
 	show := newProgress(a.err, isTerminal(a.err))
 	defer show.done()
 	for _, p := range parts {
+		if p.remote() {
+			var err error
+			if img, err = a.fetch(ctx, c, img, api.ImageFetch{File: p.role, URL: p.path, SHA256: sum}); err != nil {
+				return img, err
+			}
+			continue
+		}
 		var total int64
 		if info, err := os.Stat(p.path); err == nil {
 			total = info.Size()

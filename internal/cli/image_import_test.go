@@ -164,3 +164,23 @@ func TestImportWaitsForTheConversion(t *testing.T) {
 		t.Errorf("says %s, asked last: %s", says, last)
 	}
 }
+
+// A URL is read by the server: the command begins the job and waits for it.
+func TestImportFromURL(t *testing.T) {
+	b := newBench(t)
+	img := half("disk", "uploading")
+	b.on("POST /images", 201, img)
+	b.on("POST /images/i1/fetch", 202, api.Accepted{Job: someJob("queued")})
+	b.on("GET /jobs/j1", 200, someJob("succeeded"))
+	b.on("GET /images/i1", 200, half("disk", "ready"))
+	b.args(t, 0, "image", "import", "x", "--url", "https://example.org/disk.qcow2", "--sha256", strings.Repeat("ab", 32))
+	if got := b.requests(); !strings.HasPrefix(got[1], "POST /api/v1/images/i1/fetch ") {
+		t.Errorf("asked %v", got)
+	}
+	for _, args := range [][]string{
+		{"--url", "disk.qcow2"}, {"--url", "https://example.org/a", "--disk", "b"}, {"--disk", os.Args[0], "--sha256", "ab"},
+		{"--kernel", "https://example.org/a", "--initrd", "https://example.org/b", "--sha256", "ab"},
+	} {
+		b.args(t, 2, append([]string{"image", "import", "x"}, args...)...)
+	}
+}

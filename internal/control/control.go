@@ -15,6 +15,7 @@ import (
 	"github.com/novacron/novacron/internal/domain/job"
 	"github.com/novacron/novacron/internal/engine/blob"
 	"github.com/novacron/novacron/internal/engine/pki"
+	"github.com/novacron/novacron/internal/engine/remote"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/store"
 	"github.com/novacron/novacron/internal/vocab/clock"
@@ -30,6 +31,8 @@ type Config struct {
 	Cluster store.Cluster
 	Project id.ID
 	Images  *blob.Dir
+	// Fetch reads files from elsewhere.
+	Fetch *remote.Client
 	// Address is where this server is reached, as others know it.
 	Address string
 	Live    Leases

@@ -19,6 +19,8 @@ import (
 // Limits bound what a server takes at once, and from whom. What is zero is the
 // default.
 type Limits struct {
+	// ImportNetworks are private networks that files may be read from by their URL.
+	ImportNetworks []netip.Prefix
 	// AccountRate is how many requests one account may make per second; twice as many
 	// at once.
 	AccountRate float64

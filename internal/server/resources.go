@@ -9,6 +9,7 @@ import (
 
 	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/internal/control"
+	"github.com/novacron/novacron/internal/control/flows"
 	"github.com/novacron/novacron/internal/domain/auth"
 	"github.com/novacron/novacron/internal/domain/image"
 	"github.com/novacron/novacron/internal/domain/node"
@@ -126,6 +127,7 @@ func (s *Server) imageRoutes() []Route {
 		handle(Route{Method: "POST", Path: "/api/v1/images", ID: "createImage", Summary: "Create an image; its files are uploaded next", Need: create, Status: http.StatusCreated}, s.createImage),
 		handle(Route{Method: "GET", Path: "/api/v1/images/{image}", ID: "getImage", Summary: "Read an image", Need: read}, s.getImage),
 		handle(Route{Method: "DELETE", Path: "/api/v1/images/{image}", ID: "deleteImage", Summary: "Delete an image no VM is made from", Need: auth.Need{Resource: auth.Storage, Action: auth.Delete}, Status: http.StatusAccepted, Query: []Param{waitParam}}, s.deleteImage),
+		handle(Route{Method: "POST", Path: "/api/v1/images/{image}/fetch", ID: "fetchImageFile", Summary: "Have a server read a file of an image from a URL", Need: create, Status: http.StatusAccepted, Query: []Param{waitParam}}, s.fetchImage),
 		upload,
 	}
 }
@@ -151,6 +153,12 @@ func (s *Server) createImage(ctx context.Context, r *Request, b api.ImageCreate)
 
 func (s *Server) deleteImage(ctx context.Context, r *Request, _ none) (reply[api.Accepted], error) {
 	return s.begin(ctx, r, func() (control.Accepted, error) { return s.control.DeleteImage(ctx, r.Caller, r.Arg("image")) })
+}
+
+func (s *Server) fetchImage(ctx context.Context, r *Request, b api.ImageFetch) (reply[api.Accepted], error) {
+	return s.begin(ctx, r, func() (control.Accepted, error) {
+		return s.control.FetchImage(ctx, r.Caller, r.Arg("image"), flows.FetchParams{Role: image.Role(b.File), URL: b.URL, SHA256: b.SHA256})
+	})
 }
 
 func (s *Server) putImageFile(w http.ResponseWriter, r *Request) error {

@@ -24,6 +24,7 @@ import (
 	"github.com/novacron/novacron/internal/engine/lease"
 	"github.com/novacron/novacron/internal/engine/pki"
 	"github.com/novacron/novacron/internal/engine/reconcile"
+	"github.com/novacron/novacron/internal/engine/remote"
 	"github.com/novacron/novacron/internal/engine/sequence"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/store"
@@ -164,9 +165,10 @@ func build(ctx context.Context, o Options, st *store.Store) (*Server, *certifica
 	s.seq = sequence.New(sequence.Options{Pool: pool, Clock: o.Clock, Log: o.Log})
 	rate := o.Limits.or(0).NodeRate
 	s.agents = &agents{tickets: s.tickets, clock: o.Clock, log: o.Log, sessions: map[id.ID]*session{}, calls: admit.NewBuckets[id.ID](rate, int(callsBurst*rate), mostNodes)}
+	web := remote.New(o.Limits.ImportNetworks)
 	s.control = control.New(control.Config{
 		Accept: s.accept, Nodes: s.agents, Suspect: s.agents.look,
-		Store: st, CA: sec.ca, Cluster: sec.cluster, Project: project, Images: images, Address: o.Advertise[0], Live: s.live,
+		Store: st, CA: sec.ca, Cluster: sec.cluster, Project: project, Images: images, Fetch: web, Address: o.Advertise[0], Live: s.live,
 		Clock: o.Clock, Log: o.Log, Committed: s.committed, Recorded: s.seq.Nudge, RoomMade: func() { s.tasks.Nudge(tasks.PendingVMs) },
 	})
 	s.agents.control = s.control
@@ -177,7 +179,7 @@ func build(ctx context.Context, o Options, st *store.Store) (*Server, *certifica
 	s.exec = workflow.New(workflow.Options{
 		Pool: pool, Members: s.member, Clock: o.Clock, Log: o.Log, Committed: s.seq.Nudge,
 		Flows: flows.Bound(flows.Env{
-			Store: st, Nodes: s.agents, Candidates: flows.NewCandidates(st, s.live.Reporting, s.control.Holds(), o.Clock), Files: files{images, s.tickets}, Content: images,
+			Store: st, Nodes: s.agents, Candidates: flows.NewCandidates(st, s.live.Reporting, s.control.Holds(), o.Clock), Files: files{images, s.tickets}, Content: images, Fetch: web,
 			Images: &flows.Images{}, Cluster: sec.cluster.Incarnation,
 			Holds: s.control.Holds(),
 		}),

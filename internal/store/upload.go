@@ -15,6 +15,7 @@ func toUpload(r query.ImageUpload) image.Upload {
 		ID: r.ID, ProjectID: r.ProjectID, ImageID: r.ImageID, Role: image.Role(r.Role), Principal: r.Principal, SizeBytes: r.SizeBytes,
 		Offset: r.OffsetBytes, HashState: r.HashState, Server: r.Server, CreatedAt: r.CreatedAt, ExpiresAt: r.ExpiresAt,
 	}
+	u.Validator = r.Validator
 	if r.Sha256 != nil {
 		u.SHA256 = *r.Sha256
 	}
@@ -49,6 +50,18 @@ func (s *Store) Upload(ctx context.Context, i id.ID, principal, ref string) (ima
 	}
 	r, err := s.q.UploadGet(ctx, query.UploadGetParams{ID: u, ImageID: i, Principal: principal})
 	return toUpload(r), one(err, "upload", ref)
+}
+
+// UploadOfJob finds what a job reads from elsewhere.
+func (s *Store) UploadOfJob(ctx context.Context, job id.ID) (image.Upload, error) {
+	r, err := s.q.UploadOfJob(ctx, job)
+	return toUpload(r), one(err, "upload", job.String())
+}
+
+// UploadIs records what an upload's file is, and that nothing of it is there.
+func (t *Tx) UploadIs(ctx context.Context, u image.Upload) error {
+	_, err := t.q.UploadIs(ctx, query.UploadIsParams{ID: u.ID, SizeBytes: u.SizeBytes, Validator: u.Validator})
+	return pgtx.Map(err)
 }
 
 // UploadInsert records an upload nothing of which has arrived.

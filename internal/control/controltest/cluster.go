@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +30,7 @@ import (
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	volume "github.com/novacron/novacron/internal/driver/volume/contract"
 	"github.com/novacron/novacron/internal/engine/blob"
+	"github.com/novacron/novacron/internal/engine/remote"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/store"
@@ -51,6 +53,7 @@ type Cluster struct {
 	Nodes   []*Node
 
 	folder   string // of images
+	site     *site
 	acceptor atomic.Pointer[workflow.Executor]
 
 	mu    sync.Mutex
@@ -121,14 +124,16 @@ func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, nod
 	c.folder = filepath.Join(tb.TempDir(), "images")
 	c.Images, err = blob.Open(c.folder)
 	must(tb, err)
+	web := remote.New([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})
 	c.Service = control.New(control.Config{
 		Store: c.Store, Cluster: cluster, Project: c.Project, Images: c.Images, Clock: clock.System{},
-		Live: leases{c}, Log: slog.New(slog.DiscardHandler), Committed: func() {}, Recorded: func() {}, Accept: c.accept, Nodes: c,
+		Fetch: web, Live: leases{c}, Log: slog.New(slog.DiscardHandler), Committed: func() {}, Recorded: func() {}, Accept: c.accept, Nodes: c,
 	})
 	c.Env = flows.Env{
-		Store: c.Store, Nodes: c, Candidates: flows.NewCandidates(c.Store, c.reporting, c.Service.Holds(), clock.System{}), Files: contents{c.Images}, Content: c.Images, Images: &flows.Images{}, Cluster: cluster.Incarnation,
+		Store: c.Store, Nodes: c, Candidates: flows.NewCandidates(c.Store, c.reporting, c.Service.Holds(), clock.System{}), Files: contents{c.Images}, Content: c.Images, Fetch: web, Images: &flows.Images{}, Cluster: cluster.Incarnation,
 		Holds: c.Service.Holds(),
 	}
+	c.site = newSite(tb)
 	for i := range n {
 		c.addNode(tb, fmt.Sprintf("n%d", i+1), newHost)
 	}

@@ -9,7 +9,7 @@ func All() []workflow.Flow[Env] {
 	return []workflow.Flow[Env]{
 		VMCreate(), VMStart(), VMStop(), VMRestart(), VMPause(), VMResume(), VMDelete(),
 		VMClone(), VMDiskAdd(), VMDiskGrow(), VMDiskRemove(),
-		ImageDelete(), ImageConvert(),
+		ImageDelete(), ImageConvert(), ImageFetch(),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/novacron/novacron/internal/domain/image"
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/engine/blob"
+	"github.com/novacron/novacron/internal/engine/remote"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/store"
@@ -27,7 +28,9 @@ type Env struct {
 	Files      Files
 	// Content is the folder of images on this server.
 	Content *blob.Dir
-	Images  *Images
+	// Fetch reads files from elsewhere.
+	Fetch  *remote.Client
+	Images *Images
 	// Cluster is the incarnation every command carries.
 	Cluster id.ID
 	// Holds tells what is in recovery hold; nil when nothing ever is.

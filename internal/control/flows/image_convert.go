@@ -112,11 +112,16 @@ func dropDisks(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	img, err := r.Env.Store.ImageByID(ctx, c.ImageID)
+	return dropRole(ctx, r, c.From.Role)
+}
+
+// dropRole takes an image's file of a role back, and what it was to be made from.
+func dropRole(ctx context.Context, r *run, role image.Role) error {
+	img, err := r.Env.Store.ImageByID(ctx, r.Job.Target.ID)
 	if err != nil {
 		return err
 	}
-	if f, made := img.File(c.From.Role); made {
+	if f, made := img.File(role); made {
 		err := write(ctx, r, func(tx *store.Tx) error {
 			if err := tx.ImageSumLock(ctx, f.SHA256); err != nil {
 				return err
@@ -130,7 +135,8 @@ func dropDisks(ctx context.Context, r *run) error {
 			return err
 		}
 	}
-	return forgetSource(ctx, r, c)
+	_, err = removeSource(ctx, r)
+	return err
 }
 
 // removeSource forgets what came, once the image has what was made of it.

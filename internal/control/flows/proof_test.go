@@ -160,6 +160,15 @@ var proofs = map[string]proof{
 			return arrived(ctx, w, name, end, "vhd")
 		},
 	},
+	flows.JobImageFetch: {
+		before: waiting,
+		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
+			return w.Service.FetchImage(ctx, controltest.Admin(), name, flows.FetchParams{Role: image.RoleDisk, URL: w.Site(controltest.VHD(name))})
+		},
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			return arrived(ctx, w, name, end, "vhd")
+		},
+	},
 	flows.JobImageDelete: {
 		before: func(ctx context.Context, w *world, name string) error {
 			_, err := w.Service.CreateImage(ctx, controltest.Admin(), name, "disk", "")

@@ -28,6 +28,9 @@ type Upload struct {
 	// SHA-256's inner state there.
 	Offset    int64
 	HashState []byte
+	// Validator names the content, of a file that a server reads from elsewhere; empty
+	// when it cannot be gone on with.
+	Validator string
 	// Server is the address of the server whose folder has the part; empty before
 	// there is one.
 	Server    string
@@ -66,6 +69,9 @@ func ValidateUpload(role Role, size int64, sum string) error {
 	}
 	return nil
 }
+
+// ValidateFetch checks what is asked of a fetch, but for its URL.
+func ValidateFetch(role Role, sum string) error { return ValidateUpload(role, 1, sum) }
 
 // Admit decides, before a byte of it is read, whether a part goes on where the
 // upload stands and fits into the file.

@@ -594,6 +594,7 @@ type ImageUpload struct {
 	Revision    int64
 	CreatedAt   time.Time
 	UpdatedAt   time.Time
+	Validator   string
 }
 
 type Instance struct {

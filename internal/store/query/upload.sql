@@ -15,6 +15,15 @@ UPDATE image_uploads SET offset_bytes = @offset_bytes, hash_state = @hash_state,
   expires_at = now() + interval '24 hours'
 WHERE id = @id AND offset_bytes = @believed;
 
+-- name: UploadOfJob :one
+-- What a job of ours reads from elsewhere: it has the job's id.
+SELECT * FROM image_uploads WHERE id = $1;
+
+-- name: UploadIs :execrows
+-- What the file is, as the other side says now; nothing of it is there yet.
+UPDATE image_uploads SET size_bytes = @size_bytes, validator = @validator, offset_bytes = 0, hash_state = '',
+  expires_at = now() + interval '24 hours' WHERE id = @id;
+
 -- name: UploadDelete :execrows
 DELETE FROM image_uploads WHERE id = $1;
 

@@ -40,7 +40,7 @@ func (q *Queries) UploadExpire(ctx context.Context) (int64, error) {
 }
 
 const uploadGet = `-- name: UploadGet :one
-SELECT id, project_id, image_id, role, principal, size_bytes, sha256, offset_bytes, hash_state, server, expires_at, revision, created_at, updated_at FROM image_uploads WHERE id = $1 AND image_id = $2 AND principal = $3
+SELECT id, project_id, image_id, role, principal, size_bytes, sha256, offset_bytes, hash_state, server, expires_at, revision, created_at, updated_at, validator FROM image_uploads WHERE id = $1 AND image_id = $2 AND principal = $3
 `
 
 type UploadGetParams struct {
@@ -67,6 +67,7 @@ func (q *Queries) UploadGet(ctx context.Context, arg UploadGetParams) (ImageUplo
 		&i.Revision,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.Validator,
 	)
 	return i, err
 }
@@ -123,8 +124,28 @@ func (q *Queries) UploadInsert(ctx context.Context, arg UploadInsertParams) erro
 	return err
 }
 
+const uploadIs = `-- name: UploadIs :execrows
+UPDATE image_uploads SET size_bytes = $1, validator = $2, offset_bytes = 0, hash_state = '',
+  expires_at = now() + interval '24 hours' WHERE id = $3
+`
+
+type UploadIsParams struct {
+	SizeBytes int64
+	Validator string
+	ID        uuid.UUID
+}
+
+// What the file is, as the other side says now; nothing of it is there yet.
+func (q *Queries) UploadIs(ctx context.Context, arg UploadIsParams) (int64, error) {
+	result, err := q.db.Exec(ctx, uploadIs, arg.SizeBytes, arg.Validator, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const uploadList = `-- name: UploadList :many
-SELECT id, project_id, image_id, role, principal, size_bytes, sha256, offset_bytes, hash_state, server, expires_at, revision, created_at, updated_at FROM image_uploads WHERE image_id = $1 AND principal = $2 ORDER BY role
+SELECT id, project_id, image_id, role, principal, size_bytes, sha256, offset_bytes, hash_state, server, expires_at, revision, created_at, updated_at, validator FROM image_uploads WHERE image_id = $1 AND principal = $2 ORDER BY role
 `
 
 type UploadListParams struct {
@@ -157,6 +178,7 @@ func (q *Queries) UploadList(ctx context.Context, arg UploadListParams) ([]Image
 			&i.Revision,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.Validator,
 		); err != nil {
 			return nil, err
 		}
@@ -166,6 +188,34 @@ func (q *Queries) UploadList(ctx context.Context, arg UploadListParams) ([]Image
 		return nil, err
 	}
 	return items, nil
+}
+
+const uploadOfJob = `-- name: UploadOfJob :one
+SELECT id, project_id, image_id, role, principal, size_bytes, sha256, offset_bytes, hash_state, server, expires_at, revision, created_at, updated_at, validator FROM image_uploads WHERE id = $1
+`
+
+// What a job of ours reads from elsewhere: it has the job's id.
+func (q *Queries) UploadOfJob(ctx context.Context, id uuid.UUID) (ImageUpload, error) {
+	row := q.db.QueryRow(ctx, uploadOfJob, id)
+	var i ImageUpload
+	err := row.Scan(
+		&i.ID,
+		&i.ProjectID,
+		&i.ImageID,
+		&i.Role,
+		&i.Principal,
+		&i.SizeBytes,
+		&i.Sha256,
+		&i.OffsetBytes,
+		&i.HashState,
+		&i.Server,
+		&i.ExpiresAt,
+		&i.Revision,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+		&i.Validator,
+	)
+	return i, err
 }
 
 const uploadProgress = `-- name: UploadProgress :execrows
