@@ -178,7 +178,9 @@ func TestImportFromURL(t *testing.T) {
 		t.Errorf("asked %v", got)
 	}
 	for _, args := range [][]string{
-		{"--url", "disk.qcow2"}, {"--url", "https://example.org/a", "--disk", "b"}, {"--disk", os.Args[0], "--sha256", "ab"},
+		{"--url", "disk.qcow2"},
+		{"--url", "https://example.org/a", "--disk", "b"},
+		{"--disk", os.Args[0], "--sha256", "ab"},
 		{"--kernel", "https://example.org/a", "--initrd", "https://example.org/b", "--sha256", "ab"},
 	} {
 		b.args(t, 2, append([]string{"image", "import", "x"}, args...)...)

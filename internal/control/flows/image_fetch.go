@@ -7,6 +7,7 @@ import (
 	"github.com/novacron/novacron/internal/domain/image/disk"
 	"github.com/novacron/novacron/internal/domain/image/inspect"
 	"github.com/novacron/novacron/internal/engine/blob"
+	"github.com/novacron/novacron/internal/engine/remote"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/store"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -113,42 +114,45 @@ func (d *downloading) again(ctx context.Context, is image.Upload) error {
 // read makes one request and takes what comes. What came is kept when it breaks
 // off; one that brought something is followed by another at once.
 func (d *downloading) read(ctx context.Context) error {
-	began := d.up.Offset
-	b, err := d.r.Env.Fetch.Get(ctx, d.p.URL, began, d.up.Validator, image.MaxFile)
+	b, err := d.r.Env.Fetch.Get(ctx, d.p.URL, d.up.Offset, d.up.Validator, image.MaxFile)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = b.Close() }()
-	if b.From != d.up.Offset || b.Size != d.up.SizeBytes || b.Validator != d.up.Validator {
-		if b.From != 0 {
-			return errs.New(errs.Timeout, "the file at the URL became another while it was read")
-		}
-		is := d.up
-		is.SizeBytes, is.Validator = b.Size, b.Validator
-		if err := d.again(ctx, is); err != nil {
-			return err
-		}
-		began = 0
+	if err := d.isWhat(ctx, b); err != nil {
+		return err
 	}
-	for d.up.Offset < d.up.SizeBytes {
-		ended, err := d.part.Append(ctx, b, min(checkpoint, d.up.SizeBytes-d.up.Offset))
+	began := d.up.Offset
+	for ended := false; !ended && d.up.Offset < d.up.SizeBytes; {
+		ended, err = d.part.Append(ctx, b, min(checkpoint, d.up.SizeBytes-d.up.Offset))
 		if kept := d.keep(ctx); kept != nil {
 			return kept
 		}
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case d.up.Offset == d.up.SizeBytes:
-			return nil
-		case err != nil && !errs.Is(err, errs.InvalidField):
+		if err != nil && !errs.Is(err, errs.InvalidField) {
 			return err // of the disk
-		case (err != nil || ended) && d.up.Offset == began:
-			return errs.New(errs.Timeout, "nothing more came from the URL at byte %d of %d", d.up.Offset, d.up.SizeBytes)
-		case err != nil || ended:
-			return nil // and on from there
 		}
+		ended = ended || err != nil
 	}
-	return nil
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if d.up.Offset == began {
+		return errs.New(errs.Timeout, "nothing more came from the URL at byte %d of %d", d.up.Offset, d.up.SizeBytes)
+	}
+	return nil // and on from there
+}
+
+// isWhat begins anew when what comes is not what came before.
+func (d *downloading) isWhat(ctx context.Context, b *remote.Body) error {
+	if b.From == d.up.Offset && b.Size == d.up.SizeBytes && b.Validator == d.up.Validator {
+		return nil
+	}
+	if b.From != 0 {
+		return errs.New(errs.Timeout, "the file at the URL became another while it was read")
+	}
+	is := d.up
+	is.SizeBytes, is.Validator = b.Size, b.Validator
+	return d.again(ctx, is)
 }
 
 // keep makes what came durable and records it.

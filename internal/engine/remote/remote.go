@@ -165,18 +165,24 @@ func body(a *http.Response, u *url.URL, limit int64) (*Body, error) {
 	case a.StatusCode != http.StatusOK:
 		return nil, errs.New(errs.InvalidField, "%s answered '%s'", errs.Clip(u.Host), errs.Clip(a.Status))
 	}
-	switch {
-	case b.Size < 0:
-		return nil, errs.New(errs.LengthMismatch, "%s does not say how long the file is: nothing is read without an end", errs.Clip(u.Host))
-	case b.Size == 0:
-		return nil, errs.New(errs.InvalidImage, "the file at %s is empty", errs.Clip(u.Host))
-	case b.Size > limit:
-		return nil, errs.New(errs.TooLarge, "the file at %s has %d bytes: up to %d are taken", errs.Clip(u.Host), b.Size, limit)
-	}
 	if tag := a.Header.Get("ETag"); strings.HasPrefix(tag, `"`) && len(tag) <= 256 {
 		b.Validator = tag
 	}
-	return b, nil
+	return b, b.bounded(u, limit)
+}
+
+// bounded refuses a file without an end, or whose end is too far.
+func (b *Body) bounded(u *url.URL, limit int64) error {
+	switch {
+	case b.Size < 0:
+		return errs.New(errs.LengthMismatch, "%s does not say how long the file is: nothing is read without an end", errs.Clip(u.Host))
+	case b.Size == 0:
+		return errs.New(errs.InvalidImage, "the file at %s is empty", errs.Clip(u.Host))
+	case b.Size > limit:
+		return errs.New(errs.TooLarge, "the file at %s has %d bytes: up to %d are taken", errs.Clip(u.Host), b.Size, limit)
+	default:
+		return nil
+	}
 }
 
 // part reads "bytes 100-199/200".

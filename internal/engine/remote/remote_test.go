@@ -115,7 +115,7 @@ func TestDialsAreGuarded(t *testing.T) {
 	}
 	secure := httptest.NewTLSServer(http.RedirectHandler(here, http.StatusFound))
 	t.Cleanup(secure.Close)
-	c.http.Transport.(*http.Transport).TLSClientConfig = secure.Client().Transport.(*http.Transport).TLSClientConfig //nolint:forcetypeassert // New made it
+	c.http.Transport.(*http.Transport).TLSClientConfig = secure.Client().Transport.(*http.Transport).TLSClientConfig
 	if _, _, err := get(t, c, secure.URL, 0, ""); !errs.Is(err, errs.URLForbidden) {
 		t.Errorf("from https to http: %v", err)
 	}
@@ -177,9 +177,9 @@ func TestAnswers(t *testing.T) {
 		"a wrong part": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Range", "bytes 3-5/7")
 			w.Header().Set("Content-Length", "3")
-			w.WriteHeader(206)
+			w.WriteHeader(http.StatusPartialContent)
 		}, errs.Timeout},
-		"a part of nothing": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(206) }, errs.Timeout},
+		"a part of nothing": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusPartialContent) }, errs.Timeout},
 		"hung up": {func(w http.ResponseWriter, _ *http.Request) {
 			conn, _, err := http.NewResponseController(w).Hijack()
 			if err == nil {
