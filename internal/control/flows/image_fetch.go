@@ -124,14 +124,9 @@ func (d *downloading) read(ctx context.Context) error {
 	}
 	began := d.up.Offset
 	for ended := false; !ended && d.up.Offset < d.up.SizeBytes; {
-		ended, err = d.part.Append(ctx, b, min(checkpoint, d.up.SizeBytes-d.up.Offset))
-		if kept := d.keep(ctx); kept != nil {
-			return kept
+		if ended, err = d.take(ctx, b); err != nil {
+			return err
 		}
-		if err != nil && !errs.Is(err, errs.InvalidField) {
-			return err // of the disk
-		}
-		ended = ended || err != nil
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -140,6 +135,18 @@ func (d *downloading) read(ctx context.Context) error {
 		return errs.New(errs.Timeout, "nothing more came from the URL at byte %d of %d", d.up.Offset, d.up.SizeBytes)
 	}
 	return nil // and on from there
+}
+
+// take adds up to a checkpoint, and tells whether nothing more comes.
+func (d *downloading) take(ctx context.Context, b *remote.Body) (ended bool, err error) {
+	ended, err = d.part.Append(ctx, b, min(checkpoint, d.up.SizeBytes-d.up.Offset))
+	if kept := d.keep(ctx); kept != nil {
+		return true, kept
+	}
+	if errs.Is(err, errs.InvalidField) { // it broke off
+		return true, nil
+	}
+	return ended, err
 }
 
 // isWhat begins anew when what comes is not what came before.
