@@ -17,7 +17,11 @@ func (i *instance) killAll() {
 	if err := syscall.Kill(s.Up.PID, syscall.SIGKILL); err != nil {
 		i.t.Fatalf("kill up: %v", err)
 	}
+	// a signal is not yet an end: what still runs would be taken for the instance
 	i.eventually("the instance's processes end", func() (bool, string) {
+		if syscall.Kill(s.Up.PID, 0) == nil {
+			return false, "up lives"
+		}
 		for name, p := range s.Children {
 			if syscall.Kill(p.PID, 0) == nil {
 				return false, name + " lives"

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/novacron/novacron/api"
@@ -46,9 +45,7 @@ func TestUpgrade(t *testing.T) {
 	})
 	i.bothReleases(old)
 	// as a package's upgrade does that restarts the service: the guest is left alone
-	if err := syscall.Kill(i.state().Up.PID, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	i.killAll()
 	i.start()
 	v := i.appears("web", "running")
 	if now := guestPID(t, v); now != pid {

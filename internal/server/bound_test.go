@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/internal/domain/auth"
 	"github.com/novacron/novacron/internal/domain/event"
 	"github.com/novacron/novacron/internal/engine/pki"
@@ -303,5 +305,33 @@ func TestSeconds(t *testing.T) {
 		if d := seconds(n); (d >= 0 && d <= time.Hour) != want {
 			t.Errorf("%d s came out as %v", n, d)
 		}
+	}
+}
+
+// A request that the end of its server cuts off is told so, and not that something
+// is wrong.
+func TestStoppingServerSaysSo(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	g := &gate{
+		meter: newMeter(clock.System{}, "test"), limits: newLimits(Limits{}, 4, clock.System{}, func(string) {}),
+		log:          slog.New(slog.DiscardHandler),
+		authenticate: func(*http.Request) (auth.Principal, error) { return auth.Principal{Role: auth.Administrator}, nil },
+	}
+	s := httptest.NewUnstartedServer(g.wrap(handle(Route{Need: auth.Need{Resource: auth.Public}}, func(ctx context.Context, _ *Request, _ struct{}) (reply[none], error) {
+		stop()
+		<-ctx.Done()
+		return reply[none]{}, ctx.Err()
+	})))
+	s.Config.BaseContext = func(net.Listener) context.Context { return ctx }
+	s.Start()
+	defer s.Close()
+	resp, err := http.Get(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var p api.Error
+	if err := json.NewDecoder(resp.Body).Decode(&p); err != nil || p.Code != "db_unavailable" || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("status %d, %+v, %v", resp.StatusCode, p, err)
 	}
 }

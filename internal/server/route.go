@@ -224,6 +224,7 @@ func (g *gate) wrap(rt Route) http.Handler {
 		defer end()
 		defer g.recover(w, rt, requestID)
 		if err := g.pass(w, hr, rt, requestID); err != nil {
+			err = cutOff(hr.Context(), err)
 			p := problem(err, requestID)
 			// who has gone needs no answer, and is no failure of ours
 			if p.Status >= http.StatusInternalServerError && hr.Context().Err() == nil {
@@ -233,6 +234,15 @@ func (g *gate) wrap(rt Route) http.Handler {
 			writeProblem(w, p)
 		}
 	})
+}
+
+// cutOff words the failure of a request that ended before it was answered: its
+// client has gone, or this server stops.
+func cutOff(ctx context.Context, err error) error {
+	if ctx.Err() == nil || errs.CodeOf(err) != errs.Internal {
+		return err
+	}
+	return errs.New(errs.DBUnavailable, "this server stops: ask again, or another one; whether a change was made is to be seen from what it changes").Because(err)
 }
 
 func (g *gate) pass(w http.ResponseWriter, hr *http.Request, rt Route, requestID string) error {
