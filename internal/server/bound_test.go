@@ -325,7 +325,7 @@ func TestStoppingServerSaysSo(t *testing.T) {
 	s.Config.BaseContext = func(net.Listener) context.Context { return ctx }
 	s.Start()
 	defer s.Close()
-	resp, err := http.Get(s.URL)
+	resp, err := http.Post(s.URL, "application/json", strings.NewReader("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
