@@ -70,6 +70,8 @@ type Inventory struct {
 	Acceleration       string          `json:"acceleration"`
 	AccelerationReason string          `json:"acceleration_reason,omitempty"`
 	Confinement        []string        `json:"confinement"`
+	// Unconfined is what could isolate guests and is not available, with the reason.
+	Unconfined []string `json:"unconfined"`
 	// ImageCacheBytes is how much disk image files may take for later.
 	ImageCacheBytes Bytes `json:"image_cache_bytes,omitempty"`
 }

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/novacron/novacron/api"
+	"github.com/novacron/novacron/internal/cli/local"
+	"github.com/novacron/novacron/internal/driver/hypervisor/hypertest"
 	"github.com/novacron/novacron/internal/vocab/clock"
 )
 
@@ -315,13 +317,10 @@ func (i *instance) kill(name string) int {
 // processes lists the instance's processes: whoever names its folder, or runs
 // from below it.
 func (i *instance) processes() (out []string) {
-	dirs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, f := range dirs {
-		b, err := os.ReadFile(f)
-		if err != nil || !bytes.Contains(b, []byte(i.data)) {
-			continue
-		}
-		out = append(out, filepath.Base(filepath.Dir(f))+" "+strings.ReplaceAll(string(b[:min(len(b), 120)]), "\x00", " "))
+	paths := local.PathsOf(i.data, os.Getuid(), os.Getenv)
+	for _, p := range hypertest.Processes(i.data, paths.Run, paths.RAM) {
+		line := strings.Join(p.Args, " ")
+		out = append(out, fmt.Sprintf("%d %s", p.PID, line[:min(len(line), 120)]))
 	}
 	return out
 }

@@ -258,6 +258,9 @@ func inventory(w nodelink.Inventory) node.Inventory {
 	for _, c := range w.Confinement {
 		inv.Confinement = append(inv.Confinement, text(c))
 	}
+	for _, c := range w.Unconfined {
+		inv.Unconfined = append(inv.Unconfined, text(c))
+	}
 	for _, n := range w.NUMA {
 		n.CPUs = text(n.CPUs)
 		inv.NUMA = append(inv.NUMA, node.NUMANode(n))

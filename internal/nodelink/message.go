@@ -383,6 +383,7 @@ type Inventory struct {
 	Acceleration       string      `json:"acceleration"`
 	AccelerationReason string      `json:"acceleration_reason,omitempty"`
 	Confinement        []string    `json:"confinement,omitempty"`
+	Unconfined         []string    `json:"unconfined,omitempty"`
 	StorageBytes       int64       `json:"storage_bytes"`
 	// ImageCacheBytes is how much of that image files may take for later.
 	ImageCacheBytes int64 `json:"image_cache_bytes,omitempty"`

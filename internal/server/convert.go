@@ -120,7 +120,7 @@ func toNode(n node.Node) api.Node {
 			Inventory: api.Inventory{
 				Hostname: i.Hostname, Kernel: i.Kernel, OS: i.OS, CPUModel: i.CPUModel, CPUs: i.CPUs, MemoryBytes: api.Bytes(i.MemoryBytes),
 				NUMA: []api.NUMANode{}, Disks: []api.HostDisk{}, HugePages: []api.HugePages{}, PCI: []api.PCIDevice{}, Interfaces: []api.HostInterface{}, Hypervisor: i.Hypervisor, HypervisorVersion: i.HypervisorVersion,
-				Acceleration: i.Acceleration, AccelerationReason: i.AccelerationReason, Confinement: append([]string{}, i.Confinement...), ImageCacheBytes: api.Bytes(i.ImageCacheBytes),
+				Acceleration: i.Acceleration, AccelerationReason: i.AccelerationReason, Confinement: append([]string{}, i.Confinement...), Unconfined: append([]string{}, i.Unconfined...), ImageCacheBytes: api.Bytes(i.ImageCacheBytes),
 			},
 		},
 	}

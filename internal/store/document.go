@@ -31,6 +31,7 @@ type inventoryDoc struct {
 	Acceleration       string         `json:"acceleration"`
 	AccelerationReason string         `json:"acceleration_reason,omitempty"`
 	Confinement        []string       `json:"confinement,omitempty"`
+	Unconfined         []string       `json:"unconfined,omitempty"`
 	StorageBytes       int64          `json:"storage_bytes"`
 	ImageCacheBytes    int64          `json:"image_cache_bytes,omitempty"`
 }
@@ -77,7 +78,7 @@ func writeInventory(in node.Inventory) ([]byte, error) {
 		Hostname: in.Hostname, Kernel: in.Kernel, OS: in.OS, CPUModel: in.CPUModel, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes,
 		Hypervisor: in.Hypervisor, HypervisorVersion: in.HypervisorVersion,
 		Acceleration: in.Acceleration, AccelerationReason: in.AccelerationReason,
-		Confinement: in.Confinement, StorageBytes: in.StorageBytes, ImageCacheBytes: in.ImageCacheBytes,
+		Confinement: in.Confinement, Unconfined: in.Unconfined, StorageBytes: in.StorageBytes, ImageCacheBytes: in.ImageCacheBytes,
 	}
 	for _, n := range in.NUMA {
 		d.NUMA = append(d.NUMA, numaNodeDoc(n))
@@ -106,7 +107,7 @@ func readInventory(raw []byte) (node.Inventory, error) {
 		Hostname: d.Hostname, Kernel: d.Kernel, OS: d.OS, CPUModel: d.CPUModel, CPUs: d.CPUs, MemoryBytes: d.MemoryBytes,
 		Hypervisor: d.Hypervisor, HypervisorVersion: d.HypervisorVersion,
 		Acceleration: d.Acceleration, AccelerationReason: d.AccelerationReason,
-		Confinement: d.Confinement, StorageBytes: d.StorageBytes, ImageCacheBytes: d.ImageCacheBytes,
+		Confinement: d.Confinement, Unconfined: d.Unconfined, StorageBytes: d.StorageBytes, ImageCacheBytes: d.ImageCacheBytes,
 	}
 	for _, n := range d.NUMA {
 		in.NUMA = append(in.NUMA, node.NUMANode(n))

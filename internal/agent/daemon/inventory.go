@@ -58,6 +58,7 @@ func inventory(ctx context.Context, d hypervisor.Driver, v volume.Driver, ramDir
 		Acceleration:       about.Acceleration.Kind,
 		AccelerationReason: about.Acceleration.Reason,
 		Confinement:        d.Capabilities().Confinement,
+		Unconfined:         d.Capabilities().Unconfined,
 		StorageBytes:       usage.TotalBytes / int64(share),
 	}, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/novacron/novacron/internal/driver/hypervisor/cgroup"
 	"github.com/novacron/novacron/internal/driver/hypervisor/keeper"
 	"github.com/novacron/novacron/internal/driver/hypervisor/process"
+	"github.com/novacron/novacron/internal/driver/hypervisor/qemu"
 	"github.com/novacron/novacron/internal/driver/hypervisor/uids"
 	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -149,7 +150,7 @@ func (p Paths) owned() []string {
 // groupsGo is how long a cgroup may take to be removed.
 const groupsGo = 5 * time.Second
 
-// removeGroups removes the cgroups that agents which were killed have left. Nodes
+// removeGroups removes the cgroups and networks that agents which were killed have left. Nodes
 // are known by their folders.
 func removeGroups(p Paths) error {
 	ctx, cancel := context.WithTimeout(context.Background(), groupsGo)
@@ -161,8 +162,11 @@ func removeGroups(p Paths) error {
 			if err == nil {
 				err = tree.Clear(ctx)
 			}
+			if err == nil {
+				err = qemu.Clear(p.guests(), e.Name())
+			}
 			if err != nil {
-				return hostError(err, "the cgroups of node %s cannot be removed", e.Name())
+				return hostError(err, "the cgroups and the network of node %s cannot be removed", e.Name())
 			}
 		}
 	}

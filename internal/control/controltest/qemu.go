@@ -154,6 +154,9 @@ func (h *QEMUHost) remove() {
 	if err != nil {
 		h.tb.Errorf("the groups of a host: %v", err)
 	}
+	if err := qemu.Clear(filepath.Join(h.dir, "run"), h.short); err != nil {
+		h.tb.Errorf("the network of a host: %v", err)
+	}
 	_ = os.RemoveAll(h.dir)
 }
 
@@ -169,13 +172,8 @@ func (h *QEMUHost) pids() (out []int) {
 			}
 		}
 	}
-	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, p := range all {
-		b, err := os.ReadFile(p)
-		pid, bad := strconv.Atoi(filepath.Base(filepath.Dir(p)))
-		if err == nil && bad == nil && bytes.Contains(b, []byte(h.dir)) {
-			out = append(out, pid)
-		}
+	for _, p := range hypertest.Processes(h.dir) {
+		out = append(out, p.PID)
 	}
 	return out
 }
@@ -189,13 +187,13 @@ func (h *QEMUHost) Images() agent.Images { return h.images }
 // Executing implements Host: it reads the kernel's list of processes.
 func (h *QEMUHost) Executing() map[id.ID]int {
 	out := map[id.ID]int{}
-	for _, args := range h.processes() {
-		if !strings.HasPrefix(filepath.Base(args[0]), "qemu-system") {
+	for _, p := range hypertest.Processes(h.dir) {
+		if !strings.HasPrefix(filepath.Base(p.Args[0]), "qemu-system") {
 			continue
 		}
-		for i, a := range args {
-			if a == "-uuid" && i+1 < len(args) {
-				if v, err := id.Parse(args[i+1]); err == nil {
+		for i, a := range p.Args {
+			if a == "-uuid" && i+1 < len(p.Args) {
+				if v, err := id.Parse(p.Args[i+1]); err == nil {
 					out[v]++
 				}
 			}
@@ -204,23 +202,11 @@ func (h *QEMUHost) Executing() map[id.ID]int {
 	return out
 }
 
-// processes lists the command lines that name this host's folder.
-func (h *QEMUHost) processes() (out [][]string) {
-	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, p := range all {
-		b, err := os.ReadFile(p)
-		if err == nil && bytes.Contains(b, []byte(h.dir)) {
-			out = append(out, strings.Split(string(b), "\x00"))
-		}
-	}
-	return out
-}
-
 // Leftovers implements Host: processes, cgroups, memory, run and data folders,
 // read from the host.
 func (h *QEMUHost) Leftovers() (out []string) {
-	for _, args := range h.processes() {
-		out = append(out, "process "+strings.Join(args, " "))
+	for _, p := range hypertest.Processes(h.dir) {
+		out = append(out, "process "+strings.Join(p.Args, " "))
 	}
 	out = append(out, hypertest.Groups(h.short)...)
 	for _, root := range []string{h.ram(), filepath.Join(h.dir, "run"), filepath.Join(h.dir, "guests"), filepath.Join(h.dir, "uids")} {
@@ -232,7 +218,7 @@ func (h *QEMUHost) Leftovers() (out []string) {
 // files lists what lies below a folder, but for what belongs to the node itself.
 func files(root string) (out []string) {
 	_ = filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
-		if err != nil || e.IsDir() || strings.HasPrefix(e.Name(), "hypervisor.") || e.Name() == "lock" {
+		if err != nil || e.IsDir() || strings.HasPrefix(e.Name(), "hypervisor.") || e.Name() == "lock" || e.Name() == "net" {
 			return nil //nolint:nilerr // what vanishes meanwhile is not left over
 		}
 		line := fmt.Sprintf("file %s", path)

@@ -79,6 +79,8 @@ type Inventory struct {
 	AccelerationReason string
 	// Confinement lists what isolates a guest's process on this host.
 	Confinement []string
+	// Unconfined lists what could and does not, each with the reason.
+	Unconfined []string
 	// StorageBytes is the capacity of the place where volumes live.
 	StorageBytes int64
 	// ImageCacheBytes is how much of that image files may take for later; 0 of a

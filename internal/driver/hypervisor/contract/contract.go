@@ -91,6 +91,9 @@ type Capabilities struct {
 	// Confinement lists what isolates a guest's process here, such as "uid",
 	// "cgroup" and "seccomp"; a page shows what is missing.
 	Confinement []string
+	// Unconfined lists what could isolate it and is not available, each with the
+	// reason, for people.
+	Unconfined []string
 }
 
 // Description is what a host's hypervisor is.

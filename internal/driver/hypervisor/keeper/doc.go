@@ -28,8 +28,15 @@
 //
 // There is no moment at which a hypervisor exists that no record names: until
 // step 4 the child is a waiting copy of this program that ends when the keeper
-// does. keeper-exec sets limits and no_new_privs and drops to the VM's user: it is
-// the place where a fuller jail is built.
+// does. keeper-exec builds its jail while it waits; told what to become, it enters
+// it, sets limits and no_new_privs and drops to the VM's user.
+//
+// # Aides
+//
+// Beside the hypervisor the keeper runs what serves it outside of its jail, such as
+// a user-mode network: started before the report of step 5, started again when it
+// ends, ended with the hypervisor. Without the keeper an aide goes on, and ends with
+// its socket.
 //
 // # Crash
 //

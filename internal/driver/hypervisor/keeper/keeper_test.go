@@ -31,6 +31,9 @@ import (
 // The test binary is also the keeper, its second stage, and a stand-in for the
 // hypervisor that only has a serial line.
 func TestMain(m *testing.M) {
+	if slices.Contains(os.Args, aideFace) {
+		os.Exit(playAide(os.Args[1:]))
+	}
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case keeper.Face:
@@ -43,6 +46,9 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
+
+// aideFace makes the test binary an aide; options that the keeper adds stand first.
+const aideFace = "aide"
 
 // guest plays a hypervisor whose guest behaves as told.
 func guest(how string) int {
@@ -536,7 +542,7 @@ func TestNothingRunsUnrecorded(t *testing.T) {
 
 // start starts a keeper for one guest.
 func start(ctx context.Context, program string, c keeper.Config) (keeper.Proc, error) {
-	s, err := keeper.NewSpare(program, keeper.Groups{})
+	s, err := keeper.NewSpare(program, keeper.Place{})
 	if err != nil {
 		return keeper.Proc{}, err
 	}
@@ -551,7 +557,7 @@ func spare(t *testing.T) (*keeper.Spare, []process.Identity) {
 		t.Fatal(err)
 	}
 	before := append(children(t, self, keeper.Face), children(t, self, keeper.ExecFace)...)
-	s, err := keeper.NewSpare(self, keeper.Groups{})
+	s, err := keeper.NewSpare(self, keeper.Place{})
 	if err != nil {
 		t.Fatal(err)
 	}

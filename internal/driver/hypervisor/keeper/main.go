@@ -10,7 +10,9 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -18,6 +20,7 @@ import (
 
 	"github.com/novacron/novacron/internal/driver/durable"
 	"github.com/novacron/novacron/internal/driver/hypervisor/process"
+	"github.com/novacron/novacron/internal/driver/jail"
 	"github.com/novacron/novacron/internal/vocab/clock"
 )
 
@@ -33,14 +36,14 @@ func Main(args []string) int {
 		return 1
 	}
 	k := &keeper{clock: clock.System{}}
-	begun := k.begin(os.Getenv(groupsEnv)) // both are ready before anybody asks
+	begun := k.begin(os.Getenv(placeEnv)) // both are ready before anybody asks
 	var told told
 	files, err := line.receive(&told, 2)
 	if err != nil {
 		k.abort() // whoever started us is gone, or did not need us
 		return 1
 	}
-	k.cfg, k.lock = told.Config, files[0] // held for this process's life
+	k.cfg, k.lock, k.files = told.Config, files[0], files[2:] // the lock is held for this process's life
 	_ = unix.Dup3(int(files[1].Fd()), 2, 0)
 	_ = files[1].Close()
 	retitle(args, told.Title)
@@ -101,8 +104,14 @@ type keeper struct {
 	child *exec.Cmd
 	// tell is the way to the child until it is the hypervisor
 	tell handoff
-	said *tail
-	con  *console
+	// files are for the child alone
+	files []*os.File
+	said  *tail
+	con   *console
+	aides []*aide
+	// stopAides ends the watches over them
+	stopAides func()
+	watches   sync.WaitGroup
 }
 
 func (k *keeper) start() error {
@@ -127,13 +136,24 @@ func (k *keeper) start() error {
 	if k.con, err = newConsole(k.root, own, k.cfg.LogBytes, k.clock); err != nil {
 		return err
 	}
-	if err := k.become(control, serial); err != nil {
+	nets, err := k.openAides()
+	defer closeListeners(nets)
+	if err != nil {
+		return err
+	}
+	if err := k.become(append([]*net.UnixListener{control, serial}, nets...)); err != nil {
 		return err
 	}
 	if err := k.con.attach(k.cfg.Serial); err != nil {
 		return fmt.Errorf("attach to the serial console: %w", err)
 	}
-	return nil
+	return k.startAides()
+}
+
+func closeListeners(all []*net.UnixListener) {
+	for _, l := range all {
+		_ = l.Close()
+	}
 }
 
 // listen makes a UNIX socket that only its user may connect to, from the first
@@ -153,18 +173,18 @@ func listen(path string) (*net.UnixListener, error) {
 
 // begin puts this process into its cgroups and starts the child in its own. What
 // the child becomes is in them from its first instruction on.
-func (k *keeper) begin(groups string) error {
-	var g Groups
-	if err := json.Unmarshal([]byte(groups), &g); err != nil {
-		return fmt.Errorf("read which cgroups to join: %w", err)
+func (k *keeper) begin(place string) error {
+	var at Place
+	if err := json.Unmarshal([]byte(place), &at); err != nil {
+		return fmt.Errorf("read where to be: %w", err)
 	}
-	if err := join(os.Getpid(), g.Keeper); err != nil {
+	if err := join(os.Getpid(), at.Groups.Keeper); err != nil {
 		return err
 	}
-	if err := k.spawn(); err != nil {
+	if err := k.spawn(at.Jail); err != nil {
 		return err
 	}
-	return join(k.child.Process.Pid, g.Guest)
+	return join(k.child.Process.Pid, at.Groups.Guest)
 }
 
 // join puts a process into cgroups.
@@ -177,8 +197,8 @@ func join(pid int, cgroups []string) error {
 	return nil
 }
 
-// spawn starts the child, which waits to be told what to become.
-func (k *keeper) spawn() error {
+// spawn starts the child, which builds its jail and waits to be told what to become.
+func (k *keeper) spawn(walls *jail.Spec) error {
 	tell, theirs, err := newHandoff()
 	if err != nil {
 		return err
@@ -196,6 +216,14 @@ func (k *keeper) spawn() error {
 	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=1"}
 	cmd.Stderr = k.said
 	cmd.ExtraFiles = []*os.File{null, null, theirs} // the first two keep places
+	if walls != nil {
+		in, err := json.Marshal(walls)
+		if err != nil {
+			return err
+		}
+		cmd.Env = append(cmd.Env, jailEnv+"="+string(in))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: jail.Flags}
+	}
 	if err := cmd.Start(); err != nil {
 		tell.close()
 		return fmt.Errorf("start the hypervisor's process: %w", err)
@@ -205,12 +233,12 @@ func (k *keeper) spawn() error {
 }
 
 // become writes down who the child is, and only then lets it become the
-// hypervisor.
-func (k *keeper) become(control, serial *net.UnixListener) error {
+// hypervisor. The listeners of aides come last, as the configuration promised.
+func (k *keeper) become(sockets []*net.UnixListener) error {
 	defer k.tell.close()
 	var files []*os.File
-	defer func() { closeAll(files) }()
-	for _, l := range []*net.UnixListener{control, serial} {
+	defer func() { closeAll(append(files, k.files...)) }()
+	for _, l := range sockets {
 		f, err := l.File()
 		if err != nil {
 			return err
@@ -220,8 +248,11 @@ func (k *keeper) become(control, serial *net.UnixListener) error {
 	if err := k.record(); err != nil {
 		return fmt.Errorf("write down the processes: %w", err)
 	}
-	if err := k.tell.send(k.cfg.Exec, files...); err != nil {
-		return fmt.Errorf("tell the hypervisor's process: %w", err)
+	all := slices.Concat(files[:2], k.files, files[2:])
+	if err := k.tell.send(k.cfg.Exec, all...); err != nil {
+		_ = k.child.Wait()
+		k.child = nil
+		return fmt.Errorf("tell the hypervisor's process: %w; it said: %s", err, k.said)
 	}
 	return nil
 }
@@ -240,6 +271,7 @@ func (k *keeper) record() error {
 
 // abort ends what a failed start has begun.
 func (k *keeper) abort() {
+	k.endAides()
 	if k.child != nil {
 		_ = k.child.Process.Kill()
 		_ = k.child.Wait()
@@ -257,6 +289,7 @@ func (k *keeper) keep() error {
 	if err != nil && !errors.As(err, &ended) {
 		exit.Said += "\nkeeper: " + err.Error()
 	}
+	k.endAides()
 	k.con.finish()
 	if err := durable.WriteJSON(k.root, ExitFile, exit); err != nil {
 		return fmt.Errorf("write down the end: %w", err)

@@ -35,13 +35,13 @@ type Spare struct {
 	once   sync.Once
 }
 
-// groupsEnv tells a keeper its Groups.
-const groupsEnv = "NOVACRON_KEEPER_GROUPS"
+// placeEnv tells a keeper its Place.
+const placeEnv = "NOVACRON_KEEPER_PLACE"
 
-// NewSpare starts a keeper from the program at binary, in these cgroups. That they
-// cannot be joined is told by Start.
-func NewSpare(binary string, groups Groups) (*Spare, error) {
-	in, err := json.Marshal(groups)
+// NewSpare starts a keeper from the program at binary, in this place. That it cannot
+// be there is told by Start.
+func NewSpare(binary string, at Place) (*Spare, error) {
+	in, err := json.Marshal(at)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func NewSpare(binary string, groups Groups) (*Spare, error) {
 	}
 	defer func() { _ = theirs.Close() }()
 	cmd := exec.Command(binary, Face, titleRoom) //nolint:noctx // it outlives us; Close and a failed Start kill it
-	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=2", "GOTRACEBACK=single", groupsEnv + "=" + string(in)}
+	cmd.Dir, cmd.Env = "/", []string{"GOMAXPROCS=2", "GOTRACEBACK=single", placeEnv + "=" + string(in)}
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -80,13 +80,18 @@ type told struct {
 
 // Start makes the spare the keeper of a guest and returns when it reports that
 // the hypervisor was started and is written down. What the hypervisor then does
-// is to be asked from itself. The spare is used up, whatever comes of it; ErrGone
-// means that nothing did.
+// is to be asked from itself. The files are handed to it, in their order; they are
+// the caller's to close. The spare is used up, whatever comes of it; ErrGone means
+// that nothing did.
 //
 // When ctx ends first, the keeper is killed. A hypervisor may have been started by
 // then, if proc.json says so.
-func (s *Spare) Start(ctx context.Context, title string, c Config) (Proc, error) {
+func (s *Spare) Start(ctx context.Context, title string, c Config, files ...*os.File) (Proc, error) {
 	defer s.Close()
+	if len(files)+len(c.Aides) > maxFiles {
+		return Proc{}, fmt.Errorf("%d files are too many to hand over, %d are possible", len(files)+len(c.Aides), maxFiles)
+	}
+	c.Exec.Files = len(files) + len(c.Aides)
 	lock, err := takeLock(filepath.Join(c.Dir, LockFile))
 	if err != nil {
 		return Proc{}, err
@@ -100,7 +105,7 @@ func (s *Spare) Start(ctx context.Context, title string, c Config) (Proc, error)
 	}
 	defer func() { _ = stderr.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = s.cmd.Process.Kill() })
-	if err := s.line.send(told{title, c}, lock, stderr); err != nil {
+	if err := s.line.send(told{title, c}, append([]*os.File{lock, stderr}, files...)...); err != nil {
 		if !stop() {
 			<-s.reaped
 			return Proc{}, ctx.Err()

@@ -171,6 +171,9 @@ func (d *Driver) adoptProcess(ctx context.Context, g *guest, root *os.Root) (*co
 	g.mu.Unlock()
 	d.keep(g)
 	g.watch()
+	if len(g.rec.Machine.NICs) > 0 {
+		d.background(g.announce) // its network may have been started again while nobody looked
+	}
 	return &s, nil
 }
 

@@ -17,6 +17,11 @@ type shape struct {
 	machine string // such as "pc-q35-7.2"
 	accel   string
 	ram     string // path of the memory file
+	// kernel and initrd are their paths, as QEMU sees them
+	kernel, initrd string
+	// nets are the descriptors on which each interface's user-mode network connects;
+	// none where QEMU has to be the network itself
+	nets []int
 }
 
 // object is a JSON value of QEMU's command line. Keys are sorted by encoding.
@@ -51,7 +56,7 @@ func commandLine(m contract.Machine, s shape) ([]string, error) {
 	}
 	w.addCDs(m.CDs)
 	for i, n := range m.NICs {
-		if err := w.addNIC(i, n); err != nil {
+		if err := w.addNIC(i, n, s.nets); err != nil {
 			return nil, err
 		}
 	}
@@ -66,16 +71,16 @@ func commandLine(m contract.Machine, s shape) ([]string, error) {
 		"-chardev", fmt.Sprintf("socket,id=serial,fd=%d,server=on,wait=on", keeper.SerialFD),
 	)
 	a = append(a, w.args...)
-	return append(a, bootArgs(m.Boot)...), nil
+	return append(a, bootArgs(m.Boot, s)...), nil
 }
 
-func bootArgs(b contract.Boot) []string {
+func bootArgs(b contract.Boot, s shape) []string {
 	if b.Kernel == "" {
 		return nil
 	}
-	a := []string{"-kernel", b.Kernel}
+	a := []string{"-kernel", s.kernel}
 	if b.Initrd != "" {
-		a = append(a, "-initrd", b.Initrd)
+		a = append(a, "-initrd", s.initrd)
 	}
 	if b.Cmdline != "" {
 		a = append(a, "-append", b.Cmdline)
@@ -85,8 +90,9 @@ func bootArgs(b contract.Boot) []string {
 
 // jsonArgs collects options given as JSON.
 type jsonArgs struct {
-	args []string
-	err  error
+	args   []string
+	err    error
+	images int // so many have been added
 }
 
 func (w *jsonArgs) add(option string, o object) {
@@ -99,7 +105,7 @@ func (w *jsonArgs) add(option string, o object) {
 
 func (w *jsonArgs) addFixedDevices() {
 	w.add("-device", object{"driver": "isa-serial", "id": "serial0", "chardev": "serial"})
-	w.add("-object", object{"qom-type": "rng-random", "id": "entropy", "filename": "/dev/urandom"})
+	w.add("-object", object{"qom-type": "rng-builtin", "id": "entropy"})
 	w.add("-device", object{"driver": "virtio-rng-pci", "id": "rng0", "rng": "entropy"})
 	w.add("-device", object{"driver": "virtio-balloon-pci", "id": "balloon0", "deflate-on-oom": true, "free-page-reporting": true})
 }
@@ -164,8 +170,11 @@ func (w *jsonArgs) addImage(name string, f contract.File, readOnly bool, backing
 			format["backing"] = w.addImage(name+"-base", *backing, true, nil)
 		}
 	}
+	option, path := fdset(w.images)
+	w.images++
+	w.args = append(w.args, "-add-fd", option)
 	file := object{
-		"driver": "file", "node-name": name + "-file", "filename": f.Path,
+		"driver": "file", "node-name": name + "-file", "filename": path,
 		"read-only": readOnly, "locking": "on", "aio": "threads",
 	}
 	if !readOnly {
@@ -176,8 +185,19 @@ func (w *jsonArgs) addImage(name string, f contract.File, readOnly bool, backing
 	return name
 }
 
-func (w *jsonArgs) addNIC(slot int, n contract.NIC) error {
+func (w *jsonArgs) addNIC(slot int, n contract.NIC, sockets []int) error {
 	name := "net" + strconv.Itoa(slot)
+	if len(sockets) > 0 {
+		w.add("-netdev", object{"type": "stream", "id": name, "server": true, "addr": object{"type": "fd", "str": strconv.Itoa(sockets[slot])}})
+	} else if err := w.addSlirp(name, n); err != nil {
+		return err
+	}
+	w.add("-device", object{"driver": "virtio-net-pci", "id": "nic-" + name, "netdev": name, "mac": n.MAC, "romfile": ""})
+	return nil
+}
+
+// addSlirp has QEMU itself be the user-mode network.
+func (w *jsonArgs) addSlirp(name string, n contract.NIC) error {
 	forwards := []object{}
 	for _, f := range n.Forwards {
 		host, err := f.Host()
@@ -190,6 +210,5 @@ func (w *jsonArgs) addNIC(slot int, n contract.NIC) error {
 		forwards = append(forwards, object{"str": fmt.Sprintf("%s:%s-:%d", f.Protocol, host, f.GuestPort)})
 	}
 	w.add("-netdev", object{"type": "user", "id": name, "hostfwd": forwards})
-	w.add("-device", object{"driver": "virtio-net-pci", "id": "nic-" + name, "netdev": name, "mac": n.MAC, "romfile": ""})
 	return nil
 }

@@ -57,15 +57,17 @@ func plain() contract.Machine {
 	return m
 }
 
-var onHost = shape{binary: "/usr/bin/qemu-system-x86_64", machine: "pc-q35-7.2", accel: "tcg", ram: "/dev/shm/novacron/0a1b2c3d/vm"}
+var onHost = shape{binary: "/usr/bin/qemu-system-x86_64", machine: "pc-q35-7.2", accel: "tcg", ram: "/dev/shm/novacron/0a1b2c3d/vm", kernel: "/vm/kernel", initrd: "/vm/initrd"}
 
 func TestCommandLineIsAsReviewed(t *testing.T) {
 	kvm := onHost
 	kvm.accel = "kvm"
+	passt := onHost
+	passt.nets = []int{70}
 	for name, c := range map[string]struct {
 		m contract.Machine
 		s shape
-	}{"full": {full(), onHost}, "plain": {plain(), kvm}} {
+	}{"full": {full(), onHost}, "plain": {plain(), kvm}, "passt": {full(), passt}} {
 		got, err := commandLine(c.m, c.s)
 		if err != nil {
 			t.Fatal(err)
@@ -87,8 +89,13 @@ func TestCommandLineIsAsReviewed(t *testing.T) {
 	}
 }
 
-// Text in a path stays in its place, whatever it holds.
+// The paths of images are not on the command line, whatever they hold: QEMU is
+// handed the files open.
 func TestPathsCannotAddOptions(t *testing.T) {
+	normal, err := commandLine(plain(), onHost)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, evil := range []string{`/v/a,readonly=off.qcow2`, `/v/a","driver":"nbd.qcow2`, "/v/a\n-monitor stdio", `/v/json:{}`, "/v/\xff"} {
 		m := plain()
 		m.Disks[0].File.Path = evil
@@ -96,23 +103,42 @@ func TestPathsCannotAddOptions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		normal, _ := commandLine(plain(), onHost)
-		if len(got) != len(normal) {
-			t.Fatalf("%q adds arguments", evil)
+		if diff := cmp.Diff(normal, got); diff != "" {
+			t.Errorf("%q changes the command line:\n%s", evil, diff)
 		}
-		for i := range got {
-			if got[i] == normal[i] {
-				continue
-			}
-			var is, was map[string]any
-			if got[i-1] != "-blockdev" || json.Unmarshal([]byte(got[i]), &is) != nil || json.Unmarshal([]byte(normal[i]), &was) != nil {
-				t.Fatalf("%q changes %q", evil, got[i])
-			}
-			delete(is, "filename")
-			delete(was, "filename")
-			if diff := cmp.Diff(was, is); diff != "" {
-				t.Fatalf("%q changes more than the file's name:\n%s", evil, diff)
-			}
+	}
+}
+
+// What is handed over is numbered as it is on the command line.
+func TestImagesAreNumbered(t *testing.T) {
+	m := full()
+	args, err := commandLine(m, onHost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handed := imagesOf(m)
+	var writable []bool
+	for i, a := range args {
+		var node struct {
+			Driver   string
+			Filename string
+			ReadOnly bool `json:"read-only"`
+		}
+		if i == 0 || args[i-1] != "-blockdev" || json.Unmarshal([]byte(a), &node) != nil || node.Driver != "file" {
+			continue
+		}
+		option, path := fdset(len(writable))
+		if node.Filename != path || args[i-2] != option {
+			t.Errorf("image %d is %q of %q", len(writable), node.Filename, args[i-2])
+		}
+		writable = append(writable, !node.ReadOnly)
+	}
+	if len(writable) != len(handed) {
+		t.Fatalf("%d images are handed over, %d opened", len(handed), len(writable))
+	}
+	for i, h := range handed {
+		if h.write != writable[i] {
+			t.Errorf("%s: handed over writable: %t, opened so: %t", h.what, h.write, writable[i])
 		}
 	}
 }

@@ -10,10 +10,15 @@
 //	<RAMDir>/<node>/<vm>          guest memory, a file on tmpfs
 //	cgroup novacron-<node>/<vm>   wherever the host lets us make one
 //	a uid of the reserved range   when the agent is root
-//	keeper and QEMU               processes
+//	keeper, QEMU, passt           processes; QEMU in a jail when the agent is root
 //
-// It opens the images it is given and never creates or removes one; while a guest
-// lives, its writable disks belong to the guest's uid.
+// and per node <RunDir>/<node>/root, an empty folder over which jails mount theirs,
+// and <RunDir>/<node>/net, the network namespace of all QEMUs, while an agent or a
+// guest needs it.
+//
+// It opens the images it is given, hands them to QEMU, and never creates or removes
+// one; they stay the agent's. Before a guest executes, the locks on its disks are
+// looked at.
 //
 // # States, and the record that proves each
 //
@@ -43,7 +48,6 @@
 //
 // # What it does not do
 //
-// It does not probe image formats, fetch anything, or start guests again. The
-// full jail (namespaces, passed descriptors) has its place in keeper-exec and is
-// not there yet; Capabilities says what confines a guest today.
+// It does not probe image formats, fetch anything, or start guests again.
+// Capabilities says what confines a guest on this host, and what does not.
 package qemu

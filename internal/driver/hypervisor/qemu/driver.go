@@ -33,6 +33,7 @@ type Driver struct {
 	cgroups *cgroup.Tree
 	users   *uids.Pool // nil when not root
 	spares  *spares
+	jail    walls
 
 	// life ends with Close, and with it everything in the background.
 	life context.Context
@@ -73,7 +74,8 @@ func New(opt Options) (*Driver, error) {
 		_ = d.Close()
 		return nil, err
 	}
-	d.spares = newSpares(opt.Program, d.cgroups, d.users)
+	d.jail = opt.openJail(d.life)
+	d.spares = newSpares(opt.Program, d.cgroups, d.users, d.jail.spec)
 	d.work.Go(func() { d.spares.run(d.life) })
 	return d, nil
 }
@@ -115,6 +117,9 @@ func (d *Driver) Close() error {
 		}
 		d.work.Wait()
 		d.out.Close()
+		if d.lock != nil {
+			d.opt.closeJail()
+		}
 		for _, c := range []io.Closer{d.data, d.vms, d.lock} {
 			if c != nil && !isNilRoot(c) {
 				_ = c.Close()
@@ -137,8 +142,15 @@ func (d *Driver) Capabilities() contract.Capabilities {
 		Confinement: []string{"seccomp", "no_new_privs"},
 	}
 	if d.users != nil {
-		c.Confinement = append(c.Confinement, "uid")
+		c.Confinement = append(c.Confinement, "uid", "no capabilities")
 	}
+	if d.jail.spec != nil {
+		c.Confinement = append(c.Confinement, "mount namespace", "pid namespace", "ipc namespace", "uts namespace")
+		if d.jail.spec.Net != "" {
+			c.Confinement = append(c.Confinement, "network namespace")
+		}
+	}
+	c.Unconfined = d.jail.missing
 	if ctl := d.cgroups.Controllers(); len(ctl) > 0 {
 		c.Confinement = append(c.Confinement, "cgroup ("+strings.Join(ctl, ", ")+")")
 	}

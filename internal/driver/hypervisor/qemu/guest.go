@@ -323,6 +323,10 @@ func (g *guest) onEvent(e qmp.Event) {
 		g.failed(panicked)
 	case "SHUTDOWN":
 		g.change(vm.PhaseStopping, g.status.Reason)
+	case "NETDEV_STREAM_CONNECTED":
+		if g.status.Phase != vm.PhaseStarting {
+			g.d.background(g.announce)
+		}
 	case "RESET":
 		g.noteReset(e.Data)
 	default:

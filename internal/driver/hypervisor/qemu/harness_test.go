@@ -27,8 +27,11 @@ import (
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
-// The test binary is its own keeper.
+// The test binary is its own keeper, and a stand-in for the hypervisor.
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == probeName {
+		os.Exit(probeMain())
+	}
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case keeper.Face:
@@ -125,6 +128,11 @@ func (h *harness) cleanUp() {
 	}
 	for _, left := range h.processes() {
 		h.t.Errorf("the test left a process: %s", left)
+	}
+	for name := range ofNode {
+		if _, err := os.Lstat(filepath.Join(h.opt.RunDir, h.opt.NodeShort, name)); err == nil {
+			h.t.Errorf("a closed driver left %s", name)
+		}
 	}
 	for _, left := range h.cgroups() {
 		h.t.Errorf("a closed driver left %s", left)
@@ -242,6 +250,9 @@ func (h *harness) FreePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
+// ofNode are the things in a node's run folder that are of no VM.
+var ofNode = map[string]bool{"root": true, "net": true}
+
 // Leftovers reads the host, not the driver's records of itself.
 func (h *harness) Leftovers() []string {
 	out := h.processes()
@@ -252,6 +263,9 @@ func (h *harness) Leftovers() []string {
 	} {
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
+			if h.driver != nil && ofNode[e.Name()] {
+				continue // looked for when the driver is closed
+			}
 			out = append(out, "file "+filepath.Join(dir, e.Name()))
 		}
 	}
@@ -266,20 +280,12 @@ func (h *harness) Leftovers() []string {
 
 // processes finds what runs for this harness by what is on its command line.
 func (h *harness) processes() []string {
-	entries, _ := os.ReadDir("/proc")
-	var out []string
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
-		b, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
-		for _, vm := range h.vms {
-			if strings.Contains(string(b), vm.String()) {
-				out = append(out, fmt.Sprintf("process %d: %.60q", pid, b))
-				break
-			}
-		}
+	var words, out []string
+	for _, vm := range h.vms {
+		words = append(words, vm.String())
+	}
+	for _, p := range hypertest.Processes(words...) {
+		out = append(out, fmt.Sprintf("process %d: %.60q", p.PID, p.Args))
 	}
 	return out
 }

@@ -40,6 +40,12 @@ func (p places) control() string { return filepath.Join(p.run, "control") }
 func (p places) serial() string  { return filepath.Join(p.run, "serial") }
 func (p places) keeper() string  { return filepath.Join(p.run, "keeper") }
 
+// net is the socket of a network interface in user mode.
+func (p places) net(slot int) string { return filepath.Join(p.run, "net"+strconv.Itoa(slot)) }
+
+// inside is the folder in which QEMU itself may make sockets.
+func (p places) inside() string { return filepath.Join(p.run, "inside") }
+
 // prepareHost makes the folders that hold those of the VMs, and checks what
 // cannot be changed later.
 func (o *Options) prepareHost() error {
@@ -50,9 +56,9 @@ func (o *Options) prepareHost() error {
 		path string
 		mode os.FileMode
 	}{
-		// The last folder of the memory files is searchable by guests' users; what
-		// is in it is not readable.
-		{o.vmsDir(), 0o700}, {filepath.Join(o.RunDir, o.NodeShort), 0o700}, {filepath.Join(o.RAMDir, o.NodeShort), 0o711},
+		// The folders of sockets and of memory files are searchable by guests' users;
+		// what is in them is not readable.
+		{o.vmsDir(), 0o700}, {filepath.Join(o.RunDir, o.NodeShort), 0o711}, {filepath.Join(o.RAMDir, o.NodeShort), 0o711},
 	} {
 		if err := os.MkdirAll(dir.path, 0o755); err != nil { //nolint:gosec // guests' users pass through
 			return errs.New(errs.HostFailure, "a folder of the hypervisor driver cannot be made").Because(err)

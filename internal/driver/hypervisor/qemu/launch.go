@@ -87,14 +87,8 @@ func mayLaunch(r contract.Ref, last *guest) (s contract.Status, done bool, err e
 func checkFiles(m contract.Machine) error {
 	type file struct{ what, path string }
 	files := []file{{"the kernel", m.Boot.Kernel}, {"the initrd", m.Boot.Initrd}}
-	for i, disk := range m.Disks {
-		files = append(files, file{fmt.Sprintf("the image of disk %s (%s)", diskName(i), disk.ID), disk.File.Path})
-		if disk.Backing != nil {
-			files = append(files, file{fmt.Sprintf("the base image of disk %s (%s)", diskName(i), disk.ID), disk.Backing.Path})
-		}
-	}
-	for i, c := range m.CDs {
-		files = append(files, file{fmt.Sprintf("the image of CD %s (%s)", cdName(i), c.ID), c.File.Path})
+	for _, i := range imagesOf(m) {
+		files = append(files, file{i.what, i.file.Path})
 	}
 	for _, f := range files {
 		if f.path == "" {
@@ -194,6 +188,9 @@ func (d *Driver) start(ctx context.Context, g *guest) error {
 	g.mu.Lock()
 	c := g.mon
 	g.mu.Unlock()
+	if err := assertLocked(g.rec.Machine); err != nil {
+		return err
+	}
 	if err := c.Execute(ctx, "cont", nil, nil); err != nil {
 		return fmt.Errorf("let the guest go: %w", err)
 	}
@@ -252,13 +249,13 @@ func (d *Driver) prepare(g *guest) (keeper.Config, error) {
 	if err := durable.Sync(d.vms); err != nil {
 		return none, err
 	}
-	if err := os.Mkdir(g.at.run, 0o700); err != nil {
+	if err := os.Mkdir(g.at.run, 0o711); err != nil { //nolint:gosec // processes of the guest's user find their own things there
 		return none, err
 	}
 	if err := makeRAM(g.at.ram, m.MemoryBytes); err != nil {
 		return none, err
 	}
-	if err := giveFiles(g); err != nil {
+	if err := g.giveOwn(); err != nil {
 		return none, err
 	}
 	err := d.cgroups.Limit(g.rec.Group, cgroup.Limits{
@@ -281,96 +278,55 @@ func devices(accel string) []string {
 	return out
 }
 
-// giveFiles lets the guest's user, and nobody else, use its memory and disks.
-func giveFiles(g *guest) error {
+// giveOwn lets the guest's user, and nobody else, use its memory and its folder of
+// sockets. Images are handed to it open.
+func (g *guest) giveOwn() error {
+	if err := os.Mkdir(g.at.inside(), 0o700); err != nil {
+		return err
+	}
 	if g.rec.UID == 0 {
 		return nil
 	}
-	paths := []string{g.at.ram}
-	for _, disk := range g.rec.Machine.Disks {
-		if !disk.ReadOnly {
-			paths = append(paths, disk.File.Path)
+	for _, path := range []string{g.at.ram, g.at.inside()} {
+		if err := os.Lchown(path, g.rec.UID, g.rec.UID); err != nil {
+			return errs.New(errs.HostFailure, "the memory of VM %s cannot be given to its user", g.ref.VM).Because(err)
 		}
-	}
-	for _, p := range paths {
-		if err := g.giveFile(p); err != nil {
-			return err
-		}
-	}
-	for _, c := range g.rec.Machine.CDs {
-		if !c.Private {
-			continue
-		}
-		if err := g.showFile(c.File.Path); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// showFile lets the guest's user read a file that is not its own.
-func (g *guest) showFile(path string) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	if err == nil {
-		err = errors.Join(f.Chown(os.Geteuid(), g.rec.UID), f.Chmod(0o440), f.Close())
-	}
-	if err != nil {
-		return errs.New(errs.HostFailure, "a CD of VM %s cannot be shown to its user", g.ref.VM).Because(err)
-	}
-	return nil
-}
-
-// giveFile gives one file to the guest's user. A file that belongs to the user of
-// another guest is in use by it, and stays its own.
-func (g *guest) giveFile(path string) error {
-	broken := errs.New(errs.HostFailure, "a disk or the memory of VM %s cannot be given to its user", g.ref.VM)
-	// O_NOFOLLOW: a path of ours that became a link is somebody's trick.
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return broken.Because(err)
-	}
-	defer func() { _ = f.Close() }()
-	var s unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &s); err != nil {
-		return broken.Because(err)
-	}
-	lent, err := g.d.users.LentToOther(int(s.Uid), g.at.records)
-	if err != nil {
-		return broken.Because(err)
-	}
-	if lent {
-		return errs.New(errs.InUse, "a disk of VM %s is in use by another VM of this node", g.ref.VM)
-	}
-	if err := errors.Join(f.Chown(g.rec.UID, g.rec.UID), f.Chmod(0o600)); err != nil {
-		return broken.Because(err)
 	}
 	return nil
 }
 
 func (d *Driver) keeperConfig(g *guest) (keeper.Config, error) {
-	argv, err := commandLine(g.rec.Machine, shape{
-		binary: d.opt.Binary, machine: g.rec.Type, accel: g.rec.Accel, ram: g.at.ram,
-	})
-	if err != nil {
-		return keeper.Config{}, err
-	}
+	m := g.rec.Machine
+	on := shape{binary: d.opt.Binary, machine: g.rec.Type, accel: g.rec.Accel, ram: g.at.ram, kernel: m.Boot.Kernel, initrd: m.Boot.Initrd}
 	c := keeper.Config{
 		Dir: g.at.records, Control: g.at.control(), Serial: g.at.serial(), Socket: g.at.keeper(),
 		Epoch: g.ref.Epoch, LogBytes: d.opt.LogBytes,
 		Exec: keeper.Exec{
-			Path: d.opt.Binary, Argv: argv,
-			Env: []string{"PATH=" + filepath.Dir(d.opt.Binary), "HOME=/nonexistent"},
+			Path: d.opt.Binary,
+			Env:  []string{"PATH=" + filepath.Dir(d.opt.Binary), "HOME=/nonexistent"},
 			Limits: []keeper.Limit{
 				{Resource: unix.RLIMIT_CORE, Max: 0},
 				{Resource: unix.RLIMIT_NOFILE, Max: files},
 			},
 		},
 	}
+	if d.jail.spec != nil {
+		c.Exec.Binds = g.inJail(&on)
+	}
+	var err error
+	if d.jail.passt != "" {
+		if on.nets, c.Aides, err = d.passts(g); err != nil {
+			return keeper.Config{}, err
+		}
+	}
+	if c.Exec.Argv, err = commandLine(m, on); err != nil {
+		return keeper.Config{}, err
+	}
 	if g.rec.UID != 0 {
-		c.Exec.Credential = &keeper.Credential{UID: g.rec.UID, GID: g.rec.UID}
+		c.Exec.Credential = &keeper.Credential{UID: g.rec.UID, GID: g.rec.UID, Groups: deviceGroups(g.rec.Accel)}
 		// Counted per user, so only where the user is the guest's own.
 		c.Exec.Limits = append(c.Exec.Limits, keeper.Limit{
-			Resource: unix.RLIMIT_NPROC, Max: uint64(g.rec.Machine.CPUs + threads),
+			Resource: unix.RLIMIT_NPROC, Max: uint64(m.CPUs + threads),
 		})
 	}
 	return c, nil
@@ -397,7 +353,7 @@ func launchError(r contract.Ref, cause error, said string) error {
 	switch {
 	case errors.As(cause, &known):
 		return cause
-	case strings.Contains(said, "Could not set up host forwarding rule"):
+	case strings.Contains(said, "Could not set up host forwarding rule"), strings.Contains(cause.Error(), "Failed to bind"):
 		return errs.New(errs.InUse, "a port of this node that VM %s forwards is taken", r.VM).Because(cause)
 	case strings.Contains(said, `Failed to get "write" lock`), strings.Contains(said, `Failed to get shared "write" lock`):
 		return errs.New(errs.InUse, "a disk of VM %s is in use by another process of this node", r.VM).Because(cause)

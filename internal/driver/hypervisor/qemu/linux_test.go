@@ -140,6 +140,7 @@ func TestLinuxGuest(t *testing.T) {
 	if page := fetch(ctx, t, port); !strings.Contains(page, "Hello from") {
 		t.Errorf("the forwarded port gives %q", page)
 	}
+	h.networkComesBack(ctx, t, m, port)
 	if err := h.driver.Shutdown(ctx, m.Ref); err != nil {
 		t.Fatal(err)
 	}
@@ -147,6 +148,45 @@ func TestLinuxGuest(t *testing.T) {
 	if s.Phase != vm.PhaseExited || s.Reason != "guest shut down on request" {
 		t.Fatalf("the guest ended as %+v", s)
 	}
+}
+
+// networkComesBack kills the process that is the guest's user-mode network, twice:
+// another takes its place, and the guest notices nothing but a pause.
+func (h *harness) networkComesBack(ctx context.Context, t *testing.T, m contract.Machine, port int) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		return // QEMU is the network itself
+	}
+	ready := h.socket(m.VM, "net0") + ".ready"
+	for range 2 {
+		pid := findProcess(ready)
+		if pid == 0 {
+			t.Fatal("no process is the user-mode network")
+		}
+		if p := procStatus(t, pid); p["CapEff"] != "0000000000000000" || p["NoNewPrivs"] != "1" || p["Seccomp"] != "2" || strings.HasPrefix(p["Uid"], "0 ") {
+			t.Errorf("the user-mode network runs as %v", p)
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			page, err := get(ctx, port)
+			if err == nil && strings.Contains(page, "Hello from") && findProcess(ready) != pid {
+				break
+			}
+			if (clock.System{}).Sleep(ctx, 20*time.Millisecond) != nil {
+				t.Fatalf("the network does not come back: %q, %v", page, err)
+			}
+		}
+	}
+}
+
+// findProcess gives the process that has a word on its command line, or 0.
+func findProcess(word string) int {
+	for _, p := range hypertest.Processes(word) {
+		return p.PID
+	}
+	return 0
 }
 
 // overlay makes a volume above a raw base image.
@@ -172,20 +212,27 @@ func (h *harness) overlay(t *testing.T, text, folder string) contract.Disk {
 
 func fetch(ctx context.Context, t *testing.T, port int) string {
 	t.Helper()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", port), nil)
+	page, err := get(ctx, port)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return page
+}
+
+func get(ctx context.Context, port int) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", port), nil)
+	if err != nil {
+		return "", err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
+	return string(b), err
 }
 
 // A guest whose disk has no room halts, says why, also to the next agent, and goes

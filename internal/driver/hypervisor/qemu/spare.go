@@ -11,6 +11,7 @@ import (
 	"github.com/novacron/novacron/internal/driver/hypervisor/cgroup"
 	"github.com/novacron/novacron/internal/driver/hypervisor/keeper"
 	"github.com/novacron/novacron/internal/driver/hypervisor/uids"
+	"github.com/novacron/novacron/internal/driver/jail"
 )
 
 // spares keeps ready what the next launch needs and what takes long: a cgroup with
@@ -20,6 +21,7 @@ type spares struct {
 	program string
 	cgroups *cgroup.Tree
 	users   *uids.Pool // nil when not root
+	walls   *jail.Spec // nil where there can be none
 	wake    chan struct{}
 	// prefix begins the names of the groups that this driver makes, and of no other's
 	prefix string
@@ -36,9 +38,9 @@ type spare struct {
 	folders cgroup.Group
 }
 
-func newSpares(program string, cgroups *cgroup.Tree, users *uids.Pool) *spares {
+func newSpares(program string, cgroups *cgroup.Tree, users *uids.Pool, walls *jail.Spec) *spares {
 	s := &spares{
-		program: program, cgroups: cgroups, users: users, wake: make(chan struct{}, 1),
+		program: program, cgroups: cgroups, users: users, walls: walls, wake: make(chan struct{}, 1),
 		prefix: "group-" + strings.ToLower(rand.Text()[:10]) + "-",
 	}
 	s.refill()
@@ -116,7 +118,7 @@ func (s *spares) make(ctx context.Context) (spare, error) {
 }
 
 func (s *spares) keeper(in spare) (*keeper.Spare, error) {
-	return keeper.NewSpare(s.program, keeper.Groups(in.folders))
+	return keeper.NewSpare(s.program, keeper.Place{Groups: keeper.Groups(in.folders), Jail: s.walls})
 }
 
 // discard ends and removes what no guest has used.
@@ -139,13 +141,18 @@ func (s *spares) isMine(group string) bool { return strings.HasPrefix(group, s.p
 // startKeeper makes the spare the guest's keeper. One that has ended is replaced by
 // another in the same group.
 func (d *Driver) startKeeper(ctx context.Context, g *guest, ready spare, cfg keeper.Config) (keeper.Proc, error) {
+	files, err := openImages(g.rec.Machine)
+	defer closeImages(files)
+	if err != nil {
+		return keeper.Proc{}, err
+	}
 	title := g.ref.VM.String()
-	p, err := ready.Start(ctx, title, cfg)
+	p, err := ready.Start(ctx, title, cfg, files...)
 	if !errors.Is(err, keeper.ErrGone) {
 		return p, err
 	}
 	if ready.Spare, err = d.spares.keeper(ready); err != nil {
 		return p, err
 	}
-	return ready.Start(ctx, title, cfg)
+	return ready.Start(ctx, title, cfg, files...)
 }
