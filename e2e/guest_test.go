@@ -131,7 +131,7 @@ func (i *instance) nothingLeft() {
 	for _, n := range nodes.Items {
 		short := n.ID[len(n.ID)-8:]
 		for _, pattern := range []string{
-			"/dev/shm/novacron*/" + short + "/*", "/run/novacron*/guests/" + short + "/*",
+			"/dev/shm/novacron*/" + short + "/*", "/run/novacron*/guests/" + short + "/*-*",
 			filepath.Join(i.data, "nodes", n.Name, "volumes", "*.qcow2"), filepath.Join(i.data, "nodes", n.Name, "volumes", "*.raw"), filepath.Join(i.data, "nodes", n.Name, "volumes", "*.json"),
 			filepath.Join(i.data, "nodes", n.Name, "images", "[0-9a-f]*"), filepath.Join(i.data, "nodes", n.Name, "guests", "*-*"),
 			filepath.Join(i.data, "server", "images", "*"),

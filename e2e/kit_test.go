@@ -111,6 +111,10 @@ func (i *instance) remove() {
 	if left := i.processes(); len(left) > 0 {
 		i.t.Errorf("processes left: %v", left)
 	}
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	if run := local.PathsOf(i.data, os.Getuid(), os.Getenv).Run; bytes.Contains(mounts, []byte(run)) {
+		i.t.Errorf("something is still mounted below %s", run)
+	}
 	if _, err := os.Stat(i.data); !errors.Is(err, os.ErrNotExist) {
 		i.t.Errorf("the data folder is left: %v", err)
 	}
