@@ -72,8 +72,9 @@ func inmate(told string) int {
 			r.Wrote = append(r.Wrote, path)
 		}
 	}
-	b, _ := json.Marshal(r)
-	os.Stdout.Write(b)
+	if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
+		return 1
+	}
 	return 0
 }
 
@@ -106,8 +107,7 @@ func enter(t *testing.T, s jail.Spec, binds ...jail.Bind) (report, error) {
 	if err == nil {
 		err = json.Unmarshal(out, &r)
 	}
-	var ended *exec.ExitError
-	if errors.As(err, &ended) {
+	if ended, ok := errors.AsType[*exec.ExitError](err); ok {
 		err = errors.New(string(ended.Stderr))
 	}
 	return r, err

@@ -25,11 +25,11 @@ func (s *Spec) Show(program string) error {
 
 // ShowPath adds a file or folder under its own path, with the links that lead to it.
 func (s *Spec) ShowPath(path string) error {
-	real, err := s.trace(path)
+	actual, err := s.trace(path)
 	if err != nil {
 		return err
 	}
-	s.Shown = append(s.Shown, real)
+	s.Shown = append(s.Shown, actual)
 	return nil
 }
 
@@ -62,9 +62,9 @@ func (s *Spec) trace(path string) (string, error) {
 
 // firstLink gives the shortest beginning of an absolute path that is a link, or "".
 func firstLink(path string) (string, error) {
-	at := ""
+	at := "/"
 	for part := range strings.SplitSeq(strings.TrimPrefix(filepath.Clean(path), "/"), "/") {
-		at += "/" + part
+		at = filepath.Join(at, part)
 		info, err := os.Lstat(at)
 		if err != nil {
 			return "", err
@@ -89,16 +89,16 @@ func (f *finder) add(path string, library bool) error {
 		return nil
 	}
 	f.seen[path] = true
-	real, err := f.spec.trace(path)
+	actual, err := f.spec.trace(path)
 	if err != nil {
 		return err
 	}
 	if library {
-		f.show(filepath.Dir(real))
+		f.show(filepath.Dir(actual))
 	} else {
-		f.show(real)
+		f.show(actual)
 	}
-	needs, interpreter, err := needed(real)
+	needs, interpreter, err := needed(actual)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ const rootSize = "size=1m,nr_inodes=4096,mode=755"
 
 // Build mounts the new root. The calling process must be in a mount namespace of
 // its own: everything that is mounted there is cut off from the host's first.
-func (s Spec) Build() error {
+func (s *Spec) Build() error {
 	// whoever lives there is not who made it
 	defer unix.Umask(unix.Umask(0o022))
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
@@ -71,7 +71,7 @@ func (s Spec) Build() error {
 }
 
 // Enter adds the binds and makes the new root the only one.
-func (s Spec) Enter(binds ...Bind) error {
+func (s *Spec) Enter(binds ...Bind) error {
 	defer unix.Umask(unix.Umask(0o022))
 	for _, b := range binds {
 		flags := uintptr(unix.MS_NODEV | unix.MS_NOEXEC)
@@ -94,7 +94,7 @@ func (s Spec) Enter(binds ...Bind) error {
 }
 
 // pivot makes the new root the only one.
-func (s Spec) pivot() error {
+func (s *Spec) pivot() error {
 	if err := os.Chdir(s.At); err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (s Spec) pivot() error {
 }
 
 // show binds a file or folder of the host into the new root.
-func (s Spec) show(from, to string, flags uintptr) error {
+func (s *Spec) show(from, to string, flags uintptr) error {
 	info, err := os.Lstat(from)
 	if err != nil {
 		return fmt.Errorf("show %s: %w", from, err)
@@ -142,14 +142,14 @@ func place(at string, dir bool) error {
 	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil { //nolint:gosec // likewise
 		return err
 	}
-	f, err := os.OpenFile(at, os.O_CREATE|os.O_WRONLY, 0o444)
+	f, err := os.OpenFile(at, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	return f.Close()
 }
 
-func (s Spec) link(path, target string) error {
+func (s *Spec) link(path, target string) error {
 	at := filepath.Join(s.At, path)
 	if _, err := os.Lstat(at); err == nil {
 		return nil // in a folder that is shown

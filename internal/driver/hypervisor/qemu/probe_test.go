@@ -155,7 +155,7 @@ func lookAround(try temptations) findings {
 		}
 	}
 	for _, pid := range try.PIDs {
-		if unix.Kill(pid, 0) == nil || unix.Kill(pid, 0) == unix.EPERM { //nolint:errorlint // a number of the kernel
+		if unix.Kill(pid, 0) == nil || unix.Kill(pid, 0) == unix.EPERM {
 			f.Signalled = append(f.Signalled, pid)
 		}
 	}
