@@ -328,3 +328,10 @@ func BenchmarkConvert(b *testing.B) {
 		}
 	}
 }
+
+func qemuIO(t *testing.T, path, do string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "qemu-io", "-f", "qcow2", "-c", do, path).CombinedOutput(); err != nil {
+		t.Fatalf("qemu-io %s: %v %s", do, err, out)
+	}
+}
