@@ -211,6 +211,14 @@ type ImageFetch struct {
 	SHA256 string `json:"sha256,omitempty"`
 }
 
+// ImageCapture makes an image's disk of one of a stopped VM.
+type ImageCapture struct {
+	// VM is its name or id.
+	VM string `json:"vm"`
+	// Disk is its slot or id.
+	Disk string `json:"disk"`
+}
+
 // ImageUpload is a file of an image on its way. Only who began it sees it.
 type ImageUpload struct {
 	Kind string `json:"kind"` // "image_upload"

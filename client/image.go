@@ -39,6 +39,11 @@ func (s Images) Fetch(ctx context.Context, image string, req api.ImageFetch) (Ch
 	return create[Change](ctx, s.c, imagePath(image)+"/fetch", req)
 }
 
+// Capture makes an image's disk of one of a stopped VM; the job of the answer does it.
+func (s Images) Capture(ctx context.Context, image string, req api.ImageCapture) (Change, error) {
+	return create[Change](ctx, s.c, imagePath(image)+"/capture", req)
+}
+
 // Delete removes an image.
 func (s Images) Delete(ctx context.Context, image string) (Change, error) {
 	return remove[Change](ctx, s.c, imagePath(image))

@@ -242,6 +242,7 @@ var handlers = map[string]handler{
 	(*nodelink.HostPlan)(nil).Method():      plain((*Agent).takePlan),
 	(*nodelink.OpenConsole)(nil).Method():   plain((*Agent).openConsole),
 	(*nodelink.OpenLog)(nil).Method():       plain((*Agent).openLog),
+	(*nodelink.ReadVolume)(nil).Method():    plain((*Agent).readVolume),
 	(*nodelink.Metrics)(nil).Method():       plain((*Agent).metrics),
 	(*nodelink.ListHoldings)(nil).Method():  plain((*Agent).listHoldings),
 }

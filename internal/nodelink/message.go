@@ -281,6 +281,17 @@ type OpenLog struct {
 // Method implements Command.
 func (*OpenLog) Method() string { return "open_log" }
 
+// ReadVolume sends what a disk of a VM holds over a bulk stream, as SendDisk does.
+// Refused while the VM has a process.
+type ReadVolume struct {
+	VM     id.ID  `json:"vm"`
+	Volume id.ID  `json:"volume"`
+	Ticket string `json:"ticket"`
+}
+
+// Method implements Command.
+func (*ReadVolume) Method() string { return "read_volume" }
+
 // Done is the reply of a command that has nothing to say.
 type Done struct{}
 

@@ -43,6 +43,7 @@ var messages = []any{
 	HostPlan{},
 	OpenConsole{},
 	OpenLog{},
+	ReadVolume{},
 	Metrics{},
 	MetricsReply{},
 	ListHoldings{},

@@ -128,6 +128,7 @@ func (s *Server) imageRoutes() []Route {
 		handle(Route{Method: "GET", Path: "/api/v1/images/{image}", ID: "getImage", Summary: "Read an image", Need: read}, s.getImage),
 		handle(Route{Method: "DELETE", Path: "/api/v1/images/{image}", ID: "deleteImage", Summary: "Delete an image no VM is made from", Need: auth.Need{Resource: auth.Storage, Action: auth.Delete}, Status: http.StatusAccepted, Query: []Param{waitParam}}, s.deleteImage),
 		handle(Route{Method: "POST", Path: "/api/v1/images/{image}/fetch", ID: "fetchImageFile", Summary: "Have a server read a file of an image from a URL", Need: create, Status: http.StatusAccepted, Query: []Param{waitParam}}, s.fetchImage),
+		handle(Route{Method: "POST", Path: "/api/v1/images/{image}/capture", ID: "captureImageDisk", Summary: "Make an image's disk of one of a stopped VM", Need: create, Status: http.StatusAccepted, Query: []Param{waitParam}}, s.captureDisk),
 		upload,
 	}
 }
@@ -158,6 +159,12 @@ func (s *Server) deleteImage(ctx context.Context, r *Request, _ none) (reply[api
 func (s *Server) fetchImage(ctx context.Context, r *Request, b api.ImageFetch) (reply[api.Accepted], error) {
 	return s.begin(ctx, r, func() (control.Accepted, error) {
 		return s.control.FetchImage(ctx, r.Caller, r.Arg("image"), flows.FetchParams{Role: image.Role(b.File), URL: b.URL, SHA256: b.SHA256})
+	})
+}
+
+func (s *Server) captureDisk(ctx context.Context, r *Request, b api.ImageCapture) (reply[api.Accepted], error) {
+	return s.begin(ctx, r, func() (control.Accepted, error) {
+		return s.control.CaptureDisk(ctx, r.Caller, r.Arg("image"), b.VM, b.Disk)
 	})
 }
 

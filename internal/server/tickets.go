@@ -112,5 +112,10 @@ func (f files) Ticket(sum string) (string, error) {
 	}), nil
 }
 
+// Read implements flows.Files.
+func (f files) Read(ctx context.Context, ask func(ticket string) error) (io.ReadCloser, error) {
+	return f.tickets.dialBack(ctx, ask)
+}
+
 // Remove implements flows.Files.
 func (f files) Remove(sum string) error { return f.dir.Remove(sum) }

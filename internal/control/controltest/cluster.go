@@ -52,13 +52,11 @@ type Cluster struct {
 	Images  *blob.Dir
 	Nodes   []*Node
 
-	folder   string // of images
-	site     *site
+	elsewhere
 	acceptor atomic.Pointer[workflow.Executor]
-
-	mu    sync.Mutex
-	byID  map[id.ID]*Node
-	ready image.Image
+	mu       sync.Mutex
+	byID     map[id.ID]*Node
+	ready    image.Image
 }
 
 // Host is what a node's agent works on, and what it can be asked afterwards.
@@ -121,7 +119,7 @@ func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, nod
 	var err error
 	c.Project, err = c.Store.ProjectDefault(ctx)
 	must(tb, err)
-	c.folder = filepath.Join(tb.TempDir(), "images")
+	c.elsewhere = newElsewhere(tb)
 	c.Images, err = blob.Open(c.folder)
 	must(tb, err)
 	web := remote.New([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})
@@ -130,10 +128,9 @@ func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, nod
 		Fetch: web, Live: leases{c}, Log: slog.New(slog.DiscardHandler), Committed: func() {}, Recorded: func() {}, Accept: c.accept, Nodes: c,
 	})
 	c.Env = flows.Env{
-		Store: c.Store, Nodes: c, Candidates: flows.NewCandidates(c.Store, c.reporting, c.Service.Holds(), clock.System{}), Files: contents{c.Images}, Content: c.Images, Fetch: web, Images: &flows.Images{}, Cluster: cluster.Incarnation,
+		Store: c.Store, Nodes: c, Candidates: flows.NewCandidates(c.Store, c.reporting, c.Service.Holds(), clock.System{}), Files: contents{c.Images, c.streams}, Content: c.Images, Fetch: web, Images: &flows.Images{}, Cluster: cluster.Incarnation,
 		Holds: c.Service.Holds(),
 	}
-	c.site = newSite(tb)
 	for i := range n {
 		c.addNode(tb, fmt.Sprintf("n%d", i+1), newHost)
 	}
@@ -269,7 +266,7 @@ func (c *Cluster) Call(ctx context.Context, to id.ID, cmd nodelink.Command, repl
 	if err != nil {
 		return err
 	}
-	v, err := a.Handle(ctx, nil, cmd.Method(), body)
+	v, err := a.Handle(ctx, n.cluster.streams, cmd.Method(), body)
 	if err != nil {
 		return nodelink.NewWireError(err).Err()
 	}

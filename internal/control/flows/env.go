@@ -2,6 +2,7 @@ package flows
 
 import (
 	"context"
+	"io"
 	"sync"
 	"time"
 
@@ -59,6 +60,9 @@ type Files interface {
 	Ticket(sha256 string) (string, error)
 	// Remove deletes a file; an absent one is no error.
 	Remove(sha256 string) error
+	// Read has ask send a command with a ticket, and gives the bulk stream that the node
+	// opens with it.
+	Read(ctx context.Context, ask func(ticket string) error) (io.ReadCloser, error)
 }
 
 // run is a step of a flow about VMs.

@@ -13,6 +13,7 @@ import (
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/store"
 	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
 )
 
 // JobImageConvert is the kind of the job that makes qcow2 of a disk in another
@@ -112,12 +113,12 @@ func dropDisks(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	return dropRole(ctx, r, c.From.Role)
+	return dropRole(ctx, r, r.Job.Target.ID, c.From.Role)
 }
 
 // dropRole takes an image's file of a role back, and what it was to be made from.
-func dropRole(ctx context.Context, r *run, role image.Role) error {
-	img, err := r.Env.Store.ImageByID(ctx, r.Job.Target.ID)
+func dropRole(ctx context.Context, r *run, which id.ID, role image.Role) error {
+	img, err := r.Env.Store.ImageByID(ctx, which)
 	if err != nil {
 		return err
 	}
@@ -175,8 +176,11 @@ func dropUnused(ctx context.Context, r *run, tx *store.Tx, sum string) error {
 // finishImage ends the hold: an image with all its files is ready, another waits for
 // the rest.
 func finishImage(ctx context.Context, tx pgx.Tx, r *run, _ workflow.Outcome) error {
-	t := store.On(tx)
-	img, err := t.ImageGet(ctx, *r.Job.ProjectID, r.Job.Target.ID.String())
+	return letGo(ctx, store.On(tx), *r.Job.ProjectID, r.Job.Target.ID)
+}
+
+func letGo(ctx context.Context, t *store.Tx, project, which id.ID) error {
+	img, err := t.ImageGet(ctx, project, which.String())
 	if err != nil {
 		return err
 	}

@@ -265,5 +265,5 @@ func dropTaken(ctx context.Context, r *run) error {
 	if err := r.Params(&p); err != nil {
 		return err
 	}
-	return dropRole(ctx, r, p.Role)
+	return dropRole(ctx, r, r.Job.Target.ID, p.Role)
 }

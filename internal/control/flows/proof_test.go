@@ -114,6 +114,17 @@ var proofs = map[string]proof{
 			return gone(ctx, w, name+"-copy")
 		},
 	},
+	vm.JobCapture: {
+		before: func(ctx context.Context, w *world, name string) error {
+			return errors.Join(created(ctx, w, name), waiting(ctx, w, name))
+		},
+		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
+			return w.Service.CaptureDisk(ctx, controltest.Admin(), name, name, "1")
+		},
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			return errors.Join(hasDisks(ctx, w, name, vm.Stopped, unit.GiB, 64*unit.MiB), arrived(ctx, w, name, end, ""))
+		},
+	},
 	vm.JobDiskAdd: {
 		before: created,
 		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
@@ -205,7 +216,7 @@ func arrived(ctx context.Context, w *world, name string, end job.State, from str
 		return fmt.Errorf("image %s is still held by job %s", name, i.JobID)
 	case end != job.Succeeded && (has || i.State != image.Uploading):
 		return fmt.Errorf("image %s is %s after a job that ended as %s: %+v", name, i.State, end, f)
-	case end == job.Succeeded && (i.State != image.Ready || f.Format != "qcow2" || f.Source == nil || f.Source.Format != from):
+	case end == job.Succeeded && (i.State != image.Ready || f.Format != "qcow2" || from != "" && (f.Source == nil || f.Source.Format != from)):
 		return fmt.Errorf("image %s is %s: %+v", name, i.State, f)
 	case end == job.Succeeded:
 		c, err := w.Images.Open(f.SHA256)

@@ -93,6 +93,8 @@ func (r Request) does() string {
 	switch r {
 	case Resize:
 		return "change the size or the seed of VM"
+	case Capture:
+		return "read a disk of VM"
 	case AddDisk:
 		return "add a disk to VM"
 	case GrowDisk:
@@ -106,7 +108,7 @@ func (r Request) does() string {
 
 // mustRest are requests that change what a guest is made of: nothing may run,
 // and nothing may start it again meanwhile.
-var mustRest = map[Request]bool{Clone: true, Resize: true, AddDisk: true, RemoveDisk: true}
+var mustRest = map[Request]bool{Clone: true, Capture: true, Resize: true, AddDisk: true, RemoveDisk: true}
 
 // unsettled: no process is left, and it is still wished for or counted.
 func unsettled(in Intent) bool { return in.PowerOn || in.Reserved }

@@ -70,11 +70,11 @@ var verdicts = map[State]map[Request]verdict{
 	Paused:       {Stop: yes, Restart: yes, Pause: done, Resume: yes, Suspend: yes, Migrate: yes, Snapshot: yes, GrowDisk: yes, Delete: yes},
 	Suspended:    {Start: yes, Resume: yes, Suspend: done, Migrate: yes, Delete: yes},
 	Stopping:     {Stop: yes, Delete: yes},
-	Stopped:      {Start: yes, Stop: done, Restart: yes, Migrate: yes, Snapshot: yes, Restore: yes, Clone: yes, Resize: yes, AddDisk: yes, GrowDisk: yes, RemoveDisk: yes, Delete: yes},
+	Stopped:      {Start: yes, Stop: done, Restart: yes, Migrate: yes, Snapshot: yes, Restore: yes, Clone: yes, Capture: yes, Resize: yes, AddDisk: yes, GrowDisk: yes, RemoveDisk: yes, Delete: yes},
 	Migrating:    {},
 	Restoring:    {},
 	Deleting:     {Delete: yes},
-	Failed:       {Start: yes, Stop: yes, Restart: yes, Restore: yes, Clone: yes, Resize: yes, AddDisk: yes, GrowDisk: yes, RemoveDisk: yes, Delete: yes},
+	Failed:       {Start: yes, Stop: yes, Restart: yes, Restore: yes, Clone: yes, Capture: yes, Resize: yes, AddDisk: yes, GrowDisk: yes, RemoveDisk: yes, Delete: yes},
 	// the job waits until the node returns or is removed for good
 	Unknown: {Stop: yes, Delete: yes},
 }

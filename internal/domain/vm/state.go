@@ -101,6 +101,8 @@ const (
 	Restore  Request = "restore"
 	Resize   Request = "resize"
 	Clone    Request = "clone"
+	// Capture makes an image of one of its disks.
+	Capture Request = "capture"
 	// Of its disks.
 	AddDisk    Request = "add_disk"
 	GrowDisk   Request = "grow_disk"
@@ -110,5 +112,5 @@ const (
 
 // Requests lists all requests.
 func Requests() []Request {
-	return []Request{Start, Stop, Restart, Pause, Resume, Suspend, Migrate, Snapshot, Restore, Clone, Resize, AddDisk, GrowDisk, RemoveDisk, Delete}
+	return []Request{Start, Stop, Restart, Pause, Resume, Suspend, Migrate, Snapshot, Restore, Clone, Capture, Resize, AddDisk, GrowDisk, RemoveDisk, Delete}
 }

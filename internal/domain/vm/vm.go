@@ -193,6 +193,9 @@ const (
 	// JobClone makes the VM it is about, and holds the one it is made from as well.
 	JobClone = "vm.clone"
 
+	// JobCapture makes an image of a disk, and changes nothing of the VM.
+	JobCapture = "vm.capture"
+
 	JobDiskAdd    = "vm.disk_add"
 	JobDiskGrow   = "vm.disk_grow"
 	JobDiskRemove = "vm.disk_remove"
@@ -200,7 +203,7 @@ const (
 
 // JobKinds lists all kinds of jobs that hold a VM.
 func JobKinds() []string {
-	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobDelete, JobClone, JobDiskAdd, JobDiskGrow, JobDiskRemove}
+	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobDelete, JobClone, JobCapture, JobDiskAdd, JobDiskGrow, JobDiskRemove}
 }
 
 // DiskBytes is the size of all its disks: what it can come to occupy.

@@ -121,18 +121,18 @@ func TestAppearIsTotal(t *testing.T) {
 
 // The whole matrix, written out: the letter is j(ob), d(one), or x (refused).
 func TestDecideEveryPair(t *testing.T) {
-	order := Requests() // start stop restart pause resume suspend migrate snapshot restore clone resize add_disk grow_disk remove_disk delete
+	order := Requests() // start stop restart pause resume suspend migrate snapshot restore clone capture resize add_disk grow_disk remove_disk delete
 	want := map[State]string{
-		Pending:   "xxxxxxxxxxxxxxj",
-		Starting:  "djxxxxxxxxxxxxj",
-		Running:   "djjjdjjjxxxxjxj",
-		Paused:    "xjjdjjjjxxxxjxj",
-		Suspended: "jxxxjdjxxxxxxxj",
-		Stopping:  "xjxxxxxxxxxxxxj",
-		Stopped:   "jdjxxxjjjjjjjjj",
-		Deleting:  "xxxxxxxxxxxxxxj",
-		Failed:    "jjjxxxxxjjjjjjj",
-		Unknown:   "xjxxxxxxxxxxxxj",
+		Pending:   "xxxxxxxxxxxxxxxj",
+		Starting:  "djxxxxxxxxxxxxxj",
+		Running:   "djjjdjjjxxxxxjxj",
+		Paused:    "xjjdjjjjxxxxxjxj",
+		Suspended: "jxxxjdjxxxxxxxxj",
+		Stopping:  "xjxxxxxxxxxxxxxj",
+		Stopped:   "jdjxxxjjjjjjjjjj",
+		Deleting:  "xxxxxxxxxxxxxxxj",
+		Failed:    "jjjxxxxxjjjjjjjj",
+		Unknown:   "xjxxxxxxxxxxxxxj",
 	}
 	for s, row := range want {
 		for i, r := range order {

@@ -72,13 +72,29 @@ func OpenQCOW2(r io.ReaderAt, size int64, below Layer) (*QCOW2, error) {
 		return nil, err
 	}
 	be := binary.BigEndian
-	version, bits, bytes := be.Uint32(h[4:]), be.Uint32(h[20:]), be.Uint64(h[24:])
 	var features uint64
-	if version == q2Version {
+	if be.Uint32(h[4:]) == q2Version {
 		features = be.Uint64(h[72:])
 	}
-	q := &QCOW2{file: f, below: below, bits: uint(min(bits, 64)), wide: features&q2Wide != 0, l1: int64(be.Uint64(h[40:])), l1n: int64(be.Uint32(h[36:]))}
-	err = none(
+	if err := q2Header(h, features); err != nil {
+		return nil, err
+	}
+	q := &QCOW2{
+		file: f, below: below, bits: uint(be.Uint32(h[20:])), wide: features&q2Wide != 0, bytes: int64(be.Uint64(h[24:])),
+		l1: int64(be.Uint64(h[40:])), l1n: int64(be.Uint32(h[36:])),
+	}
+	if q.l1n*8 > q2MaxL1 || q.l1n < up(q.bytes, q.span()) || !f.has(q.l1, q.l1n*8) {
+		return nil, refuse("the L1 table lies outside of the file, or is not one of this disk")
+	}
+	q.table = make([]byte, 1<<q.bits)
+	return q, nil
+}
+
+// q2Header refuses what is not read.
+func q2Header(h []byte, features uint64) error {
+	be := binary.BigEndian
+	version, bits, bytes := be.Uint32(h[4:]), be.Uint32(h[20:]), be.Uint64(h[24:])
+	return none(
 		claim{string(h[:4]) != "QFI\xfb" || version < 2 || version > q2Version, refuse("the file is no qcow2 of a version that is known")},
 		claim{bits < 9 || bits > 21, refuse("the cluster size of 2^%d bytes is not one that qcow2 has", bits)},
 		claim{be.Uint32(h[32:]) != 0, refuse("the disk is encrypted")},
@@ -86,15 +102,6 @@ func OpenQCOW2(r io.ReaderAt, size int64, below Layer) (*QCOW2, error) {
 		claim{features&^uint64(q2Dirty|q2Wide) != 0, refuse("the disk uses features that are not read (bits %#x)", features)},
 		claim{bytes == 0 || bytes > uint64(MaxVirtual), refuse("the disk's size of %d bytes is not one a disk can have", bytes)},
 	)
-	if err != nil {
-		return nil, err
-	}
-	q.bytes = int64(bytes)
-	if q.l1n*8 > q2MaxL1 || q.l1n < up(q.bytes, q.span()) || !f.has(q.l1, q.l1n*8) {
-		return nil, refuse("the L1 table lies outside of the file, or is not one of this disk")
-	}
-	q.table = make([]byte, 1<<q.bits)
-	return q, nil
 }
 
 // Bytes implements Layer.
@@ -273,19 +280,29 @@ func (q *QCOW2) empty(at int64) (int64, error) {
 	}
 }
 
+// skip tells how many whole clusters from a byte on are surely zeros.
+func skip(l Layer, at int64) (int64, error) {
+	q, ok := l.(*QCOW2)
+	if !ok {
+		return 0, nil
+	}
+	n, err := q.empty(at)
+	if at+n == q.bytes {
+		return n, err
+	}
+	return n - n%cluster, err
+}
+
 // Flatten hands over what a disk holds, as Walk does, whatever layers it lies in.
 func Flatten(l Layer, tell func(at int64, p []byte) error) error {
 	buf := make([]byte, cluster)
 	for at := int64(0); at < l.Bytes(); {
-		if q, ok := l.(*QCOW2); ok && at%cluster == 0 {
-			n, err := q.empty(at)
-			if err != nil {
-				return err
-			}
-			if n -= n % cluster; n > 0 {
-				at += n
-				continue
-			}
+		n, err := skip(l, at)
+		if err != nil {
+			return err
+		}
+		if at += n; at == l.Bytes() {
+			break
 		}
 		p := buf[:min(cluster, l.Bytes()-at)]
 		if n, err := l.ReadAt(p, at); err != nil && !(errors.Is(err, io.EOF) && n == len(p)) {

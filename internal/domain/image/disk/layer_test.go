@@ -52,8 +52,8 @@ func TestFlatten(t *testing.T) {
 					args = append([]string{"convert", "-c"}, args[1:]...)
 				}
 				qemuImg(t, args...)
-				qemuImg(t, "create", "-q", "-f", "qcow2", "-o", opts+",backing_file="+base+",backing_fmt=qcow2", top, "1500M")
-				for _, do := range []string{"write -P 7 1M 100k", "write -z 3M 1M", "write -P 9 1234567 333", "write -P 3 1200M 5000", "discard 5M 64k", "write -P 0 9M 64k"} {
+				qemuImg(t, "create", "-q", "-f", "qcow2", "-o", opts+",backing_file="+base+",backing_fmt=qcow2", top, "300M")
+				for _, do := range []string{"write -P 7 1M 100k", "write -z 3M 1M", "write -P 9 1234567 333", "write -P 3 280M 5000", "discard 5M 64k", "write -P 0 9M 64k"} {
 					qemuIO(t, top, do)
 				}
 				var out memory

@@ -74,10 +74,10 @@ func goodVMDK() []byte {
 // goodStream is the same disk as streamOptimized, with grains of 64 KiB and so one
 // grain: header, descriptor, grain (2), table (3 to 6), directory (7), footer.
 func goodStream() []byte {
-	return stream(words(64 * sector))
+	return streamOf(words(64 * sector))
 }
 
-func stream(grain []byte) []byte {
+func streamOf(grain []byte) []byte {
 	var packed bytes.Buffer
 	z := zlib.NewWriter(&packed)
 	_, _ = z.Write(grain)
