@@ -12,7 +12,7 @@ import (
 
 func newImage(a *app) *cobra.Command {
 	cmd := group(a, "image", "What virtual machines are made from",
-		newImageImport(a), newImageExport(a), newImageList(a), newImageShow(a), newImageAlias(a), newImageDelete(a))
+		newImageImport(a), newImageExport(a), newImageCapture(a), newImageList(a), newImageShow(a), newImageAlias(a), newImageDelete(a))
 	cmd.Aliases = []string{"images"}
 	return cmd
 }

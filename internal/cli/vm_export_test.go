@@ -153,3 +153,19 @@ func TestVMExportRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestImageCapture(t *testing.T) {
+	b := newBench(t)
+	exporting(t, b, nil)
+	b.args(t, 0, "image", "capture", "golden", "--vm", "web", "--disk", "1")
+	got := b.requests()
+	expect(t, got[0], `POST /api/v1/images {"name":"golden","type":"disk"}`)
+	expect(t, got[1], `POST /api/v1/images/i1/capture {"vm":"web","disk":"1"}`)
+	b.args(t, 2, "image", "capture", "golden")
+	b = newBench(t)
+	exporting(t, b, map[string]said{"POST /images/i1/capture": {409, api.Error{Status: 409, Code: "invalid_state"}}})
+	b.args(t, 4, "image", "capture", "golden", "--vm", "web")
+	if lastAsked(b) != "DELETE /api/v1/images/i1" {
+		t.Errorf("asked last: %s", lastAsked(b))
+	}
+}
