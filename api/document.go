@@ -98,7 +98,7 @@ type NodeDocument struct {
 // NodeDocumentSpec is what can be declared of a node.
 type NodeDocumentSpec struct {
 	Schedulable *bool `json:"schedulable,omitempty"`
-	// ShutdownPolicy is stop or leave.
+	// ShutdownPolicy is stop, suspend or leave.
 	ShutdownPolicy *string `json:"shutdown_policy,omitempty"`
 }
 

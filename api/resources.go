@@ -17,7 +17,7 @@ type NodeSpec struct {
 	// Schedulable: is it given new VMs? False after cordon.
 	Schedulable bool `json:"schedulable"`
 	// ShutdownPolicy is what the node does with its guests when its host shuts down in
-	// order: stop (ask them, then power them off) or leave.
+	// order: stop (ask them, then power them off), suspend or leave.
 	ShutdownPolicy string `json:"shutdown_policy"`
 }
 

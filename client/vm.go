@@ -135,7 +135,12 @@ func (s VMs) Pause(ctx context.Context, vm string) (Change, error) {
 	return s.act(ctx, vm, "pause", nil)
 }
 
-// Resume lets a paused VM go on.
+// Suspend saves a VM's memory on its node's disk and ends its process.
+func (s VMs) Suspend(ctx context.Context, vm string) (Change, error) {
+	return s.act(ctx, vm, "suspend", nil)
+}
+
+// Resume lets a paused or suspended VM go on.
 func (s VMs) Resume(ctx context.Context, vm string) (Change, error) {
 	return s.act(ctx, vm, "resume", nil)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -102,6 +103,9 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := os.MkdirAll(filepath.Join(cfg.DataDir, savedDir), 0o700); err != nil {
+		return nil, errs.New(errs.HostFailure, "the folder of saved memory cannot be made").Because(err)
+	}
 	a := &Agent{
 		cfg: cfg, records: recs, guests: map[id.ID]*guest{}, cluster: cfg.Cluster,
 		log:     cfg.Log,
@@ -179,7 +183,10 @@ func (a *Agent) recover(g *guest, alive bool) (again bool, err error) {
 // of it: nobody may go on believing that it runs.
 func (a *Agent) lost(rec record, why string) {
 	phase := vm.PhaseCrashed
-	if !rec.PowerOn {
+	switch {
+	case a.saved(rec.VM):
+		phase, why = vm.PhaseSuspended, ""
+	case !rec.PowerOn:
 		phase, why = exited, ""
 	}
 	a.reports.fill(hypervisor.Status{
@@ -236,6 +243,8 @@ var handlers = map[string]handler{
 	(*nodelink.PowerOff)(nil).Method():      fenced((*Agent).powerOff),
 	(*nodelink.Pause)(nil).Method():         fenced((*Agent).pause),
 	(*nodelink.Resume)(nil).Method():        fenced((*Agent).resume),
+	(*nodelink.Suspend)(nil).Method():       fenced((*Agent).suspend),
+	(*nodelink.Look)(nil).Method():          fenced((*Agent).look),
 	(*nodelink.Erase)(nil).Method():         fenced((*Agent).erase),
 	(*nodelink.OfferImage)(nil).Method():    plain((*Agent).offerImage),
 	(*nodelink.DropImages)(nil).Method():    plain((*Agent).dropImages),

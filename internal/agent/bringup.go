@@ -129,7 +129,11 @@ func (a *Agent) relaunch(ctx context.Context, g *guest, rec record) {
 	}
 	if err != nil {
 		a.log.Error("a VM cannot be started again after the host's reboot", "vm", rec.VM, "err", err)
-		a.reports.report(a.status(rec, vm.PhaseCrashed, "it could not be started again after the node's reboot: "+errs.As(err).Message))
+		phase := vm.PhaseCrashed
+		if a.saved(rec.VM) {
+			phase = vm.PhaseSuspended
+		}
+		a.reports.report(a.status(rec, phase, "it could not be started again after the node's reboot: "+errs.As(err).Message))
 		return
 	}
 	// last: an agent that dies before this finds the guest running, or tries again

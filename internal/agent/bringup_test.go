@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/novacron/novacron/internal/domain/node"
 	"github.com/novacron/novacron/internal/domain/vm"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/sim"
@@ -280,7 +281,7 @@ func TestHostPlans(t *testing.T) {
 	}
 	_ = b.agent.Close()
 	b.start()
-	if h, err := b.agent.Hello(t.Context(), "v"); err != nil || h.Plan != now.Digest() || !b.agent.plan.leaves() {
+	if h, err := b.agent.Hello(t.Context(), "v"); err != nil || h.Plan != now.Digest() || b.agent.plan.shutdown() != node.ShutdownLeave {
 		t.Errorf("after a restart: %+v %v", h, err)
 	}
 	_ = b.agent.Close()
@@ -288,7 +289,7 @@ func TestHostPlans(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.start()
-	if b.agent.plan.digest() != "" || b.agent.plan.leaves() || b.up() != "web" {
+	if b.agent.plan.digest() != "" || b.agent.plan.shutdown() != "" || b.up() != "web" {
 		t.Error("a damaged plan counts")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/novacron/novacron/internal/domain/node"
 	"github.com/novacron/novacron/internal/driver/durable"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -71,11 +72,11 @@ func (p *hostPlan) of(v id.ID) nodelink.StartPlan {
 	return nodelink.StartPlan{VM: v}
 }
 
-// leaves tells whether guests are left alone when the host shuts down.
-func (p *hostPlan) leaves() bool {
+// shutdown is what becomes of guests when the host shuts down.
+func (p *hostPlan) shutdown() node.ShutdownPolicy {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.now.Shutdown == "leave"
+	return node.ShutdownPolicy(p.now.Shutdown)
 }
 
 // take replaces the plan, on disk first. Cluster incarnations number anew.

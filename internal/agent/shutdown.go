@@ -6,15 +6,16 @@ import (
 	"sync"
 	"time"
 
+	"github.com/novacron/novacron/internal/domain/node"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 )
 
 // ShutdownGuests stops every guest because the node itself stops, unless its plan
-// says that they are left alone: each is asked, and powered off after the grace period. The records stay as they are, so that
+// says that they are left alone, or suspended: each is asked, and powered off after the grace period. The records stay as they are, so that
 // the guests start again with the node. It is called once no command is served
 // any more.
 func (a *Agent) ShutdownGuests(ctx context.Context, grace time.Duration) error {
-	if a.plan.leaves() {
+	if a.plan.shutdown() == node.ShutdownLeave {
 		a.log.Info("guests are left as they are: so says the node's shutdown policy")
 		return nil
 	}
@@ -46,6 +47,9 @@ func (a *Agent) shutdownOne(ctx context.Context, g *guest, grace time.Duration) 
 	if err := g.change(a.records, func(r *record) { r.Boot = "" }); err != nil {
 		return err
 	}
+	if a.plan.shutdown() == node.ShutdownSuspend && a.suspendOne(ctx, s.Ref) {
+		return nil
+	}
 	gone, stop := a.reports.watch(vm, func(s hypervisor.Status) bool { return !s.Phase.OnNode() })
 	defer stop()
 	if err := a.driver.Shutdown(ctx, s.Ref); err != nil {
@@ -60,4 +64,17 @@ func (a *Agent) shutdownOne(ctx context.Context, g *guest, grace time.Duration) 
 	}
 	_, err = a.driver.Kill(ctx, s.Ref)
 	return err
+}
+
+// suspendOne saves a guest's memory, from which it goes on with the next start of the
+// node; false when that cannot be.
+func (a *Agent) suspendOne(ctx context.Context, r hypervisor.Ref) bool {
+	d, err := a.suspender()
+	if err == nil {
+		_, err = d.Suspend(ctx, r, a.savedFile(r.VM))
+	}
+	if err != nil {
+		a.log.Warn("a guest cannot be suspended; it is shut down", "vm", r.VM, "err", err)
+	}
+	return err == nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/novacron/novacron/internal/domain/vm"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -21,8 +22,8 @@ func (a *Agent) launchCommand(ctx context.Context, _ Peer, g *guest, c *nodelink
 		return nil, err
 	}
 	mark := a.reports.mark()
-	s, started, err := a.started(ctx, c)
-	if err == nil && !started {
+	s, done, err := a.started(ctx, c)
+	if err == nil && !done {
 		s, err = a.launchNewest(ctx, g, c)
 	}
 	if err != nil {
@@ -86,6 +87,9 @@ func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m no
 	for _, n := range m.NICs {
 		machine.NICs = append(machine.NICs, nic(n))
 	}
+	if a.saved(machine.VM) {
+		machine.Incoming = a.savedFile(machine.VM)
+	}
 	return a.driver.Launch(ctx, machine)
 }
 
@@ -118,6 +122,12 @@ func nic(n nodelink.NIC) hypervisor.NIC {
 }
 
 func (a *Agent) launchNewest(ctx context.Context, g *guest, c *nodelink.Launch) (hypervisor.Status, error) {
+	if s, alive, err := a.live(ctx, c.VM); err != nil || (alive && s.Epoch == c.OwnerEpoch && s.Phase != vm.PhaseStarting) {
+		return s, err // an earlier attempt launched it, and its reply was lost
+	}
+	if err := a.mayResume(c); err != nil {
+		return hypervisor.Status{}, err
+	}
 	if err := a.endEarlier(ctx, c.VM, c.OwnerEpoch); err != nil {
 		return hypervisor.Status{}, err
 	}
@@ -213,6 +223,15 @@ func (a *Agent) powerOff(ctx context.Context, _ Peer, g *guest, c *nodelink.Powe
 			return nil, err
 		}
 	}
+	switch saved := a.saved(c.VM); {
+	case saved && !c.Discard:
+		return a.asSaved(c.VM, c.OwnerEpoch, ""), nil
+	case saved || s.Phase == vm.PhaseSuspended:
+		s.Phase = "" // given up: there is nothing of it any more
+		if err := a.discard(c.VM); err != nil {
+			return nil, err
+		}
+	}
 	return a.ended(s, c.OwnerEpoch), nil
 }
 
@@ -244,6 +263,9 @@ func (a *Agent) erase(ctx context.Context, _ Peer, g *guest, c *nodelink.Erase) 
 		return nil, err
 	}
 	if err := a.driver.Release(ctx, c.VM); err != nil {
+		return nil, err
+	}
+	if err := a.discard(c.VM); err != nil {
 		return nil, err
 	}
 	for _, v := range append(c.Volumes, c.VM) { // the seed has the VM's id

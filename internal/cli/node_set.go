@@ -32,14 +32,17 @@ func newNodeSet(a *app) *cobra.Command {
 	cmd.Long = `Change what a node does with its guests when its host shuts down in order, or
 'novacron down' stops it:
 
-  stop   ask each guest to shut down, and power off what has not after 20 seconds
-  leave  do nothing: they go on where the host goes on, and end with it, as by a
-         loss of power, where it does not
+  stop     ask each guest to shut down, and power off what has not after 20
+           seconds
+  suspend  save their memory to disk, from which they go on when the node starts
+           again; what cannot be suspended is stopped
+  leave    do nothing: they go on where the host goes on, and end with it, as by
+           a loss of power, where it does not
 
 Either way the node starts again with its host what ran.`
 	cmd.Example = "  novacron node set node-1 --shutdown-policy leave"
-	cmd.Flags().StringVar(&policy, "shutdown-policy", "stop", "`stop or leave`")
-	mustComplete(cmd.RegisterFlagCompletionFunc("shutdown-policy", cobra.FixedCompletions([]string{"stop", "leave"}, cobra.ShellCompDirectiveNoFileComp)))
+	cmd.Flags().StringVar(&policy, "shutdown-policy", "stop", "`stop, suspend or leave`")
+	mustComplete(cmd.RegisterFlagCompletionFunc("shutdown-policy", cobra.FixedCompletions([]string{"stop", "suspend", "leave"}, cobra.ShellCompDirectiveNoFileComp)))
 	cmd.ValidArgsFunction = a.completeNodes
 	return cmd
 }

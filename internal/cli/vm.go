@@ -21,7 +21,8 @@ func newVM(a *app) *cobra.Command {
 		newVMStop(a, "stop", "Shut virtual machines down; power them off when they do not", client.VMs.Stop),
 		newVMStop(a, "restart", "Shut virtual machines down and start them again", client.VMs.Restart),
 		newVMAction(a, "pause", "Halt the CPUs of virtual machines; their memory stays", client.VMs.Pause),
-		newVMAction(a, "resume", "Let paused virtual machines go on", client.VMs.Resume),
+		newVMAction(a, "suspend", "Save the memory of virtual machines to disk and end them", client.VMs.Suspend),
+		newVMAction(a, "resume", "Let paused or suspended virtual machines go on", client.VMs.Resume),
 		newVMSet(a), newVMLabel(a), newVMDisk(a), newVMDelete(a), newVMConsole(a), newVMLogs(a))
 	cmd.Aliases = []string{"vms"}
 	return cmd

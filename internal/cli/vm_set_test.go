@@ -49,3 +49,10 @@ func TestVMShowRestarts(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestVMSuspend(t *testing.T) {
+	b := newBench(t)
+	b.on("POST /vms/web/suspend", 202, api.Accepted{Job: someJob("queued")})
+	b.do(t, "vm suspend web", 0)
+	expect(t, b.requests()[0], `POST /api/v1/vms/web/suspend`)
+}

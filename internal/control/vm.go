@@ -245,18 +245,26 @@ func (s *Service) ask(ctx context.Context, tx *store.Tx, c Caller, v vm.View, r 
 		return out, workflow.Cancel(ctx, tx, v.Job.ID)
 	case vm.DoJob:
 	}
-	j := workflow.NewJob{ID: id.New(), Kind: "vm." + string(r), Params: struct{}{}}
+	j := workflow.NewJob{ID: id.New(), Kind: jobOf(v, r), Params: struct{}{}}
 	if r == vm.Stop || r == vm.Restart {
 		j.Params = flows.StopParams{GraceMS: stop.Grace.Milliseconds()}
 	}
 	if j.OpSeq, err = take(ctx, tx, v.Intent, r, j.ID); err != nil {
 		return out, err
 	}
-	j.Cancellable = r == vm.Start || r == vm.Stop
+	j.Cancellable = j.Kind == vm.JobStart || r == vm.Stop || r == vm.Suspend
 	out.Job = &j.ID
 	birth, err := s.beginWith(ctx, tx, c, v, j, nil)
 	out.Begun = birth.Job(tx.Now)
 	return out, err
+}
+
+// jobOf is the job of a request: what is suspended is resumed by a start.
+func jobOf(v vm.View, r vm.Request) string {
+	if r == vm.Resume && vm.Appear(v).State == vm.Suspended {
+		return vm.JobStart
+	}
+	return "vm." + string(r)
 }
 
 // take takes a VM for the job of a request. Who decides whether it runs ends what its

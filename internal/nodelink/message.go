@@ -197,6 +197,9 @@ type Forward struct {
 type Launch struct {
 	Header
 	Machine Machine `json:"machine"`
+	// Resume: it goes on from the memory that Suspend has saved; refused where there is
+	// none, as its absence is where there is one.
+	Resume bool `json:"resume,omitempty"`
 }
 
 // Method implements Command.
@@ -213,8 +216,12 @@ type Shutdown struct {
 // Method implements Command.
 func (*Shutdown) Method() string { return "shutdown" }
 
-// PowerOff ends the process without asking the guest.
-type PowerOff struct{ Header }
+// PowerOff ends the process without asking the guest. With Discard, memory that was
+// saved is given up, too; without, the VM is suspended where there is some.
+type PowerOff struct {
+	Header
+	Discard bool `json:"discard,omitempty"`
+}
 
 // Method implements Command.
 func (*PowerOff) Method() string { return "power_off" }
@@ -230,6 +237,20 @@ type Resume struct{ Header }
 
 // Method implements Command.
 func (*Resume) Method() string { return "resume" }
+
+// Suspend saves the guest's memory on the node's disk and ends its process. From
+// here on the node's own record says that the VM should not run. What fails leaves
+// the guest as it was.
+type Suspend struct{ Header }
+
+// Method implements Command.
+func (*Suspend) Method() string { return "suspend" }
+
+// Look reports how the VM is once no other command acts on it.
+type Look struct{ Header }
+
+// Method implements Command.
+func (*Look) Method() string { return "look" }
 
 // Erase removes everything the node holds of a VM whose process is gone, its
 // volumes included, and keeps only the fence.

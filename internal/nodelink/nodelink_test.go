@@ -72,10 +72,10 @@ func TestCallsRunBothWays(t *testing.T) {
 			return Welcome{LeaseMS: int64(h.NodeEpoch) * 2}, err
 		})
 	var r Report
-	if err := p.session.Call(t.Context(), &PowerOff{Header{VM: vm, OwnerEpoch: 7}}, &r); err != nil || r.VM != vm || r.Epoch != 7 {
+	if err := p.session.Call(t.Context(), &PowerOff{Header: Header{VM: vm, OwnerEpoch: 7}}, &r); err != nil || r.VM != vm || r.Epoch != 7 {
 		t.Errorf("%+v %v", r, err)
 	}
-	err := p.session.Call(t.Context(), &PowerOff{Header{Attempt: 2}}, &r)
+	err := p.session.Call(t.Context(), &PowerOff{Header: Header{Attempt: 2}}, &r)
 	if !errs.Is(err, errs.StaleAttempt) || errs.As(err).Job != "j" {
 		t.Errorf("the error did not survive the way: %v", err)
 	}

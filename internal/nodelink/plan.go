@@ -13,8 +13,8 @@ import (
 type HostPlan struct {
 	Cluster id.ID `json:"cluster"`
 	Seq     int64 `json:"seq"`
-	// Shutdown is what becomes of guests when the host shuts down in order: stop or
-	// leave.
+	// Shutdown is what becomes of guests when the host shuts down in order: stop,
+	// suspend or leave.
 	Shutdown string `json:"shutdown"`
 	// VMs are those that are not as all others, which are started at once, if they ran.
 	VMs []StartPlan `json:"vms"`

@@ -38,6 +38,8 @@ var messages = []any{
 	PowerOff{},
 	Pause{},
 	Resume{},
+	Suspend{},
+	Look{},
 	Erase{},
 	DropImages{},
 	HostPlan{},

@@ -36,8 +36,8 @@ func (s *Server) vmRoutes() []Route {
 		Method: "POST", Path: "/api/v1/vms/{vm}/clone", ID: "cloneVM", Summary: "Make a VM from a stopped one, on the same node",
 		Need: auth.Need{Resource: auth.VM, Action: auth.Create}, Status: http.StatusAccepted, Query: []Param{waitParam},
 	}, s.cloneVM))
-	for _, r := range []vm.Request{vm.Start, vm.Pause, vm.Resume} {
-		verb := map[vm.Request]string{vm.Start: "Start", vm.Pause: "Pause", vm.Resume: "Resume"}[r]
+	for _, r := range []vm.Request{vm.Start, vm.Pause, vm.Resume, vm.Suspend} {
+		verb := map[vm.Request]string{vm.Start: "Start", vm.Pause: "Pause", vm.Resume: "Resume", vm.Suspend: "Suspend"}[r]
 		rs = append(rs, handle(Route{
 			Method: "POST", Path: "/api/v1/vms/{vm}/" + string(r), ID: string(r) + "VM", Summary: verb + " a VM",
 			Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, Status: http.StatusAccepted, Query: []Param{waitParam},

@@ -27,6 +27,7 @@ const (
 	atRestSQL    = `CASE
     WHEN v.deleting THEN 'deleting'
     WHEN ` + currentSQL + ` AND ` + onNodeSQL + ` THEN ` + observedSQL + `
+    WHEN o.phase = 'suspended' THEN 'suspended'
     WHEN v.failure_code IS NOT NULL THEN 'failed'
     WHEN ` + currentSQL + ` THEN ` + observedSQL + `
     WHEN v.node_id IS NULL THEN 'pending'
@@ -46,6 +47,7 @@ var duringJobSQL = []struct{ kind, expr string }{
 	{vm.JobStart, launchingSQL},
 	{vm.JobRestart, launchingSQL},
 	{vm.JobStop, endingSQL},
+	{vm.JobSuspend, endingSQL},
 	{vm.JobDelete, `'deleting'`},
 }
 

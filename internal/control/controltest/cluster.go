@@ -372,6 +372,8 @@ func (n *Node) held(ctx context.Context) ([]string, error) {
 	for _, v := range vols {
 		out = append(out, "volume "+v.ID.String())
 	}
+	kept, _ := filepath.Glob(filepath.Join(n.dir, "suspended", "*"))
+	out = append(out, kept...)
 	files, err := filepath.Glob(filepath.Join(n.dir, "records", "*"))
 	if err != nil {
 		return nil, err

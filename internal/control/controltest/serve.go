@@ -10,6 +10,7 @@ import (
 
 	"github.com/novacron/novacron/internal/agent"
 	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/id"
 )
 
 // servedLease is long: nobody's lease runs out in these tests.
@@ -54,3 +55,27 @@ func (n *Node) Serve(ctx context.Context) {
 
 // LosePlan removes what the node knows of its host's start, while its agent is away.
 func (n *Node) LosePlan() error { return os.Remove(filepath.Join(n.dir, "host-plan.json")) }
+
+// Saved counts the saved memories of a VM.
+func (n *Node) Saved(v id.ID) int {
+	found, _ := filepath.Glob(filepath.Join(n.dir, "suspended", v.String()+".memory"))
+	return len(found)
+}
+
+// LoseSaved removes the saved memory of a VM from the node.
+func (n *Node) LoseSaved(v id.ID) error {
+	return os.Remove(filepath.Join(n.dir, "suspended", v.String()+".memory"))
+}
+
+// shutdownGrace is for guests that are asked to shut down.
+const shutdownGrace = 100 * time.Millisecond
+
+// ShutDown ends the node in order, as its process does when its host shuts down.
+func (n *Node) ShutDown(ctx context.Context) error {
+	n.mu.Lock()
+	a := n.agent
+	n.mu.Unlock()
+	err := a.ShutdownGuests(ctx, shutdownGrace)
+	n.Kill()
+	return err
+}

@@ -7,7 +7,7 @@ import (
 // All lists every workflow.
 func All() []workflow.Flow[Env] {
 	return []workflow.Flow[Env]{
-		VMCreate(), VMStart(), VMStop(), VMRestart(), VMPause(), VMResume(), VMDelete(),
+		VMCreate(), VMStart(), VMStop(), VMRestart(), VMPause(), VMResume(), VMSuspend(), VMDelete(),
 		VMClone(), VMCapture(), VMDiskAdd(), VMDiskGrow(), VMDiskRemove(),
 		ImageDelete(), ImageConvert(), ImageFetch(),
 	}

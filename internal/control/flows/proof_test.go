@@ -89,6 +89,17 @@ var proofs = map[string]proof{
 			return either(ctx, w, name, end, vm.Running, vm.Paused, vm.Running)
 		},
 	},
+	vm.JobSuspend: {
+		before: started,
+		ask:    ask(vm.Suspend),
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			// what was written before it was broken off stays so; it is one or the other
+			if err := either(ctx, w, name, end, vm.Suspended, vm.Running, vm.Suspended); err != nil {
+				return err
+			}
+			return keeps(ctx, w, name)
+		},
+	},
 	vm.JobDelete: {
 		before: started,
 		ask:    ask(vm.Delete),
@@ -410,6 +421,24 @@ func consistent(ctx context.Context, w *world) error {
 		if a := vm.Appear(v); executes != (a.State == vm.Running || a.State == vm.Stopping) {
 			return fmt.Errorf("VM %s appears as %s; does it execute? %v", v.Intent.Name, a.State, executes)
 		}
+	}
+	return nil
+}
+
+// keeps looks whether a VM has its process or its memory, and not both, and counts as
+// what it is.
+func keeps(ctx context.Context, w *world, name string) error {
+	v, err := w.Store.VMGet(ctx, w.Project, name)
+	if err != nil {
+		return err
+	}
+	running, saved := 0, 0
+	for _, n := range w.Nodes {
+		running += n.Host.Executing()[v.Intent.ID]
+		saved += n.Saved(v.Intent.ID)
+	}
+	if running+saved != 1 || (running == 1) != v.Intent.PowerOn || (running == 1) != v.Intent.Reserved {
+		return fmt.Errorf("VM %s runs %d times and is saved %d times: power on %v, reserved %v", name, running, saved, v.Intent.PowerOn, v.Intent.Reserved)
 	}
 	return nil
 }

@@ -18,17 +18,18 @@ type StartParams struct {
 	ByPolicy bool `json:"by_policy,omitempty"`
 }
 
-// VMStart launches a VM on the node that has its disks, under a new owner
+// VMStart launches a VM, or lets a suspended one go on from its memory, on the node that has its disks, under a new owner
 // epoch. While that node does not report, it waits and says so. It unwinds to a
 // stopped VM with the reason kept: process and reservation are gone, the raised
 // epoch stays, since a late command under it must not work either. The wish that it
-// runs is taken back too, unless its restart policy is what asked for it.
+// runs is taken back too, unless its restart policy is what asked for it. A suspended
+// VM stays so.
 func VMStart() workflow.Flow[Env] {
 	return workflow.Flow[Env]{
 		Name: vm.JobStart,
 		Steps: []workflow.Step[Env]{
-			{Name: "admit", Do: admitOnceReported, Undo: unadmit, InDatabase: true, Cancellable: true},
-			{Name: "launch", Do: launch, Undo: powerOffUndo},
+			{Name: "admit", Do: admitOnceReported, Undo: unadmitStart, InDatabase: true, Cancellable: true},
+			{Name: "launch", Do: launch, Undo: unlaunch},
 		},
 		Finish: free, FinishAll: freeAll,
 	}
@@ -134,6 +135,7 @@ func admitIf(ctx context.Context, r *run, ok func(vm.View) error) (any, error) {
 			err = ok(v)
 		}
 		if err == nil {
+			out.Resumed = suspended(v)
 			out.Epoch, err = tx.VMAdmit(ctx, v)
 		}
 		return err
@@ -148,6 +150,8 @@ func admitIf(ctx context.Context, r *run, ok func(vm.View) error) (any, error) {
 // raised is the output of a step that decides an incarnation.
 type raised struct {
 	Epoch gen.OwnerEpoch `json:"epoch"`
+	// Resumed: does it go on from a saved memory?
+	Resumed bool `json:"resumed,omitempty"`
 }
 
 // unadmit takes back the reservation, and the wish unless it was there before, not
@@ -217,6 +221,7 @@ func launch(ctx context.Context, r *run) (any, error) {
 	cmd := &nodelink.Launch{
 		Header:  head(r, v, v.Intent.Epoch, launchTimeout),
 		Machine: machine(v, img),
+		Resume:  suspended(v),
 	}
 	if cmd.Machine.CD, err = seedImage(ctx, r, v); err != nil {
 		return nil, err
@@ -266,7 +271,7 @@ func powerOffDo(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return endProcess(ctx, r, v)
+	return endProcess(ctx, r, v, true)
 }
 
 // powerOff is for a VM that goes, or whose start is taken back: on a node that
@@ -276,15 +281,16 @@ func powerOff(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return endProcess(ctx, r, v)
+	return endProcess(ctx, r, v, false)
 }
 
-// endProcess ends the process, if there is one, and reports that there is none.
-func endProcess(ctx context.Context, r *run, v vm.View) (any, error) {
+// endProcess ends the process, if there is one, and reports that there is none. With
+// discard, a memory that is saved is given up.
+func endProcess(ctx context.Context, r *run, v vm.View, discard bool) (any, error) {
 	if v.Intent.NodeID == nil || v.Intent.Epoch == 0 {
 		return nil, nil
 	}
-	rep, err := observe(ctx, r, v, &nodelink.PowerOff{Header: head(r, v, v.Intent.Epoch, stepTimeout)})
+	rep, err := observe(ctx, r, v, &nodelink.PowerOff{Header: head(r, v, v.Intent.Epoch, stepTimeout), Discard: discard})
 	if err == nil && rep.Phase.OnNode() {
 		// nothing that follows may take the process for gone
 		err = errs.New(errs.Timeout, "the node reports VM %q as %s after it was powered off", v.Intent.Name, rep.Phase)

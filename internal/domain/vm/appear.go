@@ -73,7 +73,7 @@ func duringJob(v View, j JobView) Appearance {
 	switch j.Kind {
 	case JobStart:
 		return launching(v, since, reason)
-	case JobStop:
+	case JobStop, JobSuspend:
 		return ending(v, since, reason)
 	case JobRestart:
 		if current(v) && v.Observed.Phase.OnNode() {
@@ -132,6 +132,9 @@ func atRest(v View) Appearance {
 	if current && v.Observed.Phase.OnNode() {
 		return observed(*v.Observed, in)
 	}
+	if v.Observed != nil && v.Observed.Phase == PhaseSuspended { // also where a start got no further than its epoch
+		return setAside(*v.Observed, in)
+	}
 	if in.Failure != nil {
 		return Appearance{State: Failed, Reason: in.Failure.Message, Since: in.Failure.At}
 	}
@@ -146,6 +149,15 @@ func atRest(v View) Appearance {
 		return a
 	}
 	return Appearance{State: Stopped, Since: in.UpdatedAt}
+}
+
+// setAside: its memory is saved, and whatever failed since has not changed that.
+func setAside(o Observation, in Intent) Appearance {
+	a := observed(o, in)
+	if in.Failure != nil {
+		a.Reason = "its memory is kept; " + in.Failure.Message
+	}
+	return a
 }
 
 // observed turns a phase into a state.

@@ -68,7 +68,7 @@ var verdicts = map[State]map[Request]verdict{
 	Starting:     {Start: done, Stop: yes, Delete: yes},
 	Running:      {Start: done, Stop: yes, Restart: yes, Pause: yes, Resume: done, Suspend: yes, Migrate: yes, Snapshot: yes, GrowDisk: yes, Delete: yes},
 	Paused:       {Stop: yes, Restart: yes, Pause: done, Resume: yes, Suspend: yes, Migrate: yes, Snapshot: yes, GrowDisk: yes, Delete: yes},
-	Suspended:    {Start: yes, Resume: yes, Suspend: done, Migrate: yes, Delete: yes},
+	Suspended:    {Start: yes, Stop: yes, Resume: yes, Suspend: done, Migrate: yes, Delete: yes},
 	Stopping:     {Stop: yes, Delete: yes},
 	Stopped:      {Start: yes, Stop: done, Restart: yes, Migrate: yes, Snapshot: yes, Restore: yes, Clone: yes, Capture: yes, Resize: yes, AddDisk: yes, GrowDisk: yes, RemoveDisk: yes, Delete: yes},
 	Migrating:    {},

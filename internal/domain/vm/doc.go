@@ -22,6 +22,10 @@
 //	                       │           └──── stopping <─────────┴────────┘
 //	                     failed                stop
 //
+// A running or paused VM becomes suspended: its memory is on its node's disk and its
+// process is gone. start and resume let it go on from there, as a new incarnation;
+// stop gives the memory up.
+//
 // unknown covers any state of a VM whose node does not report: the last
 // observation stands beneath it, untouched, until the node reports again or
 // fencing proves it gone: an operator who removes the node by force states that

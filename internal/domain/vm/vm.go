@@ -190,6 +190,8 @@ const (
 	JobPause   = "vm.pause"
 	JobResume  = "vm.resume"
 	JobDelete  = "vm.delete"
+	// JobSuspend saves a VM's memory; JobStart lets it go on from there.
+	JobSuspend = "vm.suspend"
 	// JobClone makes the VM it is about, and holds the one it is made from as well.
 	JobClone = "vm.clone"
 
@@ -203,7 +205,7 @@ const (
 
 // JobKinds lists all kinds of jobs that hold a VM.
 func JobKinds() []string {
-	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobDelete, JobClone, JobCapture, JobDiskAdd, JobDiskGrow, JobDiskRemove}
+	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobSuspend, JobDelete, JobClone, JobCapture, JobDiskAdd, JobDiskGrow, JobDiskRemove}
 }
 
 // DiskBytes is the size of all its disks: what it can come to occupy.

@@ -127,7 +127,7 @@ func TestDecideEveryPair(t *testing.T) {
 		Starting:  "djxxxxxxxxxxxxxj",
 		Running:   "djjjdjjjxxxxxjxj",
 		Paused:    "xjjdjjjjxxxxxjxj",
-		Suspended: "jxxxjdjxxxxxxxxj",
+		Suspended: "jjxxjdjxxxxxxxxj",
 		Stopping:  "xjxxxxxxxxxxxxxj",
 		Stopped:   "jdjxxxjjjjjjjjjj",
 		Deleting:  "xxxxxxxxxxxxxxxj",

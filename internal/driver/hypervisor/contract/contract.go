@@ -68,6 +68,18 @@ type DiskGrower interface {
 	GrowDisk(ctx context.Context, r Ref, disk id.ID, sizeBytes int64) error
 }
 
+// Suspender is what a driver also is whose Capabilities say Suspend.
+type Suspender interface {
+	// Suspend halts a live machine, writes its memory and its devices' state to a file
+	// that does not exist yet, and ends the process: phase suspended. The file appears
+	// whole and durable, or not at all, and with it the decision falls: before, the
+	// guest goes on as it was, whatever was broken off, also by an agent that died;
+	// from then on it is suspended. A second call for what is suspended succeeds. Where
+	// the file's folder lacks room, errs.NoSpace, before anything happens. The end of
+	// ctx takes it back.
+	Suspend(ctx context.Context, r Ref, file string) (Status, error)
+}
+
 // Sink receives every change of a status the driver observes, in order per VM,
 // including those its own calls caused; where calls overlap, a change may arrive
 // just after the call that caused it has returned. It is called with no lock held
@@ -82,6 +94,8 @@ type Capabilities struct {
 	Pause bool
 	// GrowDisk: can a disk grow while the guest runs (DiskGrower)?
 	GrowDisk bool
+	// Suspend: can memory be saved to a file, and a machine go on from it (Suspender)?
+	Suspend bool
 	// Shutdown: can the guest be asked to power off?
 	Shutdown bool
 	// Console: is there a serial console to attach to?
@@ -134,6 +148,10 @@ type Machine struct {
 	// CDs are in drives that the guest sees as /dev/sr0, /dev/sr1, …
 	CDs  []CD
 	NICs []NIC
+	// Incoming, unless empty, is a file of Suspend: the guest goes on from it instead of
+	// starting. The machine is the one that was suspended, under a later epoch. The file
+	// is gone, durably, before the guest executes; while it does not, it stays.
+	Incoming string
 }
 
 // Boot says what the guest starts from: its first disk by firmware when Kernel

@@ -32,6 +32,9 @@ func (m Machine) Validate() error {
 	if m.VM == id.Nil || m.Epoch < 1 {
 		return errs.New(errs.InvalidField, "a machine needs a VM id and an owner epoch of at least 1")
 	}
+	if relative(m.Incoming) {
+		return errs.New(errs.InvalidField, "the path of a saved memory is absolute")
+	}
 	if err := m.validateSize(); err != nil {
 		return err
 	}

@@ -174,6 +174,9 @@ func (d *Driver) adoptProcess(ctx context.Context, g *guest, root *os.Root) (*co
 	if len(g.rec.Machine.NICs) > 0 {
 		d.background(g.announce) // its network may have been started again while nobody looked
 	}
+	if g.asked.Suspend != nil {
+		s = g.settleSuspend(ctx)
+	}
 	return &s, nil
 }
 

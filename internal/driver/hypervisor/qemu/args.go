@@ -71,6 +71,9 @@ func commandLine(m contract.Machine, s shape) ([]string, error) {
 		"-chardev", fmt.Sprintf("socket,id=serial,fd=%d,server=on,wait=on", keeper.SerialFD),
 	)
 	a = append(a, w.args...)
+	if m.Incoming != "" {
+		a = append(a, "-incoming", "defer")
+	}
 	return append(a, bootArgs(m.Boot, s)...), nil
 }
 

@@ -32,6 +32,8 @@ type agentOrder struct {
 	Machine contract.Machine
 	// End makes the agent kill and release the machine right after its launch.
 	End bool
+	// Suspend makes it suspend the machine to the file right after its launch.
+	Suspend string
 }
 
 func agentMain() int {
@@ -46,12 +48,17 @@ func agentMain() int {
 		fmt.Println(err)
 		return 1
 	}
-	if !o.End {
+	if !o.End && o.Suspend == "" {
 		fmt.Println("begins")
 	}
 	if _, err := d.Launch(context.Background(), o.Machine); err != nil {
 		fmt.Println(err)
 		return 1
+	}
+	if o.Suspend != "" {
+		fmt.Println("begins")
+		_, err = d.Suspend(context.Background(), o.Machine.Ref, o.Suspend)
+		fmt.Println(err)
 	}
 	if o.End {
 		fmt.Println("begins")
@@ -117,7 +124,7 @@ func TestAgentKilledAtAnyMomentOfTheEnd(t *testing.T) {
 		ctx := hypertest.Context(t)
 		m := h.Machine(t, hypertest.Polite)
 		h.Away(t, func() {
-			killAgent(t, agentOrder{h.opt.NodeShort, h.opt.DataDir, h.opt.RunDir, h.opt.RAMDir, h.opt.UIDDir, h.opt.Accel, m, true}, after)
+			killAgent(t, agentOrder{h.opt.NodeShort, h.opt.DataDir, h.opt.RunDir, h.opt.RAMDir, h.opt.UIDDir, h.opt.Accel, m, true, ""}, after)
 		})
 		found, err := h.driver.Adopt(ctx)
 		if err != nil {
@@ -151,7 +158,7 @@ func killedLaunch(t *testing.T, after time.Duration) vm.Phase {
 	ctx := hypertest.Context(t)
 	m := h.Machine(t, hypertest.Polite)
 	h.Away(t, func() {
-		killAgent(t, agentOrder{h.opt.NodeShort, h.opt.DataDir, h.opt.RunDir, h.opt.RAMDir, h.opt.UIDDir, h.opt.Accel, m, false}, after)
+		killAgent(t, agentOrder{h.opt.NodeShort, h.opt.DataDir, h.opt.RunDir, h.opt.RAMDir, h.opt.UIDDir, h.opt.Accel, m, false, ""}, after)
 	})
 	found, err := h.driver.Adopt(ctx)
 	if err != nil {

@@ -88,7 +88,7 @@ func (g *guest) settle(ctx context.Context) {
 	default:
 	}
 	end := endRecord{Epoch: g.ref.Epoch, Since: g.d.opt.Clock.Now()}
-	end.Phase, end.Reason = endOf(g.asked, exit)
+	end.Phase, end.Reason = g.judge(exit)
 	if exit != nil {
 		end.Since = exit.At
 		if end.Phase == vm.PhaseCrashed {

@@ -96,7 +96,10 @@ func (g *guest) noteAsked(what askedRecord) error {
 	defer g.d.out.Flush()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	asked := askedRecord{Shutdown: g.asked.Shutdown || what.Shutdown, Kill: g.asked.Kill || what.Kill, Failed: cmp.Or(g.asked.Failed, what.Failed)}
+	asked := askedRecord{
+		Shutdown: g.asked.Shutdown || what.Shutdown, Kill: g.asked.Kill || what.Kill, Failed: cmp.Or(g.asked.Failed, what.Failed),
+		Suspend: g.asked.Suspend,
+	}
 	if asked != g.asked {
 		if err := g.write(askedFile, asked); err != nil {
 			return err

@@ -110,6 +110,10 @@ func checkFiles(m contract.Machine) error {
 // launch makes everything, starts, connects and lets the guest go. On failure it
 // takes all of that back.
 func (d *Driver) launch(ctx context.Context, m contract.Machine, host hostRecord) (contract.Status, error) {
+	rec, err := asSuspended(machineRecord{Machine: m, Type: host.Machine, Accel: host.Accel, At: d.opt.Clock.Now()})
+	if err != nil {
+		return contract.Status{}, err
+	}
 	old := d.guest(m.VM)
 	if err := d.wipe(ctx, m.VM); err != nil {
 		return contract.Status{}, errs.New(errs.HostFailure,
@@ -120,8 +124,8 @@ func (d *Driver) launch(ctx context.Context, m contract.Machine, host hostRecord
 		d.forget(m.VM)
 	}
 	defer d.spares.refill()
-	g := d.newGuest(machineRecord{Machine: m, Type: host.Machine, Accel: host.Accel, At: d.opt.Clock.Now()})
-	err := d.start(ctx, g)
+	g := d.newGuest(rec)
+	err = d.start(ctx, g)
 	if err == nil {
 		s := g.Status()
 		g.watch()
@@ -188,6 +192,9 @@ func (d *Driver) start(ctx context.Context, g *guest) error {
 	g.mu.Lock()
 	c := g.mon
 	g.mu.Unlock()
+	if err := g.incoming(ctx, c); err != nil {
+		return err
+	}
 	if err := assertLocked(g.rec.Machine); err != nil {
 		return err
 	}

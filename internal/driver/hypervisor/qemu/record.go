@@ -45,6 +45,8 @@ type askedRecord struct {
 	Kill     bool `json:"kill,omitempty"`
 	// Failed is why the driver itself ended a guest that could not go on.
 	Failed string `json:"failed,omitempty"`
+	// Suspend is the suspend under way; nil for none.
+	Suspend *suspendRecord `json:"suspend,omitempty"`
 }
 
 // endRecord is end.json: how an incarnation ended, judged once.

@@ -8,8 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/novacron/novacron/internal/vocab/clock"
 )
@@ -118,12 +121,22 @@ func (c *Client) fail(cause error) {
 // Execute runs a command and decodes what it returns into out, unless that is
 // nil. A refusal is an *Error. When ctx ends first, the command may still happen.
 func (c *Client) Execute(ctx context.Context, command string, args, out any) error {
+	return c.execute(ctx, command, args, out, nil)
+}
+
+// SendFile gives the hypervisor an open file, which it knows by the name from then
+// on (getfd). It has its own copy: the caller may close its.
+func (c *Client) SendFile(ctx context.Context, name string, f *os.File) error {
+	return c.execute(ctx, "getfd", map[string]string{"fdname": name}, nil, f)
+}
+
+func (c *Client) execute(ctx context.Context, command string, args, out any, f *os.File) error {
 	n, reply, err := c.register()
 	if err != nil {
 		return fmt.Errorf("%s: %w", command, err)
 	}
 	defer c.forget(n)
-	if err := c.send(ctx, n, command, args); err != nil {
+	if err := c.send(ctx, n, command, args, f); err != nil {
 		return fmt.Errorf("%s: %w", command, err)
 	}
 	select {
@@ -174,7 +187,7 @@ func (c *Client) forget(n uint64) {
 
 // send writes one command. A peer that does not even read holds it until ctx
 // ends; half a command cannot be taken back, so that ends the connection too.
-func (c *Client) send(ctx context.Context, n uint64, command string, args any) error {
+func (c *Client) send(ctx context.Context, n uint64, command string, args any, f *os.File) error {
 	line, err := json.Marshal(struct {
 		Execute   string `json:"execute"`
 		Arguments any    `json:"arguments,omitempty"`
@@ -189,7 +202,7 @@ func (c *Client) send(ctx context.Context, n uint64, command string, args any) e
 		return ctx.Err()
 	}
 	stop := context.AfterFunc(ctx, func() { c.fail(fmt.Errorf("a command could not be sent: %w", ctx.Err())) })
-	_, err = c.conn.Write(append(line, '\n'))
+	err = c.put(append(line, '\n'), f)
 	if !stop() && err == nil {
 		return ctx.Err()
 	}
@@ -198,6 +211,23 @@ func (c *Client) send(ctx context.Context, n uint64, command string, args any) e
 		return c.Err()
 	}
 	return nil
+}
+
+// put writes a line, and hands a file along with its first byte.
+func (c *Client) put(line []byte, f *os.File) error {
+	if f == nil {
+		_, err := c.conn.Write(line)
+		return err
+	}
+	conn, ok := c.conn.(*net.UnixConn)
+	if !ok {
+		return errors.New("a file goes over a UNIX socket only")
+	}
+	n, _, err := conn.WriteMsgUnix(line, unix.UnixRights(int(f.Fd())), nil)
+	if err == nil && n < len(line) {
+		_, err = conn.Write(line[n:])
+	}
+	return err
 }
 
 // read delivers messages until the connection ends.

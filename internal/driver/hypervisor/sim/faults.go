@@ -15,6 +15,8 @@ type Faults struct {
 	CrashAfterLaunch bool `json:"crash_after_launch,omitempty"`
 	// IgnoreShutdown makes the guest deaf to the power button.
 	IgnoreShutdown bool `json:"ignore_shutdown,omitempty"`
+	// Suspend makes Suspend fail, with the guest going on.
+	Suspend *Failure `json:"suspend,omitempty"`
 	// Kill makes Kill fail with the process still alive: "not proven".
 	Kill *Failure `json:"kill,omitempty"`
 }
@@ -66,7 +68,7 @@ func (h *Host) ClearFaults() {
 }
 
 func (f Faults) clone() *Faults {
-	for _, p := range []**Failure{&f.Launch, &f.Kill} {
+	for _, p := range []**Failure{&f.Launch, &f.Kill, &f.Suspend} {
 		if *p != nil {
 			c := **p
 			*p = &c

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"os"
 
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
@@ -12,6 +13,9 @@ import (
 // Launch implements contract.Driver.
 func (d *Driver) Launch(ctx context.Context, m contract.Machine) (contract.Status, error) {
 	if err := m.Validate(); err != nil {
+		return contract.Status{}, err
+	}
+	if err := checkSaved(m); err != nil && !d.runs(m.Ref) {
 		return contract.Status{}, err
 	}
 	ctx, leave, err := d.begin(ctx, m.VM)
@@ -39,6 +43,14 @@ func (d *Driver) Launch(ctx context.Context, m contract.Machine) (contract.Statu
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.boot(g, m), nil
+}
+
+// runs tells whether an incarnation is there already.
+func (d *Driver) runs(r contract.Ref) bool {
+	d.host.mu.Lock()
+	defer d.host.mu.Unlock()
+	g, ok := d.host.guests[r.VM]
+	return ok && g.status.Ref == r && g.status.Phase.OnNode()
 }
 
 // prepare makes the guest of a new incarnation, or gives the one that runs. It is
@@ -144,7 +156,11 @@ func (d *Driver) startUp(ctx context.Context, g *guest, hang bool) error {
 
 // boot lets the guest execute. It is called with h.mu held.
 func (h *Host) boot(g *guest, m contract.Machine) contract.Status {
-	_, _ = g.serial.Write([]byte(bootLines(m, h.opt.Clock.Now())))
+	if m.Incoming == "" {
+		_, _ = g.serial.Write([]byte(bootLines(m, h.opt.Clock.Now())))
+	} else {
+		_ = os.Remove(m.Incoming)
+	}
 	h.change(g, vm.PhaseRunning, "")
 	started := g.status
 	if h.faultsOf(m.VM).CrashAfterLaunch {
