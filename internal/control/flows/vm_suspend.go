@@ -22,7 +22,7 @@ func VMSuspend() workflow.Flow[Env] {
 		Steps: []workflow.Step[Env]{
 			{Name: "intend", Do: intendSuspended, Undo: asItIs, InDatabase: true, Cancellable: true},
 			// its undo waits until nothing acts on the guest any more, and sees what it is
-			{Name: "suspend", Do: suspend, Undo: look, Cancellable: true},
+			{Name: "suspend", Do: suspend, Undo: seeAsIs, Cancellable: true},
 			{Name: "release", Do: releaseDo, InDatabase: true},
 		},
 		Finish: free, FinishAll: freeAll,
@@ -70,7 +70,7 @@ func suspend(ctx context.Context, r *run) (any, error) {
 	return observe(ctx, r, v, &nodelink.Suspend{Header: head(r, v, v.Intent.Epoch, budget)})
 }
 
-func look(ctx context.Context, r *run) error {
+func seeAsIs(ctx context.Context, r *run) error {
 	v, err := load(ctx, r)
 	if err != nil || v.Intent.NodeID == nil || v.Intent.Epoch == 0 {
 		return err
@@ -93,7 +93,7 @@ func unlaunch(ctx context.Context, r *run) error {
 	case err != nil:
 		return err
 	case resumed:
-		return look(ctx, r)
+		return seeAsIs(ctx, r)
 	}
 	return powerOffUndo(ctx, r)
 }
