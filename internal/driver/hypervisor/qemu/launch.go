@@ -16,6 +16,7 @@ import (
 	"github.com/novacron/novacron/internal/driver/hypervisor/cgroup"
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/keeper"
+	"github.com/novacron/novacron/internal/driver/hypervisor/qmp"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/unit"
 )
@@ -192,16 +193,31 @@ func (d *Driver) start(ctx context.Context, g *guest) error {
 	g.mu.Lock()
 	c := g.mon
 	g.mu.Unlock()
-	if err := g.incoming(ctx, c); err != nil {
+	if err := g.letExecute(ctx, c); err != nil {
 		return err
 	}
-	if err := assertLocked(g.rec.Machine); err != nil {
+	return g.query(ctx, c)
+}
+
+// letExecute lets the guest execute. QEMU has its images locked before that; those
+// of a guest that goes on from its memory it locks with it.
+func (g *guest) letExecute(ctx context.Context, c *qmp.Client) error {
+	m := g.rec.Machine
+	if m.Incoming == "" {
+		if err := assertLocked(m); err != nil {
+			return err
+		}
+	}
+	if err := g.incoming(ctx, c); err != nil {
 		return err
 	}
 	if err := c.Execute(ctx, "cont", nil, nil); err != nil {
 		return fmt.Errorf("let the guest go: %w", err)
 	}
-	return g.query(ctx, c)
+	if m.Incoming != "" {
+		return assertLocked(m)
+	}
+	return nil
 }
 
 // untilEnd gives a context that also ends with the hypervisor.
