@@ -4,13 +4,15 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
+	"net/url"
 
 	"github.com/coder/websocket"
 
 	"github.com/novacron/novacron/api"
 )
 
-// Console is an open serial console.
+// Console is an open serial console, or an open screen.
 type Console struct {
 	ctx  context.Context
 	end  context.CancelFunc
@@ -24,10 +26,38 @@ var _ io.ReadWriteCloser = (*Console)(nil)
 // ends. Reading gives io.EOF when the guest is gone. One goroutine may read while
 // another writes.
 func (s VMs) Console(ctx context.Context, vm string) (*Console, error) {
+	return s.attach(ctx, vmPath(vm)+"/console", nil)
+}
+
+// Screen attaches to the screen of a VM: what is read and written is the VNC protocol
+// (RFC 6143), without a password. One at a time may type; with viewOnly, keys,
+// pointer and clipboard do not reach the guest, and others may be there, too.
+func (s VMs) Screen(ctx context.Context, vm string, viewOnly bool) (*Console, error) {
+	q := url.Values{}
+	if viewOnly {
+		q.Set("view_only", "true")
+	}
+	return s.attach(ctx, vmPath(vm)+"/vnc", q)
+}
+
+// Screenshot gives what is on the screen of a VM now, as PNG.
+func (s VMs) Screenshot(ctx context.Context, vm string) ([]byte, error) {
+	r, err := s.c.open(ctx, request{
+		method: http.MethodGet, path: vmPath(vm) + "/screenshot", safe: true,
+		header: http.Header{"Accept": {"image/png, application/problem+json"}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = r.Close() }()
+	return io.ReadAll(r)
+}
+
+func (s VMs) attach(ctx context.Context, path string, q url.Values) (*Console, error) {
 	var conn *websocket.Conn
 	// Attaching is safe: an attempt that broke off holds nothing.
 	err := s.c.repeat(ctx, request{safe: true}, func(ctx context.Context) (err error) {
-		conn, _, err = s.c.websocket(ctx, vmPath(vm)+"/console", nil) //nolint:bodyclose // the library closes it
+		conn, _, err = s.c.websocket(ctx, path, q) //nolint:bodyclose // the library closes it
 		return err
 	})
 	if err != nil {

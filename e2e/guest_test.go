@@ -167,6 +167,7 @@ func TestRealGuestChanges(t *testing.T) {
 	i.must("vm", "create", "web-1", "--image", "tiny", "--cpus", "1", "--memory", "128MiB", "--disk", "64MiB", "--start", "--wait")
 	i.logged("web-1", ready)
 	i.console("web-1", "WROTE-42", "echo nova-data-7 > /dev/vda; sync; echo WROTE-$((6*7))")
+	i.screen("web-1")
 	i.must("vm", "disk", "grow", "web-1", "0", "--size", "5GiB", "--wait")
 	i.console("web-1", "SEES-10485760", "while [ $(cat /sys/block/vda/size) = 131072 ]; do sleep 1; done; echo SEES-$(cat /sys/block/vda/size)")
 	i.must("vm", "set", "web-1", "--name", "db-1", "--label", "tier=data")

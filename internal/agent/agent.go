@@ -91,6 +91,8 @@ type Agent struct {
 	// up: between the look at a file and the record that keeps it, nobody drops it
 	images sync.RWMutex
 	plan   hostPlan
+	// keyboards are those of screens
+	keyboards keyboards
 	// life ends with Close; work is what goes on in the background until then.
 	life context.Context
 	end  context.CancelFunc
@@ -232,28 +234,30 @@ type handler func(ctx context.Context, a *Agent, p Peer, body []byte) (any, erro
 
 // handlers is every command the agent knows.
 var handlers = map[string]handler{
-	(*nodelink.EnsureImages)(nil).Method():  fenced((*Agent).ensureImages),
-	(*nodelink.CreateVolumes)(nil).Method(): fenced((*Agent).createVolumes),
-	(*nodelink.CopyVolumes)(nil).Method():   fenced((*Agent).copyVolumes),
-	(*nodelink.GrowVolume)(nil).Method():    fenced((*Agent).growVolume),
-	(*nodelink.DeleteVolumes)(nil).Method(): fenced((*Agent).deleteVolumes),
-	(*nodelink.WriteSeed)(nil).Method():     fenced((*Agent).writeSeed),
-	(*nodelink.Launch)(nil).Method():        recording((*Agent).launchCommand),
-	(*nodelink.Shutdown)(nil).Method():      fenced((*Agent).shutdown),
-	(*nodelink.PowerOff)(nil).Method():      fenced((*Agent).powerOff),
-	(*nodelink.Pause)(nil).Method():         fenced((*Agent).pause),
-	(*nodelink.Resume)(nil).Method():        fenced((*Agent).resume),
-	(*nodelink.Suspend)(nil).Method():       fenced((*Agent).suspend),
-	(*nodelink.Look)(nil).Method():          fenced((*Agent).look),
-	(*nodelink.Erase)(nil).Method():         fenced((*Agent).erase),
-	(*nodelink.OfferImage)(nil).Method():    plain((*Agent).offerImage),
-	(*nodelink.DropImages)(nil).Method():    plain((*Agent).dropImages),
-	(*nodelink.HostPlan)(nil).Method():      plain((*Agent).takePlan),
-	(*nodelink.OpenConsole)(nil).Method():   plain((*Agent).openConsole),
-	(*nodelink.OpenLog)(nil).Method():       plain((*Agent).openLog),
-	(*nodelink.ReadVolume)(nil).Method():    plain((*Agent).readVolume),
-	(*nodelink.Metrics)(nil).Method():       plain((*Agent).metrics),
-	(*nodelink.ListHoldings)(nil).Method():  plain((*Agent).listHoldings),
+	(*nodelink.EnsureImages)(nil).Method():   fenced((*Agent).ensureImages),
+	(*nodelink.CreateVolumes)(nil).Method():  fenced((*Agent).createVolumes),
+	(*nodelink.CopyVolumes)(nil).Method():    fenced((*Agent).copyVolumes),
+	(*nodelink.GrowVolume)(nil).Method():     fenced((*Agent).growVolume),
+	(*nodelink.DeleteVolumes)(nil).Method():  fenced((*Agent).deleteVolumes),
+	(*nodelink.WriteSeed)(nil).Method():      fenced((*Agent).writeSeed),
+	(*nodelink.Launch)(nil).Method():         recording((*Agent).launchCommand),
+	(*nodelink.Shutdown)(nil).Method():       fenced((*Agent).shutdown),
+	(*nodelink.PowerOff)(nil).Method():       fenced((*Agent).powerOff),
+	(*nodelink.Pause)(nil).Method():          fenced((*Agent).pause),
+	(*nodelink.Resume)(nil).Method():         fenced((*Agent).resume),
+	(*nodelink.Suspend)(nil).Method():        fenced((*Agent).suspend),
+	(*nodelink.Look)(nil).Method():           fenced((*Agent).look),
+	(*nodelink.Erase)(nil).Method():          fenced((*Agent).erase),
+	(*nodelink.OfferImage)(nil).Method():     plain((*Agent).offerImage),
+	(*nodelink.DropImages)(nil).Method():     plain((*Agent).dropImages),
+	(*nodelink.HostPlan)(nil).Method():       plain((*Agent).takePlan),
+	(*nodelink.OpenConsole)(nil).Method():    plain((*Agent).openConsole),
+	(*nodelink.OpenLog)(nil).Method():        plain((*Agent).openLog),
+	(*nodelink.OpenDisplay)(nil).Method():    plain((*Agent).openDisplay),
+	(*nodelink.OpenScreenshot)(nil).Method(): plain((*Agent).openScreenshot),
+	(*nodelink.ReadVolume)(nil).Method():     plain((*Agent).readVolume),
+	(*nodelink.Metrics)(nil).Method():        plain((*Agent).metrics),
+	(*nodelink.ListHoldings)(nil).Method():   plain((*Agent).listHoldings),
 }
 
 // Handle carries out a command that came from a server.

@@ -169,7 +169,7 @@ func testCommands(m *machine) {
 		"vm start web --wait", "vm stop web --wait", "vm start web --wait", "vm restart web --wait --grace 5",
 		"vm pause web --wait", "vm resume web --wait", "vm label web tier=x a-", "job list", "audit list", "audit verify",
 		"debug tasks", "ca export", "token create ci", "token list", "node cordon sim-0003", "node uncordon sim-0003", "image show tiny", "vm logs web --tail 3",
-		"event follow --after 0 --count 3 -o json", "vm console web --timeout 100ms",
+		"event follow --after 0 --count 3 -o json", "vm console web --timeout 100ms", "vm screenshot web --file -",
 	} {
 		m.do(0, line)
 	}

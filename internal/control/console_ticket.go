@@ -49,5 +49,5 @@ func (s *Service) SpendConsoleTicket(ctx context.Context, secret, ref string) (a
 	if err != nil || at.VM != k.VM || at.Epoch != k.Epoch {
 		return auth.Principal{}, errs.New(errs.Unauthenticated, "the console ticket is not valid: it is unknown, used, over, or for something else")
 	}
-	return auth.Principal{Name: k.Principal, Role: k.Role}, nil
+	return auth.Principal{Name: k.Principal, Role: k.Role, Token: k.Token}, nil
 }

@@ -100,6 +100,11 @@ func (s *Service) RevokeToken(ctx context.Context, c Caller, token id.ID, force 
 	})
 }
 
+// TokenGood tells whether a token is neither revoked nor over.
+func (s *Service) TokenGood(ctx context.Context, token id.ID) (bool, error) {
+	return s.cfg.Store.TokenGood(ctx, token)
+}
+
 // NewSetupToken makes the one-time token of the first person, if nobody has
 // spent one yet; the empty string otherwise. One that was never used is replaced.
 func (s *Service) NewSetupToken(ctx context.Context) (string, error) {

@@ -304,14 +304,14 @@ func (s *Service) Placed(ctx context.Context, ref string) (Incarnation, error) {
 	return Incarnation{VM: v.Intent.ID, Node: *v.Intent.NodeID, Epoch: epoch}, nil
 }
 
-// ConsoleOpened records that somebody attached to a console.
-func (s *Service) ConsoleOpened(ctx context.Context, c Caller, ref string) {
+// ConsoleOpened records that somebody attached to a console or a screen.
+func (s *Service) ConsoleOpened(ctx context.Context, c Caller, ref, action string) {
 	err := s.change(ctx, func(tx *store.Tx) error {
 		v, err := tx.VMGet(ctx, s.cfg.Project, ref)
 		if err != nil {
 			return err
 		}
-		r := c.record("vm.console", "vm", v.Intent.ID, v.Intent.Name)
+		r := c.record(action, "vm", v.Intent.ID, v.Intent.Name)
 		r.ProjectID = &s.cfg.Project
 		return tx.AuditInsert(ctx, r)
 	})

@@ -299,6 +299,29 @@ type ReadVolume struct {
 // Method implements Command.
 func (*ReadVolume) Method() string { return "read_volume" }
 
+// OpenDisplay joins a VM's screen to a bulk stream: the VNC protocol, without a
+// password.
+type OpenDisplay struct {
+	VM     id.ID          `json:"vm"`
+	Epoch  gen.OwnerEpoch `json:"owner_epoch"`
+	Ticket string         `json:"ticket"`
+	// ViewOnly leaves out what reaches the guest.
+	ViewOnly bool `json:"view_only,omitempty"`
+}
+
+// Method implements Command.
+func (*OpenDisplay) Method() string { return "open_display" }
+
+// OpenScreenshot sends what is on a VM's screen over a bulk stream, as PNG.
+type OpenScreenshot struct {
+	VM     id.ID          `json:"vm"`
+	Epoch  gen.OwnerEpoch `json:"owner_epoch"`
+	Ticket string         `json:"ticket"`
+}
+
+// Method implements Command.
+func (*OpenScreenshot) Method() string { return "open_screenshot" }
+
 // Done is the reply of a command that has nothing to say.
 type Done struct{}
 

@@ -51,7 +51,7 @@ const (
 
 // consoleTicket is the ticket that a request for a console shows; empty for none.
 func consoleTicket(r *http.Request) string {
-	if r.Pattern != "GET "+consolePath || r.Header.Get("Authorization") != "" {
+	if r.Pattern != "GET "+consolePath && r.Pattern != "GET "+vncPath || r.Header.Get("Authorization") != "" {
 		return ""
 	}
 	for p := range strings.SplitSeq(strings.Join(r.Header.Values("Sec-WebSocket-Protocol"), ","), ",") {

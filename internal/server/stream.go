@@ -78,7 +78,9 @@ func (s *Server) vmLog(w http.ResponseWriter, r *Request) error {
 	}
 	defer conn.Close()
 	r.park()
-	stop := context.AfterFunc(r.Context(), func() { _ = conn.Close() })
+	ctx, cancel := s.while(r.Context(), r)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
@@ -125,21 +127,27 @@ func (s *Server) vmConsole(w http.ResponseWriter, r *Request) error {
 	if err := upgrades(r.Request); err != nil {
 		return err
 	}
-	conn, err := s.openStream(r.Context(), r, func(ticket string, v target) nodelink.Command {
+	return s.joinWebSocket(w, r, "vm.console", func(ticket string, v target) nodelink.Command {
 		return &nodelink.OpenConsole{VM: v.VM, Epoch: v.Epoch, Ticket: ticket}
 	})
+}
+
+// joinWebSocket joins a WebSocket to a stream of the VM's node, for as long as who
+// asked may have it, and puts it on record as an action.
+func (s *Server) joinWebSocket(w http.ResponseWriter, r *Request, action string, command func(ticket string, v target) nodelink.Command) error {
+	conn, err := s.openStream(r.Context(), r, command)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	s.control.ConsoleOpened(r.Context(), r.Caller, r.Arg("vm"))
+	s.control.ConsoleOpened(r.Context(), r.Caller, r.Arg("vm"), action)
 	r.park()
 	ws, err := websocket.Accept(w, r.Request, &websocket.AcceptOptions{Subprotocols: []string{consoleProtocol}})
 	if err != nil {
 		return ignore(err) // Accept has answered
 	}
 	defer func() { _ = ws.CloseNow() }()
-	ctx, cancel := context.WithCancel(r.Context())
+	ctx, cancel := s.while(r.Context(), r)
 	defer cancel()
 	peer := websocket.NetConn(ctx, ws, websocket.MessageBinary)
 	ws.SetReadLimit(mostMessage) // NetConn has lifted it

@@ -169,6 +169,12 @@ func (t *Tx) TokenAdministrators(ctx context.Context) ([]id.ID, error) {
 	return ids, pgtx.Map(err)
 }
 
+// TokenGood tells whether a token is neither revoked nor over.
+func (s *Store) TokenGood(ctx context.Context, token id.ID) (bool, error) {
+	good, err := s.q.TokenGood(ctx, token)
+	return good, pgtx.Map(err)
+}
+
 // TokenRevoke ends an API token at once.
 func (t *Tx) TokenRevoke(ctx context.Context, token id.ID) error {
 	n, err := t.q.TokenRevoke(ctx, token)

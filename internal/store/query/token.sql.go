@@ -61,6 +61,17 @@ func (q *Queries) TokenAdministrators(ctx context.Context) ([]uuid.UUID, error) 
 	return items, nil
 }
 
+const tokenGood = `-- name: TokenGood :one
+SELECT EXISTS (SELECT FROM tokens WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()))
+`
+
+func (q *Queries) TokenGood(ctx context.Context, id uuid.UUID) (bool, error) {
+	row := q.db.QueryRow(ctx, tokenGood, id)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
+}
+
 const tokenInsert = `-- name: TokenInsert :exec
 INSERT INTO tokens (id, kind, name, hash, role, created_by, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, now() + $7::interval)

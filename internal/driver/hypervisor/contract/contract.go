@@ -80,6 +80,16 @@ type Suspender interface {
 	Suspend(ctx context.Context, r Ref, file string) (Status, error)
 }
 
+// Displayer is what a driver also is whose Capabilities say Display.
+type Displayer interface {
+	// Display opens the screen of a live machine, as a VNC server (RFC 6143) without a
+	// password; several may be open at once. errs.Unsupported for a machine without
+	// one. Closing it ends the viewer, not the machine.
+	Display(ctx context.Context, r Ref) (io.ReadWriteCloser, error)
+	// Screenshot gives what is on the screen now, as PNG.
+	Screenshot(ctx context.Context, r Ref) ([]byte, error)
+}
+
 // Sink receives every change of a status the driver observes, in order per VM,
 // including those its own calls caused; where calls overlap, a change may arrive
 // just after the call that caused it has returned. It is called with no lock held
@@ -100,6 +110,8 @@ type Capabilities struct {
 	Shutdown bool
 	// Console: is there a serial console to attach to?
 	Console bool
+	// Display: is there a screen to look at (Displayer)?
+	Display bool
 	// UserNetwork: is there user-mode networking with port forwards?
 	UserNetwork bool
 	// Confinement lists what isolates a guest's process here, such as "uid",
@@ -152,6 +164,9 @@ type Machine struct {
 	// starting. The machine is the one that was suspended, under a later epoch. The file
 	// is gone, durably, before the guest executes; while it does not, it stays.
 	Incoming string
+	// Screen: is there a graphic card with a screen? Drivers without Display leave it
+	// out.
+	Screen bool
 }
 
 // Boot says what the guest starts from: its first disk by firmware when Kernel

@@ -19,6 +19,8 @@ type shape struct {
 	ram     string // path of the memory file
 	// kernel and initrd are their paths, as QEMU sees them
 	kernel, initrd string
+	// inside is the folder in which it may make sockets
+	inside string
 	// nets are the descriptors on which each interface's user-mode network connects;
 	// none where QEMU has to be the network itself
 	nets []int
@@ -59,6 +61,9 @@ func commandLine(m contract.Machine, s shape) ([]string, error) {
 		if err := w.addNIC(i, n, s.nets); err != nil {
 			return nil, err
 		}
+	}
+	if m.Screen {
+		w.addScreen(s)
 	}
 	if w.err != nil {
 		return nil, w.err

@@ -48,16 +48,17 @@ func full() contract.Machine {
 			{Protocol: "tcp", HostPort: 2222, GuestPort: 22},
 			{Protocol: "udp", HostIP: "192.0.2.7", HostPort: 53, GuestPort: 5353},
 		}}},
+		Screen: true,
 	}
 }
 
 func plain() contract.Machine {
 	m := full()
-	m.Boot, m.NICs, m.CDs, m.Disks = contract.Boot{}, nil, nil, m.Disks[1:2]
+	m.Boot, m.NICs, m.CDs, m.Disks, m.Screen = contract.Boot{}, nil, nil, m.Disks[1:2], false
 	return m
 }
 
-var onHost = shape{binary: "/usr/bin/qemu-system-x86_64", machine: "pc-q35-7.2", accel: "tcg", ram: "/dev/shm/novacron/0a1b2c3d/vm", kernel: "/vm/kernel", initrd: "/vm/initrd"}
+var onHost = shape{binary: "/usr/bin/qemu-system-x86_64", machine: "pc-q35-7.2", accel: "tcg", ram: "/dev/shm/novacron/0a1b2c3d/vm", kernel: "/vm/kernel", initrd: "/vm/initrd", inside: "/vm/run"}
 
 func TestCommandLineIsAsReviewed(t *testing.T) {
 	kvm := onHost

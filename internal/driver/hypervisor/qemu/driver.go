@@ -138,7 +138,7 @@ func isNilRoot(c io.Closer) bool {
 // Capabilities implements contract.Driver.
 func (d *Driver) Capabilities() contract.Capabilities {
 	c := contract.Capabilities{
-		Pause: true, GrowDisk: true, Suspend: true, Shutdown: true, Console: true, UserNetwork: true,
+		Pause: true, GrowDisk: true, Suspend: true, Shutdown: true, Console: true, Display: true, UserNetwork: true,
 		Confinement: []string{"seccomp", "no_new_privs"},
 	}
 	if d.users != nil {

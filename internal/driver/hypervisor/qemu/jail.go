@@ -118,7 +118,7 @@ func (g *guest) inJail(on *shape) []jail.Bind {
 		{From: g.at.ram, To: jailRAM, Write: true},
 		{From: g.at.inside(), To: jailRun, Write: true},
 	}
-	on.ram = jailRAM
+	on.ram, on.inside = jailRAM, jailRun
 	if on.kernel != "" {
 		binds = append(binds, jail.Bind{From: on.kernel, To: jailKernel})
 		on.kernel = jailKernel
