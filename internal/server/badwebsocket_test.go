@@ -99,7 +99,7 @@ func TestBadWebSockets(t *testing.T) {
 	ask := r.asker(tokens["admin"])
 	ask("GET", "/api/v1/vms", nil)
 	r.asker(k.Token)("GET", "/api/v1/vms", nil)
-	ignored := []string{actionAuthenticate, "openVMConsole", "vm.console"}
+	ignored := []string{actionAuthenticate, "openVMConsole", "openVMScreen", "vm.console"}
 	before := written(t, db, ignored...)
 	for _, c := range lineByLine[socketCase](t, filepath.Join(corpus, "websocket.jsonl")) {
 		t.Run(c.Name, func(t *testing.T) {
