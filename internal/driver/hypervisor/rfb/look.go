@@ -20,8 +20,8 @@ func Look(c io.ReadWriter) (*image.RGBA, error) {
 	}
 	// 32 bits as Serve sends them, the raw encoding alone, all of the screen
 	ask := []byte{setPixelFormat, 0, 0, 0, 32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0, setEncodings, 0, 0, 1, 0, 0, 0, 0, updateRequest, 0, 0, 0, 0, 0}
-	ask = binary.BigEndian.AppendUint16(ask, uint16(size.X)) //nolint:gosec // bounded by hello
-	ask = binary.BigEndian.AppendUint16(ask, uint16(size.Y)) //nolint:gosec // likewise
+	ask = binary.BigEndian.AppendUint16(ask, uint16(size.X))
+	ask = binary.BigEndian.AppendUint16(ask, uint16(size.Y))
 	if _, err := c.Write(ask); err != nil {
 		return nil, err
 	}
@@ -29,33 +29,25 @@ func Look(c io.ReadWriter) (*image.RGBA, error) {
 	return picture, update(c, picture)
 }
 
+// hello says what a viewer says until it is told the size of the screen.
 func hello(c io.ReadWriter) (size image.Point, err error) {
-	said := make([]byte, len(version))
-	if _, err := io.ReadFull(c, said); err != nil {
-		return size, err
-	}
-	if _, err := io.WriteString(c, version); err != nil {
-		return size, err
-	}
 	kinds := make([]byte, 1)
-	if _, err := io.ReadFull(c, kinds); err != nil {
-		return size, err
+	steps := []func() error{
+		func() error { return read(c, make([]byte, len(version))) },
+		func() error { return write(c, version) },
+		func() error { return read(c, kinds) },
+		func() error { return read(c, make([]byte, kinds[0])) },
+		func() error { return write(c, "\x01") }, // no security
+		func() error { return read(c, make([]byte, 4)) },
+		func() error { return write(c, "\x01") }, // others may look, too
 	}
-	if _, err := io.CopyN(io.Discard, c, int64(kinds[0])); err != nil {
-		return size, err
-	}
-	if _, err := c.Write([]byte{securityNone}); err != nil {
-		return size, err
-	}
-	verdict := make([]byte, 4)
-	if _, err := io.ReadFull(c, verdict); err != nil {
-		return size, err
-	}
-	if _, err := c.Write([]byte{1}); err != nil { // others may look, too
-		return size, err
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return size, err
+		}
 	}
 	about := make([]byte, 24)
-	if _, err := io.ReadFull(c, about); err != nil {
+	if err := read(c, about); err != nil {
 		return size, err
 	}
 	if _, err := io.CopyN(io.Discard, c, int64(binary.BigEndian.Uint32(about[20:]))); err != nil {
@@ -66,6 +58,16 @@ func hello(c io.ReadWriter) (size image.Point, err error) {
 		return size, fmt.Errorf("%w: a screen of %v", ErrProtocol, size)
 	}
 	return size, nil
+}
+
+func read(r io.Reader, all []byte) error {
+	_, err := io.ReadFull(r, all)
+	return err
+}
+
+func write(w io.Writer, s string) error {
+	_, err := io.WriteString(w, s)
+	return err
 }
 
 // update reads one update of raw rectangles.

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"image"
-	"image/color"
 	"io"
 )
 
@@ -16,11 +15,11 @@ func Serve(c io.ReadWriter, name string, picture image.Image) error {
 		return err
 	}
 	size := picture.Bounds().Size()
-	hello := binary.BigEndian.AppendUint16(nil, uint16(size.X))  //nolint:gosec // a picture of ours
-	hello = binary.BigEndian.AppendUint16(hello, uint16(size.Y)) //nolint:gosec // likewise
+	hello := binary.BigEndian.AppendUint16(nil, uint16(size.X))
+	hello = binary.BigEndian.AppendUint16(hello, uint16(size.Y))
 	// 32 bits, little endian, true colour: blue, green, red in bytes 0, 1, 2
 	hello = append(hello, 32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0)
-	hello = binary.BigEndian.AppendUint32(hello, uint32(len(name))) //nolint:gosec // a name of ours
+	hello = binary.BigEndian.AppendUint32(hello, uint32(len(name)))
 	if _, err := c.Write(append(hello, name...)); err != nil {
 		return err
 	}
@@ -85,13 +84,13 @@ func (r *requests) update() bool {
 func frame(picture image.Image) []byte {
 	b := picture.Bounds()
 	out := []byte{frameBufferUpdate, 0, 0, 1, 0, 0, 0, 0}
-	out = binary.BigEndian.AppendUint16(out, uint16(b.Dx())) //nolint:gosec // a picture of ours
-	out = binary.BigEndian.AppendUint16(out, uint16(b.Dy())) //nolint:gosec // likewise
+	out = binary.BigEndian.AppendUint16(out, uint16(b.Dx()))
+	out = binary.BigEndian.AppendUint16(out, uint16(b.Dy()))
 	out = binary.BigEndian.AppendUint32(out, rawEncoding)
 	for y := b.Min.Y; y < b.Max.Y; y++ {
 		for x := b.Min.X; x < b.Max.X; x++ {
-			p := color.RGBAModel.Convert(picture.At(x, y)).(color.RGBA) //nolint:forcetypeassert // what the model gives
-			out = append(out, p.B, p.G, p.R, 0)
+			r, g, b, _ := picture.At(x, y).RGBA() // of 16 bits each
+			out = append(out, byte(b>>8), byte(g>>8), byte(r>>8), 0)
 		}
 	}
 	return out

@@ -81,7 +81,7 @@ func (v *view) cutText() error {
 	if _, err := io.ReadFull(v.in, head[:]); err != nil {
 		return err
 	}
-	n := int64(int32(binary.BigEndian.Uint32(head[3:]))) //nolint:gosec // negative of the extended clipboard
+	n := int64(int32(binary.BigEndian.Uint32(head[3:])))
 	if n = max(n, -n); n > mostCutText {
 		return fmt.Errorf("%w: %d bytes are pasted", ErrProtocol, n)
 	}
