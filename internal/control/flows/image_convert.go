@@ -2,6 +2,7 @@ package flows
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -63,10 +64,7 @@ func convertDisk(ctx context.Context, r *run) (any, error) {
 		return nil, err
 	}
 	defer made.Discard()
-	return nil, write(ctx, r, func(tx *store.Tx) error {
-		if err := tx.ImageSumLock(ctx, made.SHA256); err != nil {
-			return err
-		}
+	return nil, keepFile(ctx, r, made.SHA256, func(tx *store.Tx) error {
 		if err := made.Keep(); err != nil {
 			return err
 		}
@@ -76,6 +74,32 @@ func convertDisk(ctx context.Context, r *run) (any, error) {
 		})
 	})
 }
+
+// keepFile has a file become an image's, under the lock of its content. One that was
+// kept and did not become the image's, as when the job is cancelled in that moment,
+// goes again.
+func keepFile(ctx context.Context, r *run, sum string, become func(*store.Tx) error) error {
+	err := write(ctx, r, func(tx *store.Tx) error {
+		if err := tx.ImageSumLock(ctx, sum); err != nil {
+			return err
+		}
+		return become(tx)
+	})
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
+	defer cancel()
+	return errors.Join(err, r.Env.Store.InTx(ctx, func(tx *store.Tx) error {
+		if err := tx.ImageSumLock(ctx, sum); err != nil {
+			return err
+		}
+		return dropUnused(ctx, r, tx, sum)
+	}))
+}
+
+// cleanTime bounds how long a job that was broken off may clean up after itself.
+const cleanTime = 10 * time.Second
 
 // The shares of a conversion's two parts in its progress, in percent.
 const (

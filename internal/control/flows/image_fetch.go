@@ -238,12 +238,9 @@ func look(u image.Upload, part *blob.Part) (image.File, error) {
 }
 
 func keepDownload(ctx context.Context, r *run, f image.File, part *blob.Part) error {
-	return write(ctx, r, func(tx *store.Tx) error {
+	return keepFile(ctx, r, f.SHA256, func(tx *store.Tx) error {
 		img, err := tx.ImageGet(ctx, *r.Job.ProjectID, r.Job.Target.ID.String())
 		if err != nil {
-			return err
-		}
-		if err := tx.ImageSumLock(ctx, f.SHA256); err != nil {
 			return err
 		}
 		if err := part.Keep(); err != nil {

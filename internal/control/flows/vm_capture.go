@@ -68,10 +68,7 @@ func captureDisk(ctx context.Context, r *run) (any, error) {
 		return nil, err
 	}
 	defer made.Discard()
-	return nil, write(ctx, r, func(tx *store.Tx) error {
-		if err := tx.ImageSumLock(ctx, made.SHA256); err != nil {
-			return err
-		}
+	return nil, keepFile(ctx, r, made.SHA256, func(tx *store.Tx) error {
 		if err := made.Keep(); err != nil {
 			return err
 		}
