@@ -109,7 +109,6 @@ func craftedVMDK() map[string]change {
 		"an extent cut short":           say("RW 64 SPARSE \"disk.vmdk\"", "RW 64"),
 		"an extent of another size":     say("RW 64", "RW 65"),
 		"an extent of no size":          say("RW 64", "RW x"),
-		"an extent that is read only":   say("RW 64", "RDONLY 64"),
 		"an extent nobody may read":     say("RW 64", "NOACCESS 64"),
 		"a line that is none":           say("version=1", "version"),
 	}

@@ -158,6 +158,9 @@ func TestGoodFiles(t *testing.T) {
 			t.Errorf("%s is taken for %q", name, f)
 		}
 	}
+	if _, err := convert(say("RW 64", "RDONLY 64")(goodVMDK()), VMDK); err != nil {
+		t.Errorf("an extent that is marked as read only: %v", err)
+	}
 	m, err := convert(goodDynamic(), VHD)
 	if err != nil || !bytes.Contains(m.b, words(4096)) {
 		t.Errorf("a dynamic VHD: %v", err)
@@ -245,6 +248,12 @@ func TestWriter(t *testing.T) {
 	}
 	if !bytes.Equal(files[0].b, files[1].b) {
 		t.Error("the same disk gave other bytes")
+	}
+	small := NewWriter(&memory{}, size)
+	small.limit = 3 * cluster
+	err := small.Tell(0, words(4*cluster))
+	if _, closed := small.Close(); !errs.Is(errors.Join(err, closed), errs.TooLarge) {
+		t.Errorf("more than a file may have: %v %v", err, closed)
 	}
 	path := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(path, files[0].b, 0o600); err != nil {

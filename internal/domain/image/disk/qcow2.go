@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/unit"
 )
 
 // Of the qcow2 that is written: version 3, clusters of 64 KiB, counts of 16 bits.
@@ -28,13 +31,18 @@ type Writer struct {
 	buf  []byte // the cluster that is told now
 	at   int64  // which that is; -1 for none
 	last int64  // the end of what was told
+	// limit is how long the file may get.
+	limit int64
 }
+
+// maxWritten is the most that an image's file has, in bytes.
+const maxWritten = 2 * unit.TiB
 
 // NewWriter begins a disk of a size in bytes, a multiple of 512. Nothing is good
 // before Close.
 func NewWriter(out io.WriterAt, size int64) *Writer {
 	return &Writer{
-		out: out, size: size, next: 1, part: -1, at: -1,
+		out: out, size: size, next: 1, part: -1, at: -1, limit: maxWritten,
 		l1: make([]uint64, up(size, cluster*perL2)), l2: make([]byte, cluster), buf: make([]byte, cluster),
 	}
 }
@@ -95,6 +103,9 @@ func (w *Writer) flushTable() error {
 func (w *Writer) append(p []byte) (uint64, error) {
 	at := w.next * cluster
 	w.next += up(int64(len(p)), cluster)
+	if w.next*cluster > w.limit {
+		return 0, errs.New(errs.TooLarge, "the disk holds more than %s: no image's file is larger", unit.FormatBytes(w.limit))
+	}
 	_, err := w.out.WriteAt(p, at)
 	return uint64(at), err
 }

@@ -96,7 +96,8 @@ func extent(line string, capacity uint64) error {
 	name := strings.Trim(strings.TrimSpace(words[3]), `"`)
 	sectors, err := strconv.ParseUint(words[1], 10, 63)
 	return none(
-		claim{words[0] != "RW", refuse("the VMDK's extent may not be written: %q", errs.Clip(line))},
+		// streams are marked as read only by who writes them
+		claim{words[0] == "NOACCESS", refuse("the VMDK's extent may not be read: %q", errs.Clip(line))},
 		claim{words[2] != "SPARSE", refuse("the VMDK's extent is of type %q: SPARSE is taken", errs.Clip(words[2]))},
 		claim{err != nil || sectors != capacity, refuse("the VMDK says two sizes: %s sectors and %d", errs.Clip(words[1]), capacity)},
 		claim{name == "" || strings.ContainsAny(name, "/\\\"\x00"), refuse("the VMDK's descriptor names a file by a path: %q", errs.Clip(name))},
