@@ -228,6 +228,7 @@ func TestRestartsThatFail(t *testing.T) {
 	host := c.Nodes[0].Host.(*controltest.SimHost)
 	host.SetFaults(web.Intent.ID, sim.Faults{Launch: &sim.Failure{Times: 2, Message: "no memory here"}})
 	host.PowerOff(web.Intent.ID)
+	until(t, "its end is known", func() bool { return vm.Appear(p.vm("web")).State != vm.Running })
 	v := p.looking("web", "the third restart succeeds", running)
 	if v.Restarts.Total != 3 || !strings.Contains(v.Restarts.Reason, "no memory here") {
 		t.Errorf("%+v", v.Restarts)
