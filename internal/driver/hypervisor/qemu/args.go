@@ -40,6 +40,7 @@ func commandLine(m contract.Machine, s shape) ([]string, error) {
 		"-nodefaults", "-no-user-config", "-display", "none", "-S",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-machine", s.machine + ",memory-backend=ram,usb=off,vmport=off,dump-guest-core=off",
+		"-action", "panic=pause",
 		"-global", "ICH9-LPC.disable_s3=1", "-global", "ICH9-LPC.disable_s4=1",
 		"-smp", strconv.Itoa(m.CPUs),
 		"-rtc", "base=utc",
@@ -113,6 +114,8 @@ func (w *jsonArgs) add(option string, o object) {
 
 func (w *jsonArgs) addFixedDevices() {
 	w.add("-device", object{"driver": "isa-serial", "id": "serial0", "chardev": "serial"})
+	// by it a guest tells that its kernel gave up; it is halted until we have seen that
+	w.add("-device", object{"driver": "pvpanic", "id": "panic0"})
 	w.add("-object", object{"qom-type": "rng-builtin", "id": "entropy"})
 	w.add("-device", object{"driver": "virtio-rng-pci", "id": "rng0", "rng": "entropy"})
 	w.add("-device", object{"driver": "virtio-balloon-pci", "id": "balloon0", "deflate-on-oom": true, "free-page-reporting": true})
