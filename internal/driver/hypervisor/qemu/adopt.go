@@ -166,7 +166,7 @@ func (d *Driver) adoptProcess(ctx context.Context, g *guest, root *os.Root) (*co
 	if g.status.Phase == vm.PhaseRunning {
 		g.status.Since = bootSince(p.Hypervisor, d.opt.Clock.Now(), d.opt.Clock.Boot())
 	}
-	s := g.status
+	s, suspending := g.status, g.asked.Suspend != nil
 	g.muted = false
 	g.mu.Unlock()
 	d.keep(g)
@@ -174,7 +174,7 @@ func (d *Driver) adoptProcess(ctx context.Context, g *guest, root *os.Root) (*co
 	if len(g.rec.Machine.NICs) > 0 {
 		d.background(g.announce) // its network may have been started again while nobody looked
 	}
-	if g.asked.Suspend != nil {
+	if suspending {
 		s = g.settleSuspend(ctx)
 	}
 	return &s, nil
