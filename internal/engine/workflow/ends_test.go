@@ -59,12 +59,15 @@ func gather(t *testing.T, n int, refuse error) *gathering {
 		g.jobs = append(g.jobs, g.enqueue("test", false, nil))
 	}
 	g.s.Nudge()
-	for g.s.Ending() != n-1 {
+	for {
+		// the first has begun to end when its Finish runs, not when it is no longer waiting
+		if _, alone := g.seen(); len(alone) == 1 && g.s.Ending() == n-1 {
+			return g
+		}
 		if (clock.System{}).Sleep(g.ctx, time.Millisecond) != nil {
 			t.Fatalf("%d jobs wait to end, want %d", g.s.Ending(), n-1)
 		}
 	}
-	return g
 }
 
 // seen is what ended how so far.
