@@ -55,17 +55,24 @@ func gather(t *testing.T, n int, refuse error) *gathering {
 	}
 	g.s = g.serve(f, nil)
 	t.Cleanup(func() { g.once.Do(func() { close(g.first) }) })
+	g.begin(1)
+	g.wait("the first begins to end", func() bool { _, alone := g.seen(); return len(alone) == 1 })
+	g.begin(n - 1)
+	g.wait("the others wait to end", func() bool { return g.s.Ending() == n-1 })
+	return g
+}
+
+func (g *gathering) begin(n int) {
 	for range n {
 		g.jobs = append(g.jobs, g.enqueue("test", false, nil))
 	}
 	g.s.Nudge()
-	for {
-		// the first has begun to end when its Finish runs, not when it is no longer waiting
-		if _, alone := g.seen(); len(alone) == 1 && g.s.Ending() == n-1 {
-			return g
-		}
+}
+
+func (g *gathering) wait(what string, is func() bool) {
+	for !is() {
 		if (clock.System{}).Sleep(g.ctx, time.Millisecond) != nil {
-			t.Fatalf("%d jobs wait to end, want %d", g.s.Ending(), n-1)
+			g.t.Fatal("not seen: ", what)
 		}
 	}
 }
