@@ -117,7 +117,19 @@ func (s *Spare) Start(ctx context.Context, title string, c Config, files ...*os.
 		<-s.reaped
 		return Proc{}, ctx.Err()
 	}
+	// The kernel may close what a killed process had open a moment after its end: what
+	// was told then lies there unread, and is thrown away.
+	if errors.Is(err, unix.ECONNRESET) && !recorded(c.Dir) {
+		err = errors.Join(ErrGone, err)
+	}
 	return p, err
+}
+
+// recorded tells whether a keeper has written down a child, without which nothing
+// was started.
+func recorded(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, ProcFile))
+	return !errors.Is(err, os.ErrNotExist)
 }
 
 // takeLock takes the lock of a record folder for a keeper that is handed a copy of
