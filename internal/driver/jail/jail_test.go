@@ -121,7 +121,6 @@ func TestJail(t *testing.T) {
 	if err := os.WriteFile(shown, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	before := mounts(t)
 	r, err := enter(t, s, jail.Bind{From: given, To: "/given", Write: true}, jail.Bind{From: shown, To: "/shown"})
 	if err != nil {
 		t.Fatal(err)
@@ -137,8 +136,11 @@ func TestJail(t *testing.T) {
 			t.Errorf("its root holds %s", name)
 		}
 	}
-	if now := mounts(t); now != before {
-		t.Errorf("mounts of the host changed:\n%s\nwere\n%s", now, before)
+	for line := range strings.Lines(mounts(t)) {
+		// others mount what they like meanwhile
+		if strings.Contains(line, s.At) || strings.Contains(line, given) || strings.Contains(line, shown) {
+			t.Errorf("the host has a mount of the jail: %s", line)
+		}
 	}
 	if left, _ := os.ReadDir(s.At); len(left) > 0 {
 		t.Errorf("the folder that was mounted over holds %v", left)
