@@ -176,7 +176,13 @@ var proofs = map[string]proof{
 		before: waiting,
 		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
 			i, err := w.Service.PutImageFile(ctx, controltest.Admin(), name, image.RoleDisk, "", bytes.NewReader(controltest.VHD(name)))
-			return control.Accepted{Job: i.JobID, Object: i.ID}, err
+			if err != nil {
+				return control.Accepted{}, err
+			}
+			// the image tells of it only while it goes on
+			var j id.ID
+			err = w.DB.App.QueryRow(ctx, "SELECT id FROM jobs WHERE kind = $1 AND target_id = $2 ORDER BY id DESC LIMIT 1", flows.JobImageConvert, i.ID).Scan(&j)
+			return control.Accepted{Job: &j, Object: i.ID}, err
 		},
 		check: func(ctx context.Context, w *world, name string, end job.State) error {
 			return arrived(ctx, w, name, end, "vhd")
