@@ -151,6 +151,13 @@ func (b *booting) plan() nodelink.HostPlan {
 	}}
 }
 
+// pass lets so much of a bubble's own time go by, which costs none, and everything
+// that this wakes come to rest.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // A host that starts brings up what ran, in the order and with the delays it was
 // told, and shows what waits and what is left; without any control plane.
 func TestBringUpInOrder(t *testing.T) {
@@ -164,8 +171,7 @@ func TestBringUpInOrder(t *testing.T) {
 			wait time.Duration
 			up   string
 		}{{0, "db other"}, {29 * time.Second, "db other"}, {2 * time.Second, "app app2 db other"}, {8 * time.Second, "app app2 db other"}, {2 * time.Second, "app app2 db other web"}, {time.Hour, "app app2 db other web"}} {
-			time.Sleep(step.wait)
-			synctest.Wait()
+			pass(step.wait)
 			if got := b.up(); got != step.up {
 				t.Fatalf("%v later run %q, want %q", step.wait, got, step.up)
 			}
@@ -201,15 +207,13 @@ func TestBringUpDisturbed(t *testing.T) {
 		if err := b.send(b.vms["app2"], 3, 2, b.machine(b.vms["app2"])); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(31 * time.Second)
-		synctest.Wait()
+		pass(31 * time.Second)
 		if got := b.up(); got != "app2 db other" || b.seen("app2").Epoch != 2 {
 			t.Errorf("run %q, %+v", got, b.seen("app2"))
 		}
 		_ = b.agent.Close()
 		b.start()
-		time.Sleep(time.Hour)
-		synctest.Wait()
+		pass(time.Hour)
 		if got := b.up(); got != "app2 db other web" {
 			t.Errorf("after the agent died run %q", got)
 		}
@@ -233,14 +237,13 @@ func TestShutdownEndsBringUp(t *testing.T) {
 		if err := b.agent.ShutdownGuests(t.Context(), time.Second); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if got := b.up(); got != "" {
 			t.Errorf("after the shutdown run %q", got)
 		}
 		_ = b.agent.Close()
 		b.start()
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		pass(time.Minute)
 		if got := b.up(); got != "db web" {
 			t.Errorf("after the next start run %q", got)
 		}

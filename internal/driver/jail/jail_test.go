@@ -81,7 +81,7 @@ func inmate(told string) int {
 func newSpec(t *testing.T) jail.Spec {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("a jail needs CAP_SYS_ADMIN")
+		t.Skip("a jail needs CAP_SYS_ADMIN: run the tests as root")
 	}
 	s := jail.Spec{At: t.TempDir(), Devices: []string{"/dev/null"}}
 	if err := s.Show("/usr/bin/id"); err != nil {

@@ -79,7 +79,7 @@ func (a *aide) start() error {
 		return err
 	}
 	defer func() { _ = errors.Join(os.Remove(a.Ready), ready.Close()) }()
-	cmd := exec.Command(a.Path, append([]string{"--fd", strconv.Itoa(aideFD), "--pid", a.Ready}, a.Argv...)...) //nolint:gosec,noctx // what the driver built; it ends with its socket
+	cmd := exec.Command(a.Path, append([]string{"--fd", strconv.Itoa(aideFD), "--pid", a.Ready}, a.Argv...)...) //nolint:gosec,noctx // words and numbers of the driver, no text of a user; it outlives any call, and ends with the hypervisor
 	cmd.Dir, cmd.Env = "/", []string{}
 	cmd.Stdout, cmd.Stderr = a.said, a.said
 	cmd.ExtraFiles = []*os.File{socket}

@@ -118,7 +118,7 @@ func confineAndExec(spec Exec, walls *jail.Spec, files []*os.File) error {
 	if err := leaveBehind(spec.Files); err != nil {
 		return fmt.Errorf("close inherited files: %w", err)
 	}
-	if err := syscall.Exec(spec.Path, spec.Argv, spec.Env); err != nil { //nolint:gosec // what the driver built, of no text of a user
+	if err := syscall.Exec(spec.Path, spec.Argv, spec.Env); err != nil { //nolint:gosec // QEMU and its options: the one text of a user is the guest kernel's command line, an argument of its own
 		return fmt.Errorf("exec the hypervisor: %w", err)
 	}
 	return nil

@@ -272,7 +272,7 @@ func (d *Driver) prepare(g *guest) (keeper.Config, error) {
 	if err := durable.Sync(d.vms); err != nil {
 		return none, err
 	}
-	if err := os.Mkdir(g.at.run, 0o711); err != nil { //nolint:gosec // processes of the guest's user find their own things there
+	if err := os.Mkdir(g.at.run, 0o711); err != nil { //nolint:gosec // passt, of the guest's user, opens its pipe there by name; it cannot list the folder
 		return none, err
 	}
 	if err := makeRAM(g.at.ram, m.MemoryBytes); err != nil {

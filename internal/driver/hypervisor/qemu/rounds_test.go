@@ -2,6 +2,7 @@ package qemu_test
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"testing"
 
@@ -128,7 +129,7 @@ func (r *rounds) end(m contract.Machine, which func(hypervisor, keeper process.I
 }
 
 func allowGone(err error) error {
-	if err == process.ErrGone { //nolint:errorlint // given as it is
+	if errors.Is(err, process.ErrGone) {
 		return nil
 	}
 	return err
