@@ -100,9 +100,9 @@ func (s *Service) RevokeToken(ctx context.Context, c Caller, token id.ID, force 
 	})
 }
 
-// TokenGood tells whether a token is neither revoked nor over.
-func (s *Service) TokenGood(ctx context.Context, token id.ID) (bool, error) {
-	return s.cfg.Store.TokenGood(ctx, token)
+// TokensGood gives those of some tokens that are neither revoked nor over.
+func (s *Service) TokensGood(ctx context.Context, tokens []id.ID) ([]id.ID, error) {
+	return s.cfg.Store.TokensGood(ctx, tokens)
 }
 
 // NewSetupToken makes the one-time token of the first person, if nobody has

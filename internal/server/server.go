@@ -92,6 +92,7 @@ type Server struct {
 	meter       *meter
 	limits      *limits
 	denials     *denials
+	watched     watched
 	fingerprint string
 	root        *x509.Certificate
 	routes      []Route

@@ -169,9 +169,9 @@ func (t *Tx) TokenAdministrators(ctx context.Context) ([]id.ID, error) {
 	return ids, pgtx.Map(err)
 }
 
-// TokenGood tells whether a token is neither revoked nor over.
-func (s *Store) TokenGood(ctx context.Context, token id.ID) (bool, error) {
-	good, err := s.q.TokenGood(ctx, token)
+// TokensGood gives those of some tokens that are neither revoked nor over.
+func (s *Store) TokensGood(ctx context.Context, tokens []id.ID) ([]id.ID, error) {
+	good, err := s.q.TokensGood(ctx, tokens)
 	return good, pgtx.Map(err)
 }
 

@@ -10,8 +10,8 @@ WHERE hash = $1 AND kind = $2 AND revoked_at IS NULL
   -- one for joining is good for minutes, also when the database's clock was put back
   AND (kind <> 'join' OR created_at < now() + interval '1 hour');
 
--- name: TokenGood :one
-SELECT EXISTS (SELECT FROM tokens WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()));
+-- name: TokensGood :many
+SELECT id FROM tokens WHERE id = ANY(@ids::uuid[]) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now());
 
 -- name: TokenSpend :execrows
 -- A join or setup token is worth one use: of two that race, one row is updated.

@@ -61,17 +61,6 @@ func (q *Queries) TokenAdministrators(ctx context.Context) ([]uuid.UUID, error) 
 	return items, nil
 }
 
-const tokenGood = `-- name: TokenGood :one
-SELECT EXISTS (SELECT FROM tokens WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()))
-`
-
-func (q *Queries) TokenGood(ctx context.Context, id uuid.UUID) (bool, error) {
-	row := q.db.QueryRow(ctx, tokenGood, id)
-	var exists bool
-	err := row.Scan(&exists)
-	return exists, err
-}
-
 const tokenInsert = `-- name: TokenInsert :exec
 INSERT INTO tokens (id, kind, name, hash, role, created_by, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, now() + $7::interval)
@@ -211,4 +200,28 @@ func (q *Queries) TokenUsable(ctx context.Context, arg TokenUsableParams) (Token
 		&i.Role,
 	)
 	return i, err
+}
+
+const tokensGood = `-- name: TokensGood :many
+SELECT id FROM tokens WHERE id = ANY($1::uuid[]) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+`
+
+func (q *Queries) TokensGood(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+	rows, err := q.db.Query(ctx, tokensGood, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var id uuid.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
