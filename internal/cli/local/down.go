@@ -23,7 +23,7 @@ import (
 const stopTimeout = 2 * time.Minute
 
 // Down stops the instance and waits until it is gone. It tells whether there was
-// one.
+// one. One that is started meanwhile is another, and is left alone.
 func Down(ctx context.Context, p Paths, clk clock.Clock) (ran bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
@@ -34,12 +34,15 @@ func Down(ctx context.Context, p Paths, clk clock.Clock) (ran bool, err error) {
 			return ran, err
 		}
 		ran = true
-		if pid != 0 && pid != asked {
-			// The lock was held when we read the pid in it, so it names its holder.
-			if err := signalUp(pid); err != nil {
+		switch {
+		case asked == 0 && pid != 0:
+			// The lock was held when we read the pid in it, so it names its holder,
+			// or the one before, which is gone.
+			if asked, err = signalUp(pid); err != nil {
 				return true, err
 			}
-			asked = pid
+		case pid != asked:
+			return true, nil
 		}
 		if err := clk.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return true, errs.New(errs.Timeout, "process %d does not stop; the end of %s tells why", pid, p.log("up")).Because(err)
@@ -47,7 +50,8 @@ func Down(ctx context.Context, p Paths, clk clock.Clock) (ran bool, err error) {
 	}
 }
 
-func signalUp(pid int) error {
+// signalUp asks an instance to stop. It gives its pid, and 0 when it is gone.
+func signalUp(pid int) (asked int, err error) {
 	id, err := process.Identify(pid)
 	if err == nil {
 		var h *process.Handle
@@ -56,10 +60,13 @@ func signalUp(pid int) error {
 			_ = h.Close()
 		}
 	}
-	if err != nil && !errors.Is(err, process.ErrGone) {
-		return errs.New(errs.Forbidden, "process %d cannot be asked to stop: it belongs to another user", pid).Because(err)
+	switch {
+	case errors.Is(err, process.ErrGone):
+		return 0, nil
+	case err != nil:
+		return 0, errs.New(errs.Forbidden, "process %d cannot be asked to stop: it belongs to another user", pid).Because(err)
 	}
-	return nil
+	return pid, nil
 }
 
 // Running tells of an instance that runs; ready says whether its start is over.

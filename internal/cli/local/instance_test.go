@@ -7,9 +7,12 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -96,6 +99,53 @@ func TestOneUpPerFolder(t *testing.T) {
 	if ran, err := Down(t.Context(), p, clock.System{}); ran || err != nil {
 		t.Errorf("down of nothing: %v, %v", ran, err)
 	}
+}
+
+// An instance that is started while another one stops is not stopped with it.
+func TestDownStopsOneInstance(t *testing.T) {
+	p := places(t)
+	// instance holds the lock, by the file that it inherits, until it is ended.
+	instance := func() *exec.Cmd {
+		lock, err := takeLock(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = lock.Close() }()
+		cmd := exec.CommandContext(t.Context(), "sleep", "60")
+		cmd.ExtraFiles = []*os.File{lock}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p.lock(), fmt.Appendln(nil, cmd.Process.Pid), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return cmd
+	}
+	first, clk, over := instance(), clock.NewFake(), make(chan error, 1)
+	go func() {
+		ran, err := Down(t.Context(), p, clk)
+		if err == nil && !ran {
+			err = errors.New("it says that nothing ran")
+		}
+		over <- err
+	}()
+	_ = first.Wait() // it does as it is asked
+	second := instance()
+	if err := clk.Waiters(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	clk.Advance(time.Minute)
+	if err := <-over; err != nil {
+		t.Error(err)
+	}
+	if s := first.ProcessState.Sys().(syscall.WaitStatus); s.Signal() != syscall.SIGINT {
+		t.Errorf("the first ended by %v", s)
+	}
+	if _, held, _ := locked(p); !held {
+		t.Error("the second was stopped too")
+	}
+	_ = second.Process.Kill()
+	_ = second.Wait()
 }
 
 func TestAForeignFolderIsLeftAlone(t *testing.T) {

@@ -309,7 +309,11 @@ func (d *Driver) Shutdown(ctx context.Context, r contract.Ref) error {
 		return err
 	}
 	err = g.ask(ctx, "system_powerdown")
-	if err != nil && !g.Status().Phase.OnNode() {
+	if err == nil {
+		return nil
+	}
+	g.refresh(ctx) // it may have ended under the question
+	if !g.Status().Phase.OnNode() {
 		return nil
 	}
 	return err
