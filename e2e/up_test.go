@@ -103,14 +103,7 @@ func TestServerMoves(t *testing.T) {
 	i := up(t, "--sim", "2")
 	before := i.state().Summary.Address
 	i.must("down")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	free := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	free := freeAddress(t)
 	i.args = []string{"up", "--detach", "--sim", "2", "--listen", free}
 	i.start()
 	if now := i.state().Summary.Address; now != free || now == before {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -27,8 +28,8 @@ func claimPort(ctx context.Context, p Paths, listen string) (string, error) {
 		return "", err
 	}
 	m, _ := readMarker(p)
-	if before, last, _ := net.SplitHostPort(m.Listen); port == "0" && before == host && tryPort(ctx, m.Listen) == nil {
-		port = last
+	if port == "0" {
+		port = steadyPort(ctx, host, m.Listen)
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
@@ -47,6 +48,32 @@ func claimPort(ctx context.Context, p Paths, listen string) (string, error) {
 		return listen, nil
 	}
 	return listen, writeJSON(p.marker(), marker{MadeBy: madeBy, Listen: listen})
+}
+
+// steadyPort gives the port used before, or a free one that is below those that the
+// kernel gives to outgoing connections: it shall be free after a restart too. Where
+// there is none the kernel chooses, which is "0".
+func steadyPort(ctx context.Context, host, before string) string {
+	if h, last, _ := net.SplitHostPort(before); h == host && tryPort(ctx, before) == nil {
+		return last
+	}
+	const first, tries = 10000, 20
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return "0"
+	}
+	low, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\t")
+	end, err := strconv.Atoi(low)
+	if err != nil || end <= first {
+		return "0"
+	}
+	for range tries {
+		port := strconv.Itoa(first + rand.IntN(end-first)) //nolint:gosec // any will do
+		if tryPort(ctx, net.JoinHostPort(host, port)) == nil {
+			return port
+		}
+	}
+	return "0"
 }
 
 func tryPort(ctx context.Context, listen string) error {
