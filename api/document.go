@@ -49,6 +49,9 @@ type VMDocumentSpec struct {
 	Autostart         *bool  `json:"autostart,omitempty"`
 	StartOrder        *int   `json:"start_order,omitempty"`
 	StartDelaySeconds *int64 `json:"start_delay_seconds,omitempty"`
+	// CPUWeight and CPUCapPercent are what it may take of its node's processors.
+	CPUWeight     *int `json:"cpu_weight,omitempty"`
+	CPUCapPercent *int `json:"cpu_cap_percent,omitempty"`
 }
 
 // VMDiskDocument declares a disk: the one with the id, else the one in the slot,
@@ -58,6 +61,8 @@ type VMDiskDocument struct {
 	Slot      *int   `json:"slot,omitempty"`
 	SizeBytes Bytes  `json:"size_bytes,omitempty"`
 	Image     string `json:"image,omitempty"`
+	// Limits are all of them; with nothing in it, there are none.
+	Limits *DiskLimits `json:"limits,omitempty"`
 }
 
 // VMNICDocument declares a network interface.
@@ -154,7 +159,7 @@ func (v VM) Document() VMDocument {
 	}
 	v.Spec.policies(&d.Spec)
 	for _, k := range v.Spec.Disks {
-		one := VMDiskDocument{SizeBytes: k.SizeBytes, Image: k.Image}
+		one := VMDiskDocument{SizeBytes: k.SizeBytes, Image: k.Image, Limits: k.Limits}
 		if k.Slot == 0 && k.Image == v.Spec.Image {
 			one.Image = "" // it is made from the VM's image by itself
 		}
@@ -212,6 +217,12 @@ func (s VMSpec) policies(d *VMDocumentSpec) {
 	}
 	if s.StartDelaySeconds != 0 {
 		d.StartDelaySeconds = &s.StartDelaySeconds
+	}
+	if s.CPUWeight != 0 && s.CPUWeight != 100 {
+		d.CPUWeight = &s.CPUWeight
+	}
+	if s.CPUCapPercent != 0 {
+		d.CPUCapPercent = &s.CPUCapPercent
 	}
 	if s.Protected {
 		d.Protected = &s.Protected

@@ -72,6 +72,9 @@ type Inventory struct {
 	Confinement        []string        `json:"confinement"`
 	// Unconfined is what could isolate guests and is not available, with the reason.
 	Unconfined []string `json:"unconfined"`
+	// Limits are the kinds of limits that the node can set on guests: cpu_weight,
+	// cpu_cap, disk_io.
+	Limits []string `json:"limits"`
 	// ImageCacheBytes is how much disk image files may take for later.
 	ImageCacheBytes Bytes `json:"image_cache_bytes,omitempty"`
 }

@@ -32,6 +32,12 @@ type VMSpec struct {
 	// StartDelaySeconds is how long the node then waits before the next place.
 	StartOrder        int   `json:"start_order,omitempty"`
 	StartDelaySeconds int64 `json:"start_delay_seconds,omitempty"`
+	// CPUWeight is its share where its node's processors are short: 1 to 10000, 100 by
+	// default.
+	CPUWeight int `json:"cpu_weight"`
+	// CPUCapPercent is the most it may use, in percent of one processor: 150 is one and
+	// a half; absent for no cap.
+	CPUCapPercent int `json:"cpu_cap_percent,omitempty"`
 }
 
 // VMCloudInit is what cloud-init in a guest finds on the VM's seed, a CD of the
@@ -59,6 +65,20 @@ type VMDisk struct {
 	Slot      int    `json:"slot"`
 	SizeBytes Bytes  `json:"size_bytes"`
 	Image     string `json:"image,omitempty"`
+	// Limits bound what the guest does on it; absent for none.
+	Limits *DiskLimits `json:"limits,omitempty"`
+}
+
+// DiskLimits bound what a guest does on a disk, each per second, 0 or absent for
+// none. A total excludes those of reads and of writes.
+type DiskLimits struct {
+	IOPS      int64 `json:"iops,omitempty"`
+	ReadIOPS  int64 `json:"read_iops,omitempty"`
+	WriteIOPS int64 `json:"write_iops,omitempty"`
+	// BytesPerSecond is at least 64 KiB, as the other two.
+	BytesPerSecond      Bytes `json:"bytes_per_second,omitempty"`
+	ReadBytesPerSecond  Bytes `json:"read_bytes_per_second,omitempty"`
+	WriteBytesPerSecond Bytes `json:"write_bytes_per_second,omitempty"`
 }
 
 // VMNIC is one network interface of a VM.
@@ -146,6 +166,10 @@ type VMCreate struct {
 	// StartOrder and StartDelaySeconds: 0 to 1000, and 0 to 3600.
 	StartOrder        int   `json:"start_order,omitempty"`
 	StartDelaySeconds int64 `json:"start_delay_seconds,omitempty"`
+	// CPUWeight is 1 to 10000, 100 when absent.
+	CPUWeight int `json:"cpu_weight,omitempty"`
+	// CPUCapPercent is in percent of one processor; absent for no cap.
+	CPUCapPercent int `json:"cpu_cap_percent,omitempty"`
 	// Start it once it is made?
 	Start bool `json:"start,omitempty"`
 	// Node restricts placement to one node.
@@ -158,12 +182,16 @@ type VMDiskCreate struct {
 	SizeBytes Bytes `json:"size_bytes,omitempty"`
 	// Image is the name or id of the disk image it is made from.
 	Image string `json:"image,omitempty"`
+	// Limits bound what the guest does on it.
+	Limits *DiskLimits `json:"limits,omitempty"`
 }
 
-// VMDiskPatch changes a disk.
+// VMDiskPatch changes a disk: its size or its limits.
 type VMDiskPatch struct {
 	// SizeBytes is its new size; a disk never gets smaller.
-	SizeBytes Bytes `json:"size_bytes"`
+	SizeBytes Bytes `json:"size_bytes,omitempty"`
+	// Limits are all of them; with nothing in it, there are none.
+	Limits *DiskLimits `json:"limits,omitempty"`
 }
 
 // VMNICCreate is a network interface wanted.
@@ -193,6 +221,10 @@ type VMPatch struct {
 	Autostart         *bool  `json:"autostart,omitempty"`
 	StartOrder        *int   `json:"start_order,omitempty"`
 	StartDelaySeconds *int64 `json:"start_delay_seconds,omitempty"`
+	// CPUWeight and CPUCapPercent change at any time; a guest that runs has them at
+	// once, by the job that the answer's status names. A cap of 0 is none.
+	CPUWeight     *int `json:"cpu_weight,omitempty"`
+	CPUCapPercent *int `json:"cpu_cap_percent,omitempty"`
 }
 
 // VMClone asks for a VM made from another one.

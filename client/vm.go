@@ -103,6 +103,12 @@ func (s VMs) GrowDisk(ctx context.Context, vm, disk string, size api.Bytes) (Cha
 	return amend[Change](ctx, s.c, diskPath(vm, disk), nil, api.VMDiskPatch{SizeBytes: size})
 }
 
+// LimitDisk bounds what the guest does on a disk, while it runs too; none of the
+// limits that were before stays.
+func (s VMs) LimitDisk(ctx context.Context, vm, disk string, l api.DiskLimits) (Change, error) {
+	return amend[Change](ctx, s.c, diskPath(vm, disk), nil, api.VMDiskPatch{Limits: &l})
+}
+
 // RemoveDisk removes a disk of a stopped VM, and what is on it.
 func (s VMs) RemoveDisk(ctx context.Context, vm, disk string) (Change, error) {
 	return remove[Change](ctx, s.c, diskPath(vm, disk))

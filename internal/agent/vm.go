@@ -63,6 +63,7 @@ func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m no
 	machine := hypervisor.Machine{
 		Ref:  hypervisor.Ref{VM: g.snapshot().VM, Epoch: epoch},
 		CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, Screen: a.driver.Capabilities().Display,
+		Limits: limits(m.Limits),
 	}
 	var err error
 	if machine.Boot, err = a.boot(m); err != nil {

@@ -115,6 +115,7 @@ func (a *app) nodePairs(n api.Node) []output.Pair {
 		{Key: "acceleration", Value: accelerationLine(inv)},
 		{Key: "confinement", Value: strings.Join(inv.Confinement, "; ")},
 		{Key: "not confined by", Value: strings.Join(inv.Unconfined, "; ")},
+		{Key: "limits guests by", Value: strings.Join(inv.Limits, ", ")},
 		{Key: "agent", Value: n.Status.AgentVersion},
 		{Key: "epoch", Value: strconv.FormatInt(n.Status.NodeEpoch, 10)},
 		{Key: "certificate", Value: until(a.clock.Now(), n.Status.CertificateExpiresAt)},

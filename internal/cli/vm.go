@@ -122,11 +122,15 @@ func (a *app) vmPairs(v api.VM) []output.Pair {
 		{Key: "created", Value: ago(now, v.CreatedAt)},
 		{Key: "revision", Value: strconv.FormatInt(v.Revision, 10)},
 	}
+	pairs = append(pairs, limitPairs(v.Spec)...)
 	pairs = append(pairs, a.policyPairs(v)...)
 	for _, d := range v.Spec.Disks {
 		value := size(d.SizeBytes)
 		if d.Image != "" {
 			value += " from " + d.Image
+		}
+		if l := diskLimits(d.Limits); l != "" {
+			value += ", at most " + l
 		}
 		pairs = append(pairs, output.Pair{Key: "disk " + strconv.Itoa(d.Slot), Value: value})
 	}

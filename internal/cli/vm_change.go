@@ -23,6 +23,7 @@ type createFlags struct {
 	start               bool
 	policy              policyFlags
 	cloud               cloudFlags
+	limits              limitFlags
 }
 
 func newVMCreate(a *app) *cobra.Command {
@@ -64,6 +65,7 @@ func newVMCreate(a *app) *cobra.Command {
 	fl.StringVar(&f.node, "node", "", "place it on this `node` only")
 	fl.BoolVar(&f.start, "start", false, "start it once it is made")
 	f.policy.add(cmd)
+	f.limits.add(cmd)
 	f.cloud.add(a, cmd)
 	w = a.addWait(cmd)
 	mustComplete(cmd.RegisterFlagCompletionFunc("image", a.completeImages))
@@ -74,6 +76,7 @@ func newVMCreate(a *app) *cobra.Command {
 func (f createFlags) request(cmd *cobra.Command, name string) (api.VMCreate, error) {
 	req := api.VMCreate{Name: name, CPUs: f.cpus, Image: f.image, Node: f.node, Start: f.start}
 	f.policy.create(&req)
+	f.limits.create(cmd, &req)
 	var err error
 	if req.MemoryBytes, err = api.ParseBytes(f.memory); err != nil {
 		return req, usage(cmd, "--memory: %s", err)

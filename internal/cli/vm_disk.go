@@ -14,7 +14,7 @@ import (
 )
 
 func newVMDisk(a *app) *cobra.Command {
-	return group(a, "disk", "Disks of virtual machines", newDiskList(a), newDiskAdd(a), newDiskGrow(a), newDiskRemove(a))
+	return group(a, "disk", "Disks of virtual machines", newDiskList(a), newDiskAdd(a), newDiskGrow(a), newDiskLimit(a), newDiskRemove(a))
 }
 
 // disk is a row of a VM's disks: its place in the guest belongs to it.
@@ -28,6 +28,7 @@ func diskColumns() []output.Column[disk] {
 		{Title: "disk", Cell: func(d disk) string { return strconv.Itoa(d.Slot) }},
 		{Title: "size", Cell: func(d disk) string { return size(d.SizeBytes) }},
 		{Title: "image", Cell: func(d disk) string { return d.Image }},
+		{Title: "limits", Wide: true, Cell: func(d disk) string { return diskLimits(d.Limits) }},
 		{Title: "in guest", Cell: func(d disk) string { return d.guest }},
 		{Title: "serial", Cell: func(d disk) string { return serial(d.ID) }},
 		{Title: "id", Wide: true, Cell: func(d disk) string { return d.ID }},

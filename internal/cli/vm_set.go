@@ -20,11 +20,13 @@ type setFlags struct {
 	labels       []string
 	policy       policyFlags
 	cloud        cloudFlags
+	limits       limitFlags
 }
 
 func newVMSet(a *app) *cobra.Command {
 	var f setFlags
-	cmd := leaf("set NAME", "Change the name, labels, size or policies of a virtual machine", names("NAME"), func(cmd *cobra.Command, args []string) error {
+	var w *waitFlags
+	cmd := leaf("set NAME", "Change the name, labels, size, limits or policies of a virtual machine", names("NAME"), func(cmd *cobra.Command, args []string) error {
 		patch, set, unset, err := f.patch(cmd)
 		if err != nil {
 			return err
@@ -47,22 +49,20 @@ func newVMSet(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if p := a.printer(); p.Format.ForPrograms() {
-			return p.Document(v)
-		}
-		fmt.Fprintf(a.out, "%s: %s CPUs, %s, %s\n", output.Clean(v.Name), strconv.Itoa(v.Spec.CPUs), size(v.Spec.MemoryBytes), labelsOf(v))
-		return nil
+		return a.wasSet(cmd, c, v, w)
 	})
 	cmd.Example = `  novacron vm set web --cpus 4 --memory 8GiB
   novacron vm set web --name web-old --label tier=retired --label owner-
   novacron vm set web --protect --restart on_failure
+  novacron vm set web --cpu-weight 200 --cpu-cap 150
   novacron vm set db --start-order 1 --start-delay 30
   novacron vm set web --user-data @web.yaml --ssh-key ~/.ssh/id_ed25519.pub`
-	cmd.Long = `Change the name, labels, size or policies of a virtual machine, all at once or
-nothing.
+	cmd.Long = `Change the name, labels, size, limits or policies of a virtual machine, all at
+once or nothing.
 
-Name, labels and policies may change at any time. CPUs and memory change while it is
-stopped, to what its node has room for.
+Name, labels and policies may change at any time, and so may weight and cap of CPUs:
+one that runs is limited at once, by a job. CPUs and memory change while it is stopped,
+to what its node has room for.
 
 What cloud-init is told changes while it is stopped, and reaches the guest at
 its next start. What is not named stays; --ssh-key replaces all keys. The guest
@@ -75,10 +75,30 @@ of the drive.`
 	fl.StringVar(&f.memory, "memory", "", "`size` of its memory, such as 512MiB")
 	fl.StringArrayVar(&f.labels, "label", nil, "set a label with `key=value`, or remove one with key-")
 	f.policy.add(cmd)
+	f.limits.add(cmd)
+	w = a.addWait(cmd)
 	f.cloud.add(a, cmd)
 	fl.BoolVar(&f.cloud.none, "no-cloud-init", false, "tell cloud-init nothing but what other flags say")
 	cmd.ValidArgsFunction = a.completeVMs
 	return cmd
+}
+
+// wasSet shows a VM that was changed, and the job that brings its guest new limits, if
+// there is one.
+func (a *app) wasSet(cmd *cobra.Command, c *client.Client, v api.VM, w *waitFlags) error {
+	given := cmd.Flags().Changed
+	limited := v.Status.Job != "" && (given("cpu-weight") || given("cpu-cap"))
+	if limited && a.waits(cmd, w) {
+		return a.follow(cmd.Context(), c, v.Status.Job, w.timeout)
+	}
+	if p := a.printer(); p.Format.ForPrograms() {
+		return p.Document(v)
+	}
+	fmt.Fprintf(a.out, "%s: %s CPUs, %s, %s\n", output.Clean(v.Name), strconv.Itoa(v.Spec.CPUs), size(v.Spec.MemoryBytes), labelsOf(v))
+	if limited {
+		fmt.Fprintf(a.err, "its guest is limited by job %s; follow it with: novacron job wait %[1]s\n", v.Status.Job)
+	}
+	return nil
 }
 
 func (f setFlags) patch(cmd *cobra.Command) (p api.VMPatch, set map[string]string, unset []string, err error) {
@@ -90,6 +110,7 @@ func (f setFlags) patch(cmd *cobra.Command) (p api.VMPatch, set map[string]strin
 		p.SeedImage = &f.cloud.seed
 	}
 	f.policy.patch(cmd, &p)
+	f.limits.patch(cmd, &p)
 	if given("cpus") {
 		p.CPUs = &f.cpus
 	}
@@ -104,7 +125,7 @@ func (f setFlags) patch(cmd *cobra.Command) (p api.VMPatch, set map[string]strin
 		return p, nil, nil, usage(cmd, "--label: %s", errs.As(err).Message)
 	}
 	if p == (api.VMPatch{}) && len(f.labels) == 0 && !f.cloud.given(cmd) {
-		return p, nil, nil, usage(cmd, "nothing to change is given: --name, --cpus, --memory, --label, --protect, --restart, --autostart, --start-order, --start-delay, --seed, or what cloud-init is told")
+		return p, nil, nil, usage(cmd, "nothing to change is given: --name, --cpus, --memory, --label, --cpu-weight, --cpu-cap, --protect, --restart, --autostart, --start-order, --start-delay, --seed, or what cloud-init is told")
 	}
 	return p, set, unset, nil
 }

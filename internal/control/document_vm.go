@@ -105,12 +105,14 @@ func (s *Service) step(ctx context.Context, tx *store.Tx, c Caller, v vm.View, s
 		a, err = s.ask(ctx, tx, c, v, vm.Stop, Stop{DefaultGrace})
 	case vm.StepChange:
 		if err = step.Change.Validate(); err == nil {
-			err = s.update(ctx, tx, c, v, step.Change)
+			a.Job, err = s.update(ctx, tx, c, v, step.Change)
 		}
 	case vm.StepGrowDisk:
 		if err = (vm.DiskSpec{SizeBytes: step.SizeBytes}).Validate(); err == nil {
 			a, err = s.growDisk(ctx, tx, c, v, step.Disk, step.SizeBytes)
 		}
+	case vm.StepLimitDisk:
+		a, err = s.limitDisk(ctx, tx, c, v, step.Disk, step.Limits)
 	case vm.StepAddDisk:
 		if err = step.Add.Validate(); err == nil {
 			a, err = s.addDisk(ctx, tx, c, v, step.Add)
@@ -137,6 +139,8 @@ func (s *Service) mayStep(ctx context.Context, tx *store.Tx, v vm.View, step vm.
 		if err = (vm.DiskSpec{SizeBytes: step.SizeBytes}).Validate(); err == nil {
 			_, err = mayGrowDisk(ctx, tx, v, step.Disk, step.SizeBytes)
 		}
+	case vm.StepLimitDisk:
+		err = s.mayLimitDisk(ctx, tx, v, step.Disk, step.Limits)
 	case vm.StepAddDisk:
 		if err = step.Add.Validate(); err == nil {
 			_, err = s.mayAddDisk(ctx, tx, v, step.Add)

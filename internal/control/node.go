@@ -261,6 +261,9 @@ func inventory(w nodelink.Inventory) node.Inventory {
 	for _, c := range w.Unconfined {
 		inv.Unconfined = append(inv.Unconfined, text(c))
 	}
+	for _, l := range w.Limits[:min(len(w.Limits), mostDevices)] {
+		inv.Limits = append(inv.Limits, text(l))
+	}
 	for _, n := range w.NUMA {
 		n.CPUs = text(n.CPUs)
 		inv.NUMA = append(inv.NUMA, node.NUMANode(n))

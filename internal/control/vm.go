@@ -152,7 +152,7 @@ func (s *Service) newView(ctx context.Context, tx *store.Tx, n NewVM, img image.
 	v := vm.View{Intent: vm.Intent{
 		ID: id.New(), ProjectID: s.cfg.Project, Name: n.Name, Labels: n.Labels,
 		CPUs: n.CPUs, MemoryBytes: n.MemoryBytes, ImageID: &img.ID, ImageName: img.Name, CloudInit: n.CloudInit.OrNil(),
-		Policy: n.Policy.Normal(),
+		Policy: n.Policy.Normal(), Limits: n.Limits.Normal(),
 	}}
 	var err error
 	if v.Intent.SeedImage, err = s.seedImage(ctx, tx, n.SeedImage); err != nil {
@@ -172,7 +172,7 @@ func (s *Service) newView(ctx context.Context, tx *store.Tx, n NewVM, img image.
 		if err != nil {
 			return v, err
 		}
-		vol.Slot = i
+		vol.Slot, vol.Limits = i, d.Limits
 		v.Volumes = append(v.Volumes, vol)
 	}
 	for i, c := range n.NICs {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"strings"
 
+	"github.com/novacron/novacron/internal/control/flows"
 	"github.com/novacron/novacron/internal/domain/scheduler"
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/store"
@@ -34,26 +35,38 @@ func (s *Service) UpdateVM(ctx context.Context, c Caller, ref string, change vm.
 		if change.SeedImage, err = s.sameSeed(ctx, tx, v, change.SeedImage); err != nil {
 			return err
 		}
-		return s.update(ctx, tx, c, v, change)
+		_, err = s.update(ctx, tx, c, v, change)
+		return err
 	})
 	return which, err
 }
 
-// update makes a change that is not nothing.
-func (s *Service) update(ctx context.Context, tx *store.Tx, c Caller, v vm.View, change vm.Change) error {
+// update makes a change that is not nothing. It gives the job that brings limits to a
+// guest, if there is one.
+func (s *Service) update(ctx context.Context, tx *store.Tx, c Caller, v vm.View, change vm.Change) (*id.ID, error) {
 	if !change.Differs(v.Intent) {
-		return nil
+		return nil, nil
 	}
 	if err := s.holds.On(v.Intent.NodeID); err != nil && change.Rests(v.Intent) {
-		return err
+		return nil, err
 	}
 	if err := s.mayChange(ctx, tx, v, change); err != nil {
-		return err
+		return nil, err
 	}
 	next, err := s.reseeded(ctx, tx, v.Intent, change)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	if err := s.recordChange(ctx, tx, c, v, next); err != nil {
+		return nil, err
+	}
+	if !change.Relimits(v.Intent) || !v.HasGuest() {
+		return nil, nil
+	}
+	return s.limitJob(ctx, tx, c, v, flows.LimitsOf(v, nil), nil)
+}
+
+func (s *Service) recordChange(ctx context.Context, tx *store.Tx, c Caller, v vm.View, next vm.Intent) error {
 	if err := tx.VMUpdate(ctx, next, v.Intent.Name); err != nil {
 		return err
 	}
@@ -67,8 +80,16 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, c Caller, v vm.View,
 	return tx.AuditInsert(ctx, r)
 }
 
-// mayChange refuses what the VM cannot get now: a size, another seed, protection.
+// mayChange refuses what the VM cannot get now: limits, a size, another seed,
+// protection.
 func (s *Service) mayChange(ctx context.Context, tx *store.Tx, v vm.View, change vm.Change) error {
+	if change.Relimits(v.Intent) {
+		next := v
+		next.Intent = change.Apply(v.Intent)
+		if err := mayLimit(ctx, tx, v, next); err != nil {
+			return err
+		}
+	}
 	if err := change.TooLate(v); err != nil || !change.Rests(v.Intent) {
 		return err
 	}
@@ -137,6 +158,8 @@ func differences(was, next vm.Intent) map[string]any {
 	note("cpus", was.CPUs, next.CPUs, was.CPUs != next.CPUs)
 	note("memory_bytes", was.MemoryBytes, next.MemoryBytes, was.MemoryBytes != next.MemoryBytes)
 	note("seed_image", seedName(was), seedName(next), seedName(was) != seedName(next))
+	note("cpu_weight", was.Limits.CPUWeight, next.Limits.CPUWeight, was.Limits.Normal().CPUWeight != next.Limits.Normal().CPUWeight)
+	note("cpu_cap_percent", was.Limits.CPUCapPercent, next.Limits.CPUCapPercent, was.Limits.CPUCapPercent != next.Limits.CPUCapPercent)
 	note("protected", was.Policy.Protected, next.Policy.Protected, was.Policy.Protected != next.Policy.Protected)
 	note("restart_policy", was.Policy.Restart, next.Policy.Restart, was.Policy.Restart != next.Policy.Restart)
 	note("autostart", !was.Policy.ByHand, !next.Policy.ByHand, was.Policy.ByHand != next.Policy.ByHand)

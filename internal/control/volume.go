@@ -90,10 +90,14 @@ func (s *Service) mayAddDisk(ctx context.Context, tx *store.Tx, v vm.View, d vm.
 	}
 	vol, err := s.newVolume(ctx, tx, d, "")
 	if err == nil {
+		vol.Limits = d.Limits
 		vol.Slot, err = v.FreeSlot()
 	}
 	if err == nil {
 		err = roomForDisk(ctx, tx, v, vol.SizeBytes)
+	}
+	if err == nil && d.Limits != (vm.DiskLimits{}) {
+		err = mayLimit(ctx, tx, v, v.After(vm.Step{Kind: vm.StepAddDisk, Add: d}))
 	}
 	return vol, err
 }

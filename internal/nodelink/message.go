@@ -175,6 +175,8 @@ type Machine struct {
 	Seed bool `json:"seed,omitempty"`
 	// CD is what the guest finds there otherwise; nil for an image of none.
 	CD *ImageFile `json:"cd,omitempty"`
+	// Limits are what it may take of its node.
+	Limits Limits `json:"limits,omitzero"`
 }
 
 // NIC is one network interface of a Machine.
@@ -371,6 +373,7 @@ type Inventory struct {
 	AccelerationReason string      `json:"acceleration_reason,omitempty"`
 	Confinement        []string    `json:"confinement,omitempty"`
 	Unconfined         []string    `json:"unconfined,omitempty"`
+	Limits             []string    `json:"limits,omitempty"`
 	StorageBytes       int64       `json:"storage_bytes"`
 	// ImageCacheBytes is how much of that image files may take for later.
 	ImageCacheBytes int64 `json:"image_cache_bytes,omitempty"`

@@ -30,6 +30,7 @@ func toVM(v vm.View) api.VM {
 		Spec: api.VMSpec{
 			CPUs: in.CPUs, MemoryBytes: api.Bytes(in.MemoryBytes), Image: in.ImageName, Power: power(in.PowerOn), Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
 			Autostart: !in.Policy.ByHand, StartOrder: in.Policy.StartOrder, StartDelaySeconds: int64(in.Policy.StartDelay / time.Second),
+			CPUWeight: in.Limits.Normal().CPUWeight, CPUCapPercent: in.Limits.CPUCapPercent,
 			Disks: []api.VMDisk{}, NICs: []api.VMNIC{},
 		},
 		Status: api.VMStatus{
@@ -37,7 +38,7 @@ func toVM(v vm.View) api.VM {
 		},
 	}
 	for _, d := range v.Volumes {
-		out.Spec.Disks = append(out.Spec.Disks, api.VMDisk{ID: d.ID.String(), Slot: d.Slot, SizeBytes: api.Bytes(d.SizeBytes), Image: d.ImageName})
+		out.Spec.Disks = append(out.Spec.Disks, api.VMDisk{ID: d.ID.String(), Slot: d.Slot, SizeBytes: api.Bytes(d.SizeBytes), Image: d.ImageName, Limits: toDiskLimits(d.Limits)})
 	}
 	for _, n := range v.NICs {
 		c := api.VMNIC{ID: n.ID.String(), MAC: n.MAC}
@@ -55,6 +56,36 @@ func toVM(v vm.View) api.VM {
 	}
 	vmStatus(v, &out.Status)
 	return out
+}
+
+// toDiskLimits is nil for none.
+func toDiskLimits(l vm.DiskLimits) *api.DiskLimits {
+	if l == (vm.DiskLimits{}) {
+		return nil
+	}
+	return &api.DiskLimits{
+		IOPS: l.IOPS, ReadIOPS: l.ReadIOPS, WriteIOPS: l.WriteIOPS, BytesPerSecond: api.Bytes(l.BytesPerSecond),
+		ReadBytesPerSecond: api.Bytes(l.ReadBytesPerSecond), WriteBytesPerSecond: api.Bytes(l.WriteBytesPerSecond),
+	}
+}
+
+// fromDiskLimits is the way back.
+func fromDiskLimits(l *api.DiskLimits) *vm.DiskLimits {
+	if l == nil {
+		return nil
+	}
+	return &vm.DiskLimits{
+		IOPS: l.IOPS, ReadIOPS: l.ReadIOPS, WriteIOPS: l.WriteIOPS, BytesPerSecond: int64(l.BytesPerSecond),
+		ReadBytesPerSecond: int64(l.ReadBytesPerSecond), WriteBytesPerSecond: int64(l.WriteBytesPerSecond),
+	}
+}
+
+// diskLimits are none where none are given.
+func diskLimits(l *api.DiskLimits) vm.DiskLimits {
+	if given := fromDiskLimits(l); given != nil {
+		return *given
+	}
+	return vm.DiskLimits{}
 }
 
 // fromCloudInit is the way back.
@@ -120,7 +151,7 @@ func toNode(n node.Node) api.Node {
 			Inventory: api.Inventory{
 				Hostname: i.Hostname, Kernel: i.Kernel, OS: i.OS, CPUModel: i.CPUModel, CPUs: i.CPUs, MemoryBytes: api.Bytes(i.MemoryBytes),
 				NUMA: []api.NUMANode{}, Disks: []api.HostDisk{}, HugePages: []api.HugePages{}, PCI: []api.PCIDevice{}, Interfaces: []api.HostInterface{}, Hypervisor: i.Hypervisor, HypervisorVersion: i.HypervisorVersion,
-				Acceleration: i.Acceleration, AccelerationReason: i.AccelerationReason, Confinement: append([]string{}, i.Confinement...), Unconfined: append([]string{}, i.Unconfined...), ImageCacheBytes: api.Bytes(i.ImageCacheBytes),
+				Acceleration: i.Acceleration, AccelerationReason: i.AccelerationReason, Confinement: append([]string{}, i.Confinement...), Unconfined: append([]string{}, i.Unconfined...), Limits: append([]string{}, i.Limits...), ImageCacheBytes: api.Bytes(i.ImageCacheBytes),
 			},
 		},
 	}

@@ -263,6 +263,7 @@ func vmDocument(raw []byte) (control.Document, error) {
 	w := &vm.Want{
 		Labels: b.Labels, CPUs: b.Spec.CPUs, MemoryBytes: (*int64)(b.Spec.MemoryBytes), Image: b.Spec.Image, CloudInit: fromCloudInit(b.Spec.CloudInit), SeedImage: b.Spec.SeedImage,
 		Policy: vm.PolicyChange{Protected: b.Spec.Protected, Restart: (*vm.RestartPolicy)(b.Spec.RestartPolicy), Autostart: b.Spec.Autostart, StartOrder: b.Spec.StartOrder, StartDelaySeconds: b.Spec.StartDelaySeconds},
+		Limits: vm.LimitsChange{CPUWeight: b.Spec.CPUWeight, CPUCapPercent: b.Spec.CPUCapPercent},
 	}
 	d.VM = w
 	if err == nil {
@@ -292,7 +293,7 @@ func wantDisks(docs *[]api.VMDiskDocument) *[]vm.WantDisk {
 	}
 	disks := []vm.WantDisk{}
 	for _, k := range *docs {
-		disks = append(disks, vm.WantDisk{ID: k.ID, Slot: k.Slot, SizeBytes: int64(k.SizeBytes), Image: k.Image})
+		disks = append(disks, vm.WantDisk{ID: k.ID, Slot: k.Slot, SizeBytes: int64(k.SizeBytes), Image: k.Image, Limits: fromDiskLimits(k.Limits)})
 	}
 	return &disks
 }

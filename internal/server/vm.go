@@ -27,7 +27,7 @@ func (s *Server) vmRoutes() []Route {
 		}, s.listVMs),
 		handle(Route{Method: "POST", Path: "/api/v1/vms", ID: "createVM", Summary: "Create a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Create}, Status: http.StatusAccepted, Query: []Param{waitParam}}, s.createVM),
 		handle(Route{Method: "GET", Path: "/api/v1/vms/{vm}", ID: "getVM", Summary: "Read a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Read}}, s.getVM),
-		handle(Route{Method: "PATCH", Path: "/api/v1/vms/{vm}", ID: "updateVM", Summary: "Change a VM's name, labels, size, policies or what cloud-init is told", Need: auth.Need{Resource: auth.VM, Action: auth.Update}}, s.updateVM),
+		handle(Route{Method: "PATCH", Path: "/api/v1/vms/{vm}", ID: "updateVM", Summary: "Change a VM's name, labels, size, limits, policies or what cloud-init is told", Need: auth.Need{Resource: auth.VM, Action: auth.Update}}, s.updateVM),
 		handle(Route{Method: "DELETE", Path: "/api/v1/vms/{vm}", ID: "deleteVM", Summary: "Delete a VM and its disks", Need: auth.Need{Resource: auth.VM, Action: auth.Delete}, Status: http.StatusAccepted, Query: []Param{waitParam}}, askVM[none](s, vm.Delete)),
 		handle(Route{Method: "POST", Path: "/api/v1/vms/{vm}/stop", ID: "stopVM", Summary: "Stop a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, Status: http.StatusAccepted, Query: []Param{waitParam}}, askVM[api.VMStop](s, vm.Stop)),
 		handle(Route{Method: "POST", Path: "/api/v1/vms/{vm}/restart", ID: "restartVM", Summary: "Restart a VM", Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, Status: http.StatusAccepted, Query: []Param{waitParam}}, askVM[api.VMStop](s, vm.Restart)),
@@ -73,11 +73,12 @@ func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (repl
 			Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: int64(b.MemoryBytes), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage,
 			Policy: vm.PolicyChange{Autostart: b.Autostart, StartDelaySeconds: &b.StartDelaySeconds}.Apply(
 				vm.Policy{Protected: b.Protected, Restart: vm.RestartPolicy(b.RestartPolicy), StartOrder: b.StartOrder}),
+			Limits: vm.Limits{CPUWeight: b.CPUWeight, CPUCapPercent: b.CPUCapPercent},
 		},
 		Image: b.Image, Start: b.Start, Node: b.Node,
 	}
 	for _, d := range b.Disks {
-		n.Disks = append(n.Disks, vm.DiskSpec{SizeBytes: int64(d.SizeBytes), Image: d.Image})
+		n.Disks = append(n.Disks, vm.DiskSpec{SizeBytes: int64(d.SizeBytes), Image: d.Image, Limits: diskLimits(d.Limits)})
 	}
 	for _, c := range b.NICs {
 		var nic vm.NICSpec
@@ -128,6 +129,7 @@ func (s *Server) updateVM(ctx context.Context, r *Request, b api.VMPatch) (reply
 	change := vm.Change{
 		Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: (*int64)(b.MemoryBytes), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage,
 		Policy: vm.PolicyChange{Protected: b.Protected, Restart: (*vm.RestartPolicy)(b.RestartPolicy), Autostart: b.Autostart, StartOrder: b.StartOrder, StartDelaySeconds: b.StartDelaySeconds},
+		Limits: vm.LimitsChange{CPUWeight: b.CPUWeight, CPUCapPercent: b.CPUCapPercent},
 	}
 	which, err := s.control.UpdateVM(ctx, r.Caller, r.Arg("vm"), change)
 	if err != nil {

@@ -32,6 +32,7 @@ type inventoryDoc struct {
 	AccelerationReason string         `json:"acceleration_reason,omitempty"`
 	Confinement        []string       `json:"confinement,omitempty"`
 	Unconfined         []string       `json:"unconfined,omitempty"`
+	Limits             []string       `json:"limits,omitempty"`
 	StorageBytes       int64          `json:"storage_bytes"`
 	ImageCacheBytes    int64          `json:"image_cache_bytes,omitempty"`
 }
@@ -78,7 +79,7 @@ func writeInventory(in node.Inventory) ([]byte, error) {
 		Hostname: in.Hostname, Kernel: in.Kernel, OS: in.OS, CPUModel: in.CPUModel, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes,
 		Hypervisor: in.Hypervisor, HypervisorVersion: in.HypervisorVersion,
 		Acceleration: in.Acceleration, AccelerationReason: in.AccelerationReason,
-		Confinement: in.Confinement, Unconfined: in.Unconfined, StorageBytes: in.StorageBytes, ImageCacheBytes: in.ImageCacheBytes,
+		Confinement: in.Confinement, Unconfined: in.Unconfined, Limits: in.Limits, StorageBytes: in.StorageBytes, ImageCacheBytes: in.ImageCacheBytes,
 	}
 	for _, n := range in.NUMA {
 		d.NUMA = append(d.NUMA, numaNodeDoc(n))
@@ -107,7 +108,7 @@ func readInventory(raw []byte) (node.Inventory, error) {
 		Hostname: d.Hostname, Kernel: d.Kernel, OS: d.OS, CPUModel: d.CPUModel, CPUs: d.CPUs, MemoryBytes: d.MemoryBytes,
 		Hypervisor: d.Hypervisor, HypervisorVersion: d.HypervisorVersion,
 		Acceleration: d.Acceleration, AccelerationReason: d.AccelerationReason,
-		Confinement: d.Confinement, Unconfined: d.Unconfined, StorageBytes: d.StorageBytes, ImageCacheBytes: d.ImageCacheBytes,
+		Confinement: d.Confinement, Unconfined: d.Unconfined, Limits: d.Limits, StorageBytes: d.StorageBytes, ImageCacheBytes: d.ImageCacheBytes,
 	}
 	for _, n := range d.NUMA {
 		in.NUMA = append(in.NUMA, node.NUMANode(n))

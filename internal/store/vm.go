@@ -34,17 +34,15 @@ func (t *Tx) VMInsert(ctx context.Context, v vm.View, job id.ID) error {
 		ID: in.ID, ProjectID: in.ProjectID, Name: in.Name, Labels: labels,
 		Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, ImageID: in.ImageID, CloudInit: told, SeedImageID: seedImage(in),
 		Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
-		Autostart: !in.Policy.ByHand, StartOrder: int32(in.Policy.StartOrder), StartDelayS: int32(in.Policy.StartDelay / time.Second), Power: power, JobID: &job,
+		Autostart: !in.Policy.ByHand, StartOrder: int32(in.Policy.StartOrder), StartDelayS: int32(in.Policy.StartDelay / time.Second),
+		CpuWeight: int32(in.Limits.Normal().CPUWeight), CpuCapPercent: int32(in.Limits.CPUCapPercent), Power: power, JobID: &job,
 	})
 	if err != nil {
 		return taken(err, "vms_project_id_name_key", "VM", in.Name)
 	}
 	for _, d := range v.Volumes {
-		err := t.q.VolumeInsert(ctx, query.VolumeInsertParams{
-			ID: d.ID, ProjectID: in.ProjectID, VmID: in.ID, Slot: int32(d.Slot), SizeBytes: d.SizeBytes, ImageID: d.ImageID,
-		})
-		if err != nil {
-			return pgtx.Map(err)
+		if err := t.volumeInsert(ctx, in, d); err != nil {
+			return err
 		}
 	}
 	for _, n := range v.NICs {
@@ -262,7 +260,8 @@ func (t *Tx) VMUpdate(ctx context.Context, in vm.Intent, was string) error {
 	n, err := t.q.VMUpdate(ctx, query.VMUpdateParams{
 		ID: in.ID, Name: in.Name, Labels: b, Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, CloudInit: told, SeedImageID: seedImage(in),
 		Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
-		Autostart: !in.Policy.ByHand, StartOrder: int32(in.Policy.StartOrder), StartDelayS: int32(in.Policy.StartDelay / time.Second), Revision: int64(in.Revision),
+		Autostart: !in.Policy.ByHand, StartOrder: int32(in.Policy.StartOrder), StartDelayS: int32(in.Policy.StartDelay / time.Second),
+		CpuWeight: int32(in.Limits.Normal().CPUWeight), CpuCapPercent: int32(in.Limits.CPUCapPercent), Revision: int64(in.Revision),
 	})
 	if err != nil {
 		return taken(err, "vms_project_id_name_key", "VM", in.Name)

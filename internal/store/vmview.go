@@ -19,7 +19,7 @@ import (
 // job, disks and interfaces, as of one moment.
 var vmList = lister{
 	columns: `v.id, v.project_id, v.name, v.labels, v.cpus, v.memory_bytes, v.image_id, coalesce(i.name, ''), v.cloud_init, v.seed_image_id, (SELECT c.name FROM images c WHERE c.id = v.seed_image_id),
-  v.protected, v.restart_policy, NOT v.autostart, v.start_order, v.start_delay_s, v.power = 'on', v.node_id, v.owner_epoch, v.op_seq, v.reserved, v.deleting, v.placement,
+  v.protected, v.restart_policy, NOT v.autostart, v.start_order, v.start_delay_s, v.cpu_weight, v.cpu_cap_percent, v.power = 'on', v.node_id, v.owner_epoch, v.op_seq, v.reserved, v.deleting, v.placement,
   (SELECT l.name FROM nodes l WHERE l.id = v.lost_node_id), v.lost_at, v.lost_reason,
   v.failure_code, v.failure_message, v.failed_at, v.revision, v.created_at, v.updated_at,
   o.owner_epoch, o.node_id, o.node_epoch, o.report_seq, o.phase::text, o.reason, o.since,
@@ -27,6 +27,7 @@ var vmList = lister{
   j.id, j.kind, j.target_id, j.cancellable AND NOT j.cancel_requested, j.state = 'needs_attention',
   coalesce(nullif(j.wait_reason, ''), j.error_message, ''), j.created_at,
   coalesce((SELECT jsonb_agg(jsonb_build_object('id', s.id, 'slot', s.slot, 'size', s.size_bytes,
+      'limits', jsonb_build_array(s.iops, s.read_iops, s.write_iops, s.bytes_s, s.read_bytes_s, s.write_bytes_s),
       'image', s.image_id, 'image_name', (SELECT m.name FROM images m WHERE m.id = s.image_id)) ORDER BY s.slot)
     FROM storage_volumes s WHERE s.vm_id = v.id), '[]'),
   coalesce((SELECT jsonb_agg(jsonb_build_object('id', c.id, 'slot', c.slot, 'mac', c.mac, 'forwards', c.forwards) ORDER BY c.slot)
@@ -104,7 +105,7 @@ func (r *vmRow) targets() []any {
 	in, s, j, e := &r.in, &r.seen, &r.job, &r.restarts
 	return []any{
 		&r.key, &in.ID, &in.ProjectID, &in.Name, &r.labels, &in.CPUs, &in.MemoryBytes, &in.ImageID, &in.ImageName, &r.told, &r.seed.id, &r.seed.name,
-		&in.Policy.Protected, &in.Policy.Restart, &in.Policy.ByHand, &in.Policy.StartOrder, &r.startDelay, &in.PowerOn, &in.NodeID, &in.Epoch, &in.OpSeq, &in.Reserved, &in.Deleting, &r.place, &r.lost.node, &r.lost.at, &r.lost.reason,
+		&in.Policy.Protected, &in.Policy.Restart, &in.Policy.ByHand, &in.Policy.StartOrder, &r.startDelay, &in.Limits.CPUWeight, &in.Limits.CPUCapPercent, &in.PowerOn, &in.NodeID, &in.Epoch, &in.OpSeq, &in.Reserved, &in.Deleting, &r.place, &r.lost.node, &r.lost.at, &r.lost.reason,
 		&r.fail.code, &r.fail.message, &r.fail.at, &in.Revision, &in.CreatedAt, &in.UpdatedAt,
 		&s.epoch, &s.node, &s.nodeEpoch, &s.seq, &s.phase, &s.reason, &s.since,
 		&r.node.name, &r.node.seen,
@@ -150,11 +151,13 @@ func (r *vmRow) view() (vm.View, error) {
 
 func (r *vmRow) documents(v *vm.View) error {
 	var volumes []struct {
-		ID    id.ID  `json:"id"`
-		Slot  int    `json:"slot"`
-		Size  int64  `json:"size"`
-		Image *id.ID `json:"image"`
-		Name  string `json:"image_name"`
+		ID   id.ID `json:"id"`
+		Slot int   `json:"slot"`
+		Size int64 `json:"size"`
+		// of vm.DiskLimits, in its order
+		Limits [6]int64 `json:"limits"`
+		Image  *id.ID   `json:"image"`
+		Name   string   `json:"image_name"`
 	}
 	var nics []struct {
 		ID       id.ID        `json:"id"`
@@ -176,7 +179,7 @@ func (r *vmRow) documents(v *vm.View) error {
 		return errs.New(errs.Internal, "the record of VM %s is damaged", r.in.ID).Because(err)
 	}
 	for _, d := range volumes {
-		v.Volumes = append(v.Volumes, vm.Volume{ID: d.ID, Slot: d.Slot, SizeBytes: d.Size, ImageID: d.Image, ImageName: d.Name})
+		v.Volumes = append(v.Volumes, vm.Volume{ID: d.ID, Slot: d.Slot, SizeBytes: d.Size, ImageID: d.Image, ImageName: d.Name, Limits: diskLimits(d.Limits)})
 	}
 	for _, n := range nics {
 		c := vm.NIC{ID: n.ID, Slot: n.Slot, MAC: n.MAC}
@@ -186,6 +189,12 @@ func (r *vmRow) documents(v *vm.View) error {
 		v.NICs = append(v.NICs, c)
 	}
 	return nil
+}
+
+func diskLimits(l [6]int64) vm.DiskLimits {
+	return vm.DiskLimits{
+		IOPS: l[0], ReadIOPS: l[1], WriteIOPS: l[2], BytesPerSecond: l[3], ReadBytesPerSecond: l[4], WriteBytesPerSecond: l[5],
+	}
 }
 
 func scanVM(rows pgx.Rows) (vm.View, Next, error) {

@@ -19,13 +19,35 @@ import (
 // VolumeAdd records a disk of a VM and counts it on the VM's node. errs.NoNodeFits
 // when that has no room.
 func (t *Tx) VolumeAdd(ctx context.Context, v vm.View, d vm.Volume) error {
-	err := t.q.VolumeInsert(ctx, query.VolumeInsertParams{
-		ID: d.ID, ProjectID: v.Intent.ProjectID, VmID: v.Intent.ID, Slot: int32(d.Slot), SizeBytes: d.SizeBytes, ImageID: d.ImageID,
-	})
-	if err != nil {
-		return pgtx.Map(err)
+	if err := t.volumeInsert(ctx, v.Intent, d); err != nil {
+		return err
 	}
 	return t.takeDisk(ctx, v, d.SizeBytes)
+}
+
+func (t *Tx) volumeInsert(ctx context.Context, in vm.Intent, d vm.Volume) error {
+	l := d.Limits
+	return pgtx.Map(t.q.VolumeInsert(ctx, query.VolumeInsertParams{
+		ID: d.ID, ProjectID: in.ProjectID, VmID: in.ID, Slot: int32(d.Slot), SizeBytes: d.SizeBytes, ImageID: d.ImageID,
+		Iops: l.IOPS, ReadIops: l.ReadIOPS, WriteIops: l.WriteIOPS, BytesS: l.BytesPerSecond, ReadBytesS: l.ReadBytesPerSecond, WriteBytesS: l.WriteBytesPerSecond,
+	}))
+}
+
+// VolumeLimit records a disk's limits.
+func (t *Tx) VolumeLimit(ctx context.Context, in vm.Intent, disk id.ID, l vm.DiskLimits) error {
+	n, err := t.q.VolumeLimit(ctx, query.VolumeLimitParams{
+		ID: disk, VmID: in.ID,
+		Iops: l.IOPS, ReadIops: l.ReadIOPS, WriteIops: l.WriteIOPS, BytesS: l.BytesPerSecond, ReadBytesS: l.ReadBytesPerSecond, WriteBytesS: l.WriteBytesPerSecond,
+	})
+	if err == nil && n == 0 {
+		err = NotFound("disk", disk.String())
+	}
+	return pgtx.Map(err)
+}
+
+// VMLimit records what a VM may take of its node's processors.
+func (t *Tx) VMLimit(ctx context.Context, v id.ID, l vm.Limits) error {
+	return pgtx.Map(t.q.VMLimit(ctx, query.VMLimitParams{ID: v, CpuWeight: int32(l.Normal().CPUWeight), CpuCapPercent: int32(l.CPUCapPercent)}))
 }
 
 // VolumeResize records a disk's size and counts the difference on the VM's node.

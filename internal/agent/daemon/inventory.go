@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/novacron/novacron/internal/domain/vm"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	volume "github.com/novacron/novacron/internal/driver/volume/contract"
 	"github.com/novacron/novacron/internal/nodelink"
@@ -59,8 +60,22 @@ func inventory(ctx context.Context, d hypervisor.Driver, v volume.Driver, ramDir
 		AccelerationReason: about.Acceleration.Reason,
 		Confinement:        d.Capabilities().Confinement,
 		Unconfined:         d.Capabilities().Unconfined,
+		Limits:             limits(d.Capabilities()),
 		StorageBytes:       usage.TotalBytes / int64(share),
 	}, nil
+}
+
+// limits names what a driver can limit guests by.
+func limits(c hypervisor.Capabilities) (kinds []string) {
+	for _, k := range []struct {
+		can  bool
+		kind string
+	}{{c.CPUWeight, vm.LimitCPUWeight}, {c.CPUCap, vm.LimitCPUCap}, {c.DiskLimits, vm.LimitDiskIO}} {
+		if k.can {
+			kinds = append(kinds, k.kind)
+		}
+	}
+	return kinds
 }
 
 // guestMemory is what the host has for guests: its memory but for the reserve, and

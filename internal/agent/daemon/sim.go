@@ -103,7 +103,7 @@ func simDrivers(o Options, who *identity) (drivers, error) {
 				CPUs: simCPUs, MemoryBytes: simMemory, StorageBytes: simStorage,
 				Hypervisor: about.Hypervisor, HypervisorVersion: about.Version,
 				Acceleration: about.Acceleration.Kind, AccelerationReason: about.Acceleration.Reason,
-				Simulated: true,
+				Simulated: true, Limits: limits(d.Capabilities()),
 			}, err
 		},
 		volatile: true,

@@ -166,6 +166,7 @@ func (n *Node) Start(ctx context.Context) error {
 	return n.cluster.Store.InTx(ctx, func(tx *store.Tx) error {
 		return tx.NodeHello(ctx, node.Node{
 			ID: n.ID, Epoch: n.epoch, Capacity: node.Resources{CPUs: 64, MemoryBytes: 64 * unit.GiB, DiskBytes: unit.TiB},
+			Inventory: node.Inventory{Limits: limitKinds()},
 		}, make([]byte, 32))
 	})
 }
@@ -181,10 +182,13 @@ func (n *Node) Return(ctx context.Context) error {
 		return err
 	}
 	h.Cluster, h.Name = id.Nil, ""
-	h.Inventory = nodelink.Inventory{CPUs: 64, MemoryBytes: 64 * unit.GiB, StorageBytes: unit.TiB}
+	h.Inventory = nodelink.Inventory{CPUs: 64, MemoryBytes: 64 * unit.GiB, StorageBytes: unit.TiB, Limits: limitKinds()}
 	_, err = n.cluster.Service.Hello(ctx, h, make([]byte, 32))
 	return err
 }
+
+// limitKinds are what the clusters' hosts can limit guests by.
+func limitKinds() []string { return []string{vm.LimitCPUWeight, vm.LimitCPUCap, vm.LimitDiskIO} }
 
 // Reboot cuts the host's power and starts its agent again, with no control plane
 // in sight: it says hello to nobody.

@@ -173,6 +173,7 @@ func freeAll(ctx context.Context, tx pgx.Tx, runs []*run) error {
 func machine(v vm.View, img *image.Image) nodelink.Machine {
 	m := nodelink.Machine{
 		Name: v.Intent.Name, CPUs: v.Intent.CPUs, MemoryBytes: v.Intent.MemoryBytes, Seed: v.Intent.CloudInit != nil,
+		Limits: limitsOf(v),
 	}
 	if img != nil && img.Kind == image.Kernel {
 		m.Kernel, m.Initrd, m.Cmdline = part(*img, image.RoleKernel), part(*img, image.RoleInitrd), img.Cmdline

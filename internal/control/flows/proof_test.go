@@ -172,6 +172,19 @@ var proofs = map[string]proof{
 			return hasDisks(ctx, w, name, vm.Stopped, unit.GiB, 64*unit.MiB)
 		},
 	},
+	vm.JobLimit: {
+		before: started,
+		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
+			return w.Service.LimitDisk(ctx, controltest.Admin(), name, "1", vm.DiskLimits{IOPS: 77})
+		},
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			want := vm.DiskLimits{}
+			if end == job.Succeeded {
+				want.IOPS = 77
+			}
+			return limited(ctx, w, name, want)
+		},
+	},
 	flows.JobImageConvert: {
 		before: waiting,
 		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {

@@ -3,6 +3,8 @@
 package node
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -81,6 +83,8 @@ type Inventory struct {
 	Confinement []string
 	// Unconfined lists what could and does not, each with the reason.
 	Unconfined []string
+	// Limits are the kinds of limits that it can set on guests, as vm.LimitCPUCap.
+	Limits []string
 	// StorageBytes is the capacity of the place where volumes live.
 	StorageBytes int64
 	// ImageCacheBytes is how much of that image files may take for later; 0 of a
@@ -146,6 +150,26 @@ func (n Node) Takes() (ok bool, why string) {
 	default:
 		return true, ""
 	}
+}
+
+// CannotLimit says which of the kinds of limits the node cannot set; empty when it
+// can set each.
+func (n Node) CannotLimit(kinds []string) string {
+	var lacks []string
+	for _, k := range kinds {
+		if !slices.Contains(n.Inventory.Limits, k) {
+			lacks = append(lacks, limitNames[k])
+		}
+	}
+	if len(lacks) == 0 {
+		return ""
+	}
+	return "cannot limit guests by " + strings.Join(lacks, " and ")
+}
+
+// limitNames are what kinds of limits are for people.
+var limitNames = map[string]string{
+	"cpu_weight": "a weight of CPUs", "cpu_cap": "a cap of CPUs", "disk_io": "rates of disks",
 }
 
 // Change tells whether the operator may put the node into the state.

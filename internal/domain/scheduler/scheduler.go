@@ -28,6 +28,8 @@ type Request struct {
 	// Simulated: VMs of simulated nodes and real ones never mix; a nil pointer
 	// takes either.
 	Simulated *bool
+	// Limits are the kinds of limits that the node has to be able to set.
+	Limits []string
 }
 
 // Plan is the choice and its reasons, best first.
@@ -83,6 +85,7 @@ var filters = []filter{
 		}
 		return "is " + map[bool]string{true: "simulated", false: "real"}[n.Simulated]
 	}},
+	{"limits", false, func(n node.Node, r Request) string { return n.CannotLimit(r.Limits) }},
 	{"cpu", true, func(n node.Node, r Request) string {
 		return lacks("CPUs", int64(r.CPUs), int64(n.Capacity.CPUs), int64(n.Used.CPUs), plain)
 	}},

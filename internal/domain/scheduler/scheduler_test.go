@@ -98,3 +98,17 @@ func TestPlaceIsSafe(t *testing.T) {
 		}
 	})
 }
+
+// A VM with limits goes where they can be set, and is told why it goes nowhere.
+func TestPlaceWhereLimitsCanBeSet(t *testing.T) {
+	plain, able := host("plain", 64, unit.TiB), host("able", 8, 16*unit.GiB)
+	able.Inventory.Limits = []string{"cpu_weight", "cpu_cap", "disk_io"}
+	want := Request{CPUs: 1, MemoryBytes: unit.GiB, Limits: []string{"cpu_cap", "disk_io"}}
+	plan, rejected, ok := Place([]node.Node{plain, able}, want)
+	if !ok || plan.Node != able.ID || len(rejected) != 1 {
+		t.Fatalf("%+v %+v", plan, rejected)
+	}
+	if got := rejected[0].Reasons[0]; got != "cannot limit guests by a cap of CPUs and rates of disks" {
+		t.Errorf("%q", got)
+	}
+}

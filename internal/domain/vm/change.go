@@ -17,6 +17,7 @@ type Change struct {
 	// SeedImage is the name or id of the CD that the guest finds; empty takes it away.
 	SeedImage *string
 	Policy    PolicyChange
+	Limits    LimitsChange
 }
 
 // Resizes tells whether the VM's size would be different.
@@ -54,7 +55,7 @@ func (c Change) Validate() error {
 	if c.SeedImage != nil {
 		ref = *c.SeedImage
 	}
-	return Spec{Name: in.Name, Labels: in.Labels, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes, CloudInit: in.CloudInit, SeedImage: ref, Policy: in.Policy}.Validate()
+	return Spec{Name: in.Name, Labels: in.Labels, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes, CloudInit: in.CloudInit, SeedImage: ref, Policy: in.Policy, Limits: in.Limits}.Validate()
 }
 
 // Apply gives the intent as it would be.
@@ -64,6 +65,7 @@ func (c Change) Apply(in Intent) Intent {
 	set(&in.CPUs, c.CPUs)
 	set(&in.MemoryBytes, c.MemoryBytes)
 	in.Policy = c.Policy.Apply(in.Policy)
+	in.Limits = c.Limits.Apply(in.Limits)
 	if c.CloudInit != nil {
 		in.CloudInit = c.CloudInit.OrNil()
 	}
@@ -79,7 +81,7 @@ func (c Change) Apply(in Intent) Intent {
 // Differs tells whether anything would be different.
 func (c Change) Differs(in Intent) bool {
 	out := c.Apply(in)
-	return out.Name != in.Name || !maps.Equal(out.Labels, in.Labels) || out.Policy.Normal() != in.Policy.Normal() || c.Rests(in)
+	return out.Name != in.Name || !maps.Equal(out.Labels, in.Labels) || out.Policy.Normal() != in.Policy.Normal() || c.Rests(in) || c.Relimits(in)
 }
 
 func set[T any](to, from *T) {
@@ -99,6 +101,8 @@ func (r Request) does() string {
 		return "add a disk to VM"
 	case GrowDisk:
 		return "grow a disk of VM"
+	case Limit:
+		return "change the limits of VM"
 	case RemoveDisk:
 		return "remove a disk of VM"
 	default:

@@ -16,6 +16,7 @@ func (d DiskSpec) Validate() error {
 
 // disk checks a wanted disk. One made from an image may leave its size to it.
 func (v *validation) disk(at string, d DiskSpec) {
+	v.diskLimits(at+"/limits", d.Limits)
 	if d.SizeBytes == 0 && d.Image != "" {
 		return
 	}

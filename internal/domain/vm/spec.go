@@ -40,6 +40,7 @@ type Spec struct {
 	// SeedImage is the name or id of the CD that the guest finds instead.
 	SeedImage string
 	Policy    Policy
+	Limits    Limits
 }
 
 // DiskSpec is a disk wanted. Disk 0 of a VM from a disk image is made from it.
@@ -47,7 +48,8 @@ type DiskSpec struct {
 	// SizeBytes may be 0 with an Image: then it is the image's.
 	SizeBytes int64
 	// Image is the name or id of what it is made from; empty for an empty disk.
-	Image string
+	Image  string
+	Limits DiskLimits
 }
 
 // NICSpec is a network interface wanted. Its network is the node's user-mode
@@ -84,6 +86,7 @@ func (s Spec) Validate() error {
 	}
 	v.labels(s.Labels)
 	v.policy(s.Policy)
+	v.limits(s.Limits)
 	v.cloudInit("/cloud_init", s.CloudInit)
 	if s.SeedImage != "" && s.CloudInit.OrNil() != nil {
 		v.refuse(errs.InvalidField, "/seed_image", twoSeeds, "", s.SeedImage)

@@ -107,10 +107,12 @@ const (
 	AddDisk    Request = "add_disk"
 	GrowDisk   Request = "grow_disk"
 	RemoveDisk Request = "remove_disk"
-	Delete     Request = "delete"
+	// Limit changes what it may take of its node.
+	Limit  Request = "limit"
+	Delete Request = "delete"
 )
 
 // Requests lists all requests.
 func Requests() []Request {
-	return []Request{Start, Stop, Restart, Pause, Resume, Suspend, Migrate, Snapshot, Restore, Clone, Capture, Resize, AddDisk, GrowDisk, RemoveDisk, Delete}
+	return []Request{Start, Stop, Restart, Pause, Resume, Suspend, Migrate, Snapshot, Restore, Clone, Capture, Resize, AddDisk, GrowDisk, RemoveDisk, Limit, Delete}
 }

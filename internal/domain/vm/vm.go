@@ -41,6 +41,7 @@ type Intent struct {
 	// SeedImage is what its guest finds in its CD drive instead; nil for nothing.
 	SeedImage *SeedImage
 	Policy    Policy
+	Limits    Limits
 	// PowerOn: does the user want it to run?
 	PowerOn bool
 	NodeID  *id.ID
@@ -171,6 +172,7 @@ type Volume struct {
 	// ImageID is what it was made from; nil for an empty disk.
 	ImageID   *id.ID
 	ImageName string
+	Limits    DiskLimits
 }
 
 // NIC is a network interface of a VM.
@@ -201,11 +203,14 @@ const (
 	JobDiskAdd    = "vm.disk_add"
 	JobDiskGrow   = "vm.disk_grow"
 	JobDiskRemove = "vm.disk_remove"
+
+	// JobLimit brings changed limits to the node of a VM that has a guest.
+	JobLimit = "vm.limit"
 )
 
 // JobKinds lists all kinds of jobs that hold a VM.
 func JobKinds() []string {
-	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobSuspend, JobDelete, JobClone, JobCapture, JobDiskAdd, JobDiskGrow, JobDiskRemove}
+	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobSuspend, JobDelete, JobClone, JobCapture, JobDiskAdd, JobDiskGrow, JobDiskRemove, JobLimit}
 }
 
 // DiskBytes is the size of all its disks: what it can come to occupy.

@@ -24,6 +24,7 @@ type Want struct {
 	// SeedImage is the name or id of a CD; empty for none.
 	SeedImage *string
 	Policy    PolicyChange
+	Limits    LimitsChange
 }
 
 // WantDisk is a disk as somebody declares it: the one with this id, else the one
@@ -36,6 +37,8 @@ type WantDisk struct {
 	SizeBytes int64
 	// Image may be empty: the one it was made from, if any.
 	Image string
+	// Limits are all of them; nil where none are declared.
+	Limits *DiskLimits
 }
 
 // WantNIC is a network interface as somebody declares it. ID and MAC, unless
@@ -54,7 +57,7 @@ func notOurs(at, format string, args ...any) error {
 // New gives the spec of a VM that does not exist yet. What the server chooses for
 // a new VM cannot be declared: its document was of another one.
 func (w Want) New(name string) (Spec, error) {
-	s := Spec{Name: name, CloudInit: w.CloudInit.OrNil(), Policy: w.Policy.Apply(Policy{})}
+	s := Spec{Name: name, CloudInit: w.CloudInit.OrNil(), Policy: w.Policy.Apply(Policy{}), Limits: w.Limits.Apply(Limits{})}
 	set(&s.Labels, w.Labels)
 	set(&s.CPUs, w.CPUs)
 	set(&s.MemoryBytes, w.MemoryBytes)
@@ -87,7 +90,9 @@ func (d WantDisk) spec(place int, image *string) (DiskSpec, error) {
 	if place == 0 && image != nil && d.Image == *image {
 		d.Image = "" // it is made from the VM's image by itself
 	}
-	return DiskSpec{SizeBytes: d.SizeBytes, Image: d.Image}, nil
+	s := DiskSpec{SizeBytes: d.SizeBytes, Image: d.Image}
+	set(&s.Limits, d.Limits)
+	return s, nil
 }
 
 // StepKind is one kind of change on the way to what is wanted.
@@ -100,6 +105,7 @@ const (
 	StepGrowDisk   StepKind = "grow_disk"
 	StepAddDisk    StepKind = "add_disk"
 	StepRemoveDisk StepKind = "remove_disk"
+	StepLimitDisk  StepKind = "limit_disk"
 	StepStart      StepKind = "start"
 )
 
@@ -110,11 +116,13 @@ type Step struct {
 	At string
 	// Change is of StepChange.
 	Change Change
-	// Disk is of StepGrowDisk and StepRemoveDisk.
+	// Disk is of StepGrowDisk, StepLimitDisk and StepRemoveDisk.
 	Disk Volume
 	// Add is of StepAddDisk, SizeBytes of StepGrowDisk.
 	Add       DiskSpec
 	SizeBytes int64
+	// Limits is of StepLimitDisk.
+	Limits DiskLimits
 }
 
 // Steps tells what has to change of a VM, in order; nothing when it is as wanted.
@@ -132,7 +140,7 @@ func (w Want) Steps(v View, prune bool) ([]Step, error) {
 	if w.PowerOn != nil && !*w.PowerOn && v.Intent.PowerOn {
 		steps = append(steps, Step{Kind: StepStop, At: "/power"})
 	}
-	change := Change{Labels: w.Labels, CPUs: w.CPUs, MemoryBytes: w.MemoryBytes, CloudInit: w.CloudInit, SeedImage: w.SeedImage, Policy: w.Policy}
+	change := Change{Labels: w.Labels, CPUs: w.CPUs, MemoryBytes: w.MemoryBytes, CloudInit: w.CloudInit, SeedImage: w.SeedImage, Policy: w.Policy, Limits: w.Limits}
 	if change.Differs(v.Intent) {
 		steps = append(steps, Step{Kind: StepChange, Change: change})
 	}
@@ -232,7 +240,9 @@ func (d WantDisk) add(v View, slot int, at string) (Step, error) {
 	if d.Slot != nil && *d.Slot != slot {
 		return Step{}, notOurs(at+"/slot", "VM %q has no disk in slot %d, and a new one comes into slot %d", v.Intent.Name, *d.Slot, slot)
 	}
-	return Step{Kind: StepAddDisk, At: at, Add: DiskSpec{SizeBytes: d.SizeBytes, Image: d.Image}}, nil
+	s := Step{Kind: StepAddDisk, At: at, Add: DiskSpec{SizeBytes: d.SizeBytes, Image: d.Image}}
+	set(&s.Add.Limits, d.Limits)
+	return s, nil
 }
 
 // find gives the disk that a declaration means; none if it means a new one.
@@ -260,10 +270,14 @@ func (d WantDisk) grow(v View, has Volume, at string) ([]Step, error) {
 	if d.Image != "" && !from(d.Image, has.ImageID, has.ImageName) {
 		return nil, notOurs(at+"/image", "disk %d of VM %q is there already, and was not made from image %q", has.Slot, v.Intent.Name, errs.Clip(d.Image))
 	}
-	if d.SizeBytes == 0 || d.SizeBytes == has.SizeBytes {
-		return nil, nil
+	var steps []Step
+	if d.SizeBytes != 0 && d.SizeBytes != has.SizeBytes {
+		steps = append(steps, Step{Kind: StepGrowDisk, At: at, Disk: has, SizeBytes: d.SizeBytes})
 	}
-	return []Step{{Kind: StepGrowDisk, At: at, Disk: has, SizeBytes: d.SizeBytes}}, nil
+	if d.Limits != nil && *d.Limits != has.Limits {
+		steps = append(steps, Step{Kind: StepLimitDisk, At: at, Disk: has, Limits: *d.Limits})
+	}
+	return steps, nil
 }
 
 // After gives the VM as it would be once a step is made and has settled, so that
@@ -287,10 +301,16 @@ func (v View) After(s Step) View {
 				v.Volumes[i].SizeBytes = s.SizeBytes
 			}
 		}
+	case StepLimitDisk:
+		for i := range v.Volumes {
+			if v.Volumes[i].ID == s.Disk.ID {
+				v.Volumes[i].Limits = s.Limits
+			}
+		}
 	case StepAddDisk:
 		slot, err := v.FreeSlot()
 		if err == nil {
-			v.Volumes = append(v.Volumes, Volume{ID: id.New(), Slot: slot, SizeBytes: s.Add.SizeBytes, ImageName: s.Add.Image})
+			v.Volumes = append(v.Volumes, Volume{ID: id.New(), Slot: slot, SizeBytes: s.Add.SizeBytes, ImageName: s.Add.Image, Limits: s.Add.Limits})
 		}
 	case StepRemoveDisk:
 		v.Volumes = slices.DeleteFunc(v.Volumes, func(d Volume) bool { return d.ID == s.Disk.ID })

@@ -756,13 +756,19 @@ type Server struct {
 }
 
 type StorageVolume struct {
-	ID        uuid.UUID
-	ProjectID uuid.UUID
-	VmID      uuid.UUID
-	Slot      int32
-	SizeBytes int64
-	ImageID   *uuid.UUID
-	CreatedAt time.Time
+	ID          uuid.UUID
+	ProjectID   uuid.UUID
+	VmID        uuid.UUID
+	Slot        int32
+	SizeBytes   int64
+	ImageID     *uuid.UUID
+	CreatedAt   time.Time
+	Iops        int64
+	ReadIops    int64
+	WriteIops   int64
+	BytesS      int64
+	ReadBytesS  int64
+	WriteBytesS int64
 }
 
 type Token struct {
@@ -810,6 +816,8 @@ type Vm struct {
 	Autostart      bool
 	StartOrder     int32
 	StartDelayS    int32
+	CpuWeight      int32
+	CpuCapPercent  int32
 }
 
 type VmRestart struct {

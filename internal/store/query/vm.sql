@@ -1,17 +1,26 @@
 -- name: VMInsert :exec
 INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, protected, restart_policy,
-  autostart, start_order, start_delay_s, power, op_seq, job_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 1, $16);
+  autostart, start_order, start_delay_s, cpu_weight, cpu_cap_percent, power, op_seq, job_id)
+VALUES (@id, @project_id, @name, @labels, @cpus, @memory_bytes, @image_id, @cloud_init, @seed_image_id, @protected, @restart_policy,
+  @autostart, @start_order, @start_delay_s, @cpu_weight, @cpu_cap_percent, @power, 1, @job_id);
 
 -- name: VolumeInsert :exec
-INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id)
-VALUES ($1, $2, $3, $4, $5, $6);
+INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id, iops, read_iops, write_iops, bytes_s, read_bytes_s, write_bytes_s)
+VALUES (@id, @project_id, @vm_id, @slot, @size_bytes, @image_id, @iops, @read_iops, @write_iops, @bytes_s, @read_bytes_s, @write_bytes_s);
 
 -- name: VolumeResize :one
 -- Gives the size it had.
 WITH old AS (SELECT o.id, o.size_bytes FROM storage_volumes o WHERE o.id = @id AND o.vm_id = @vm_id FOR UPDATE)
 UPDATE storage_volumes s SET size_bytes = @size_bytes FROM old WHERE s.id = old.id
 RETURNING old.size_bytes;
+
+-- name: VolumeLimit :execrows
+UPDATE storage_volumes SET iops = @iops, read_iops = @read_iops, write_iops = @write_iops,
+  bytes_s = @bytes_s, read_bytes_s = @read_bytes_s, write_bytes_s = @write_bytes_s
+WHERE id = @id AND vm_id = @vm_id;
+
+-- name: VMLimit :exec
+UPDATE vms SET cpu_weight = @cpu_weight, cpu_cap_percent = @cpu_cap_percent WHERE id = @id;
 
 -- name: VolumeDelete :one
 DELETE FROM storage_volumes WHERE id = @id AND vm_id = @vm_id RETURNING size_bytes;
@@ -114,7 +123,8 @@ DELETE FROM vms WHERE id = $1;
 -- name: VMUpdate :execrows
 UPDATE vms SET name = @name, labels = @labels, cpus = @cpus, memory_bytes = @memory_bytes, cloud_init = @cloud_init,
   seed_image_id = sqlc.narg(seed_image_id), protected = @protected, restart_policy = @restart_policy,
-  autostart = @autostart, start_order = @start_order, start_delay_s = @start_delay_s
+  autostart = @autostart, start_order = @start_order, start_delay_s = @start_delay_s,
+  cpu_weight = @cpu_weight, cpu_cap_percent = @cpu_cap_percent
 WHERE id = @id AND revision = @revision;
 
 -- name: ReportsApply :many

@@ -257,8 +257,9 @@ func (q *Queries) VMHold(ctx context.Context, arg VMHoldParams) (int64, error) {
 
 const vMInsert = `-- name: VMInsert :exec
 INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, protected, restart_policy,
-  autostart, start_order, start_delay_s, power, op_seq, job_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 1, $16)
+  autostart, start_order, start_delay_s, cpu_weight, cpu_cap_percent, power, op_seq, job_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
+  $12, $13, $14, $15, $16, $17, 1, $18)
 `
 
 type VMInsertParams struct {
@@ -276,6 +277,8 @@ type VMInsertParams struct {
 	Autostart     bool
 	StartOrder    int32
 	StartDelayS   int32
+	CpuWeight     int32
+	CpuCapPercent int32
 	Power         VmPower
 	JobID         *uuid.UUID
 }
@@ -296,6 +299,8 @@ func (q *Queries) VMInsert(ctx context.Context, arg VMInsertParams) error {
 		arg.Autostart,
 		arg.StartOrder,
 		arg.StartDelayS,
+		arg.CpuWeight,
+		arg.CpuCapPercent,
 		arg.Power,
 		arg.JobID,
 	)
@@ -314,6 +319,21 @@ type VMLetGoParams struct {
 // Ends a job's hold and leaves all else as it is.
 func (q *Queries) VMLetGo(ctx context.Context, arg VMLetGoParams) error {
 	_, err := q.db.Exec(ctx, vMLetGo, arg.ID, arg.JobID)
+	return err
+}
+
+const vMLimit = `-- name: VMLimit :exec
+UPDATE vms SET cpu_weight = $1, cpu_cap_percent = $2 WHERE id = $3
+`
+
+type VMLimitParams struct {
+	CpuWeight     int32
+	CpuCapPercent int32
+	ID            uuid.UUID
+}
+
+func (q *Queries) VMLimit(ctx context.Context, arg VMLimitParams) error {
+	_, err := q.db.Exec(ctx, vMLimit, arg.CpuWeight, arg.CpuCapPercent, arg.ID)
 	return err
 }
 
@@ -463,8 +483,9 @@ func (q *Queries) VMUnreserve(ctx context.Context, id uuid.UUID) (VMUnreserveRow
 const vMUpdate = `-- name: VMUpdate :execrows
 UPDATE vms SET name = $1, labels = $2, cpus = $3, memory_bytes = $4, cloud_init = $5,
   seed_image_id = $6, protected = $7, restart_policy = $8,
-  autostart = $9, start_order = $10, start_delay_s = $11
-WHERE id = $12 AND revision = $13
+  autostart = $9, start_order = $10, start_delay_s = $11,
+  cpu_weight = $12, cpu_cap_percent = $13
+WHERE id = $14 AND revision = $15
 `
 
 type VMUpdateParams struct {
@@ -479,6 +500,8 @@ type VMUpdateParams struct {
 	Autostart     bool
 	StartOrder    int32
 	StartDelayS   int32
+	CpuWeight     int32
+	CpuCapPercent int32
 	ID            uuid.UUID
 	Revision      int64
 }
@@ -496,6 +519,8 @@ func (q *Queries) VMUpdate(ctx context.Context, arg VMUpdateParams) (int64, erro
 		arg.Autostart,
 		arg.StartOrder,
 		arg.StartDelayS,
+		arg.CpuWeight,
+		arg.CpuCapPercent,
 		arg.ID,
 		arg.Revision,
 	)
@@ -597,17 +622,23 @@ func (q *Queries) VolumeDelete(ctx context.Context, arg VolumeDeleteParams) (int
 }
 
 const volumeInsert = `-- name: VolumeInsert :exec
-INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id, iops, read_iops, write_iops, bytes_s, read_bytes_s, write_bytes_s)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 `
 
 type VolumeInsertParams struct {
-	ID        uuid.UUID
-	ProjectID uuid.UUID
-	VmID      uuid.UUID
-	Slot      int32
-	SizeBytes int64
-	ImageID   *uuid.UUID
+	ID          uuid.UUID
+	ProjectID   uuid.UUID
+	VmID        uuid.UUID
+	Slot        int32
+	SizeBytes   int64
+	ImageID     *uuid.UUID
+	Iops        int64
+	ReadIops    int64
+	WriteIops   int64
+	BytesS      int64
+	ReadBytesS  int64
+	WriteBytesS int64
 }
 
 func (q *Queries) VolumeInsert(ctx context.Context, arg VolumeInsertParams) error {
@@ -618,8 +649,48 @@ func (q *Queries) VolumeInsert(ctx context.Context, arg VolumeInsertParams) erro
 		arg.Slot,
 		arg.SizeBytes,
 		arg.ImageID,
+		arg.Iops,
+		arg.ReadIops,
+		arg.WriteIops,
+		arg.BytesS,
+		arg.ReadBytesS,
+		arg.WriteBytesS,
 	)
 	return err
+}
+
+const volumeLimit = `-- name: VolumeLimit :execrows
+UPDATE storage_volumes SET iops = $1, read_iops = $2, write_iops = $3,
+  bytes_s = $4, read_bytes_s = $5, write_bytes_s = $6
+WHERE id = $7 AND vm_id = $8
+`
+
+type VolumeLimitParams struct {
+	Iops        int64
+	ReadIops    int64
+	WriteIops   int64
+	BytesS      int64
+	ReadBytesS  int64
+	WriteBytesS int64
+	ID          uuid.UUID
+	VmID        uuid.UUID
+}
+
+func (q *Queries) VolumeLimit(ctx context.Context, arg VolumeLimitParams) (int64, error) {
+	result, err := q.db.Exec(ctx, volumeLimit,
+		arg.Iops,
+		arg.ReadIops,
+		arg.WriteIops,
+		arg.BytesS,
+		arg.ReadBytesS,
+		arg.WriteBytesS,
+		arg.ID,
+		arg.VmID,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const volumeResize = `-- name: VolumeResize :one

@@ -114,6 +114,11 @@ type Capabilities struct {
 	Display bool
 	// UserNetwork: is there user-mode networking with port forwards?
 	UserNetwork bool
+	// CPUWeight and CPUCap: can a machine's share of the processors be weighted, and
+	// capped (Limiter)?
+	CPUWeight, CPUCap bool
+	// DiskLimits: can the rates of a machine's disks be bounded (Limiter)?
+	DiskLimits bool
 	// Confinement lists what isolates a guest's process here, such as "uid",
 	// "cgroup" and "seccomp"; a page shows what is missing.
 	Confinement []string
@@ -167,6 +172,8 @@ type Machine struct {
 	// Screen: is there a graphic card with a screen? Drivers without Display leave it
 	// out.
 	Screen bool
+	// Limits hold from the guest's first instruction on.
+	Limits Limits
 }
 
 // Boot says what the guest starts from: its first disk by firmware when Kernel

@@ -41,7 +41,10 @@ func (m Machine) Validate() error {
 	if err := m.Boot.validate(len(m.Disks) > 0); err != nil {
 		return err
 	}
-	return m.validateDevices()
+	if err := m.validateDevices(); err != nil {
+		return err
+	}
+	return m.ValidateLimits(m.Limits)
 }
 
 func (m Machine) validateSize() error {

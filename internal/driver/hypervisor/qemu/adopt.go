@@ -162,6 +162,7 @@ func (d *Driver) adoptProcess(ctx context.Context, g *guest, root *os.Root) (*co
 		d.log.Warn("an adopted guest's hypervisor does not answer", "vm", g.ref.VM, "error", err)
 		g.assume()
 	}
+	g.settleLimits(ctx)
 	g.mu.Lock()
 	if g.status.Phase == vm.PhaseRunning {
 		g.status.Since = bootSince(p.Hypervisor, d.opt.Clock.Now(), d.opt.Clock.Boot())

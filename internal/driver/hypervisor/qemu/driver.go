@@ -139,6 +139,7 @@ func isNilRoot(c io.Closer) bool {
 func (d *Driver) Capabilities() contract.Capabilities {
 	c := contract.Capabilities{
 		Pause: true, GrowDisk: true, Suspend: true, Shutdown: true, Console: true, Display: true, UserNetwork: true,
+		DiskLimits: true, CPUWeight: d.cgroups.HasCPU(), CPUCap: d.cgroups.HasCPU(),
 		Confinement: []string{"seccomp", "no_new_privs"},
 	}
 	if d.users != nil {

@@ -57,6 +57,9 @@ func (d *Driver) Launch(ctx context.Context, m contract.Machine) (contract.Statu
 	if err := checkFiles(m); err != nil {
 		return contract.Status{}, err
 	}
+	if err := d.Capabilities().Allows(m.Limits); err != nil {
+		return contract.Status{}, err
+	}
 	host, err := d.describe(ctx)
 	if err != nil {
 		return contract.Status{}, err
@@ -208,6 +211,9 @@ func (g *guest) letExecute(ctx context.Context, c *qmp.Client) error {
 			return err
 		}
 	}
+	if err := g.limitDisks(ctx, m.Limits, false); err != nil {
+		return err
+	}
 	if err := g.incoming(ctx, c); err != nil {
 		return err
 	}
@@ -288,6 +294,9 @@ func (d *Driver) prepare(g *guest) (keeper.Config, error) {
 	})
 	if err != nil {
 		return none, errs.New(errs.HostFailure, "the cgroup of VM %s cannot be limited", m.VM).Because(err)
+	}
+	if err := g.limitCPU(m.Limits); err != nil {
+		return none, err
 	}
 	return d.keeperConfig(g)
 }

@@ -14,6 +14,7 @@ const (
 	machineFile = "machine.json"
 	askedFile   = "asked.json"
 	endFile     = "end.json"
+	limitsFile  = "limits.json"
 )
 
 // machineRecord is machine.json: what a launch set out to start.
@@ -47,6 +48,13 @@ type askedRecord struct {
 	Failed string `json:"failed,omitempty"`
 	// Suspend is the suspend under way; nil for none.
 	Suspend *suspendRecord `json:"suspend,omitempty"`
+}
+
+// limitsRecord is limits.json: what a guest was limited to after its launch.
+type limitsRecord struct {
+	Limits contract.Limits `json:"limits"`
+	// Settled: is all of it in force?
+	Settled bool `json:"settled,omitempty"`
 }
 
 // endRecord is end.json: how an incarnation ended, judged once.

@@ -67,6 +67,7 @@ type guest struct {
 	obeying bool // and the guest is about to act on it
 	ports   []port
 	disks   map[id.ID]int64 // sizes, 0 until grown
+	limits  contract.Limits
 	serial  *serial.Ring
 	console *console
 	// done ends when this incarnation does, and takes along what waits for it.

@@ -77,6 +77,7 @@ func (h *Host) prepare(m contract.Machine) (g *guest, running bool, err error) {
 		status: contract.Status{Ref: m.Ref},
 		ports:  ports,
 		disks:  disksOf(m),
+		limits: m.Limits,
 		serial: serial.NewRing(logKeep),
 	}
 	g.done, g.stop = context.WithCancel(h.life)

@@ -31,6 +31,8 @@ type record struct {
 	Ports  []recordPort   `json:"ports,omitempty"`
 	// Disks are their sizes in bytes, 0 until grown.
 	Disks map[id.ID]int64 `json:"disks,omitempty"`
+	// Limits of the machine.
+	Limits contract.Limits `json:"limits,omitzero"`
 	// Gone ends what was said of the VM before.
 	Gone bool `json:"gone,omitempty"`
 }
@@ -59,7 +61,7 @@ func (h *Host) save(g *guest) {
 func recordOf(g *guest) record {
 	r := record{
 		VM: g.status.VM, Epoch: g.status.Epoch, Phase: g.status.Phase,
-		Reason: g.status.Reason, Since: g.status.Since, Asked: g.asked, Disks: g.disks,
+		Reason: g.status.Reason, Since: g.status.Since, Asked: g.asked, Disks: g.disks, Limits: g.limits,
 	}
 	for _, p := range g.ports {
 		r.Ports = append(r.Ports, recordPort{p.protocol, p.addr.String()})
@@ -167,6 +169,7 @@ func (h *Host) take(r record) {
 		status: contract.Status{Ref: contract.Ref{VM: r.VM, Epoch: r.Epoch}, Phase: r.Phase, Reason: r.Reason, Since: r.Since},
 		asked:  r.Asked,
 		disks:  r.Disks,
+		limits: r.Limits,
 		serial: serial.NewRing(logKeep),
 	}
 	g.done, g.stop = context.WithCancel(h.life)

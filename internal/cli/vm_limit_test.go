@@ -1,0 +1,44 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/novacron/novacron/api"
+)
+
+func TestVMLimits(t *testing.T) {
+	b := newBench(t)
+	v := someVM("web", "running")
+	v.Spec.CPUWeight, v.Spec.CPUCapPercent = 250, 150
+	v.Spec.Disks = []api.VMDisk{{ID: "01890a5d-ac96-774b-bcce-b302099a8057", SizeBytes: 10 << 30, Limits: &api.DiskLimits{IOPS: 500, WriteBytesPerSecond: 50 << 20}}}
+	b.on("GET /vms/web", 200, v)
+	got := b.do(t, "vm show web", 0)
+	for _, want := range []string{"250", "150% of one processor", "10 GiB, at most 500 requests/s, 50 MiB/s written"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q lacks %q", got, want)
+		}
+	}
+	v.Status.Job = "019a0000-0000-7000-8000-000000000000"
+	b.on("PATCH /vms/id-web", 200, v)
+	last := func(line string) string {
+		b.do(t, line, 0)
+		all := b.requests()
+		return all[len(all)-1]
+	}
+	expect(t, last("vm set web --cpu-weight 250 --cpu-cap 150"), `PATCH /api/v1/vms/id-web {"cpu_weight":250,"cpu_cap_percent":150}`)
+	expect(t, last("vm set web --cpu-cap 0"), `PATCH /api/v1/vms/id-web {"cpu_cap_percent":0}`)
+	b.on("PATCH /vms/web/disks/0", 202, api.Accepted{Job: someJob("queued")})
+	expect(t, last("vm disk limit web 0 --iops 500 --write-rate 50MiB"), `PATCH /api/v1/vms/web/disks/0 {"limits":{"iops":500,"write_bytes_per_second":52428800}}`)
+	expect(t, last("vm disk limit web 0 --none"), `PATCH /api/v1/vms/web/disks/0 {"limits":{}}`)
+	before := len(b.requests())
+	for _, line := range []string{"vm disk limit web 0", "vm disk limit web 0 --none --iops 4", "vm disk limit web 0 --rate fast", "vm set web --cpu-cap half"} {
+		b.do(t, line, 2)
+	}
+	if n := len(b.requests()); n != before {
+		t.Errorf("%d requests: what is not understood was sent", n-before)
+	}
+	b.on("POST /vms", 202, api.Accepted{Job: someJob("queued")})
+	expect(t, last("vm create x --image debian --cpu-weight 50 --cpu-cap 80"),
+		`POST /api/v1/vms {"name":"x","cpus":1,"memory_bytes":536870912,"image":"debian","cpu_weight":50,"cpu_cap_percent":80}`)
+}
