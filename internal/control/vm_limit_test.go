@@ -11,8 +11,6 @@ import (
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 // onHost is what the host of a simulated guest limits it to.
 func onHost(t *testing.T, c *controltest.Cluster, name string) hypervisor.Limits {
 	t.Helper()
@@ -42,20 +40,20 @@ func TestLimitsReachGuests(t *testing.T) {
 	limit := func(l vm.DiskLimits) (control.Accepted, error) {
 		return c.Service.LimitDisk(t.Context(), controltest.Admin(), "a", "1", l)
 	}
-	if err := set(vm.LimitsChange{CPUWeight: ptr(300), CPUCapPercent: ptr(0)}); err != nil {
+	if err := set(vm.LimitsChange{CPUWeight: new(300), CPUCapPercent: new(0)}); err != nil {
 		t.Fatal(err)
 	}
 	if v := view(t, c, "a"); v.Job == nil || v.Job.Kind != vm.JobLimit || vm.Appear(v).State != vm.Running {
 		t.Errorf("under way: %+v, appears %+v", v.Job, vm.Appear(v))
 	}
-	if err := set(vm.LimitsChange{CPUWeight: ptr(7)}); !errs.Is(err, errs.VMBusy) {
+	if err := set(vm.LimitsChange{CPUWeight: new(7)}); !errs.Is(err, errs.VMBusy) {
 		t.Errorf("while its job goes on: %v", err)
 	}
 	drive(t, c, nil)
 	if l := onHost(t, c, "a"); l.CPUCapPercent != 0 || l.CPUWeight != 300 {
 		t.Errorf("limited to %+v", l)
 	}
-	if err := set(vm.LimitsChange{CPUWeight: ptr(300)}); err != nil || view(t, c, "a").Job != nil {
+	if err := set(vm.LimitsChange{CPUWeight: new(300)}); err != nil || view(t, c, "a").Job != nil {
 		t.Errorf("to what it is: %v", err)
 	}
 	a, err := limit(vm.DiskLimits{WriteIOPS: 40})
@@ -79,7 +77,7 @@ func TestLimitsOfWhatRests(t *testing.T) {
 	c := controltest.New(t, 1)
 	make1(t, c, c.NewVM("a", true))
 	request(t, c, "a", vm.Stop)
-	_, err := c.Service.UpdateVM(t.Context(), controltest.Admin(), "a", vm.Change{Limits: vm.LimitsChange{CPUCapPercent: ptr(25)}})
+	_, err := c.Service.UpdateVM(t.Context(), controltest.Admin(), "a", vm.Change{Limits: vm.LimitsChange{CPUCapPercent: new(25)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +106,7 @@ func TestLimitsNeedANodeThatCan(t *testing.T) {
 	if _, err := c.DB.Owner.Exec(t.Context(), "UPDATE nodes SET inventory = inventory - 'limits'"); err != nil {
 		t.Fatal(err)
 	}
-	_, err := c.Service.UpdateVM(t.Context(), controltest.Admin(), "a", vm.Change{Limits: vm.LimitsChange{CPUCapPercent: ptr(25)}})
+	_, err := c.Service.UpdateVM(t.Context(), controltest.Admin(), "a", vm.Change{Limits: vm.LimitsChange{CPUCapPercent: new(25)}})
 	if !errs.Is(err, errs.Unsupported) {
 		t.Errorf("of a guest that runs: %v", err)
 	}

@@ -187,9 +187,6 @@ func (n *Node) Return(ctx context.Context) error {
 	return err
 }
 
-// limitKinds are what the clusters' hosts can limit guests by.
-func limitKinds() []string { return []string{vm.LimitCPUWeight, vm.LimitCPUCap, vm.LimitDiskIO} }
-
 // Reboot cuts the host's power and starts its agent again, with no control plane
 // in sight: it says hello to nobody.
 func (n *Node) Reboot(ctx context.Context) error {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/novacron/novacron/internal/agent"
+	"github.com/novacron/novacron/internal/domain/vm"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/sim"
 	volume "github.com/novacron/novacron/internal/driver/volume/contract"
@@ -49,6 +50,9 @@ func (h *SimHost) Images() agent.Images { return noImages{} }
 
 // Executing implements Host.
 func (h *SimHost) Executing() map[id.ID]int { return sim.Executing(h.Host) }
+
+// limitKinds are what the clusters' hosts can limit guests by.
+func limitKinds() []string { return []string{vm.LimitCPUWeight, vm.LimitCPUCap, vm.LimitDiskIO} }
 
 type noImages struct{}
 

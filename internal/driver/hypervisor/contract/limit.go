@@ -25,19 +25,23 @@ type Limiter interface {
 type Limits struct {
 	// CPUWeight is the share where processors are short, against other machines of the
 	// driver: 1 to 10000; 0 is 100.
-	CPUWeight int
+	CPUWeight int `json:"cpu_weight,omitempty"`
 	// CPUCapPercent is the most it may use, with all that the hypervisor does for it,
 	// in percent of one processor; 0 for no cap.
-	CPUCapPercent int
+	CPUCapPercent int `json:"cpu_cap_percent,omitempty"`
 	// Disks that are limited.
-	Disks map[id.ID]DiskLimits
+	Disks map[id.ID]DiskLimits `json:"disks,omitempty"`
 }
 
 // DiskLimits bound what a guest does on a disk, each per second, 0 for none. A total
 // excludes those of reads and of writes.
 type DiskLimits struct {
-	IOPS, ReadIOPS, WriteIOPS                               int64
-	BytesPerSecond, ReadBytesPerSecond, WriteBytesPerSecond int64
+	IOPS                int64 `json:"iops,omitempty"`
+	ReadIOPS            int64 `json:"read_iops,omitempty"`
+	WriteIOPS           int64 `json:"write_iops,omitempty"`
+	BytesPerSecond      int64 `json:"bytes_per_second,omitempty"`
+	ReadBytesPerSecond  int64 `json:"read_bytes_per_second,omitempty"`
+	WriteBytesPerSecond int64 `json:"write_bytes_per_second,omitempty"`
 }
 
 // Bounds of CPU limits.

@@ -20,8 +20,8 @@ func (b *bench) limiter() (contract.Limiter, contract.Capabilities, bool) {
 	b.Helper()
 	l, is := b.Driver().(contract.Limiter)
 	c := b.Driver().Capabilities()
-	if any := c.CPUWeight || c.CPUCap || c.DiskLimits; is != any {
-		b.Fatalf("the driver is a Limiter: %v; its capabilities: %v", is, any)
+	if some := c.CPUWeight || c.CPUCap || c.DiskLimits; is != some {
+		b.Fatalf("the driver is a Limiter: %v; its capabilities: %v", is, some)
 	}
 	return l, c, is
 }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/driver/durable"
-	"github.com/novacron/novacron/internal/driver/hypervisor/cgroup"
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/keeper"
 	"github.com/novacron/novacron/internal/driver/hypervisor/qmp"
@@ -287,15 +286,7 @@ func (d *Driver) prepare(g *guest) (keeper.Config, error) {
 	if err := g.giveOwn(); err != nil {
 		return none, err
 	}
-	err := d.cgroups.Limit(g.rec.Group, cgroup.Limits{
-		MemoryBytes: m.MemoryBytes + m.MemoryBytes/8 + overhead,
-		Processes:   m.CPUs + threads,
-		Devices:     devices(g.rec.Accel),
-	})
-	if err != nil {
-		return none, errs.New(errs.HostFailure, "the cgroup of VM %s cannot be limited", m.VM).Because(err)
-	}
-	if err := g.limitCPU(m.Limits); err != nil {
+	if err := g.limitGroup(); err != nil {
 		return none, err
 	}
 	return d.keeperConfig(g)

@@ -47,6 +47,20 @@ func (g *guest) limit(ctx context.Context, l contract.Limits) error {
 	return g.write(limitsFile, limitsRecord{Limits: l, Settled: true})
 }
 
+// limitGroup sets all limits of the cgroup of a machine that is launched.
+func (g *guest) limitGroup() error {
+	m := g.rec.Machine
+	err := g.d.cgroups.Limit(g.rec.Group, cgroup.Limits{
+		MemoryBytes: m.MemoryBytes + m.MemoryBytes/8 + overhead,
+		Processes:   m.CPUs + threads,
+		Devices:     devices(g.rec.Accel),
+	})
+	if err != nil {
+		return errs.New(errs.HostFailure, "the cgroup of VM %s cannot be limited", m.VM).Because(err)
+	}
+	return g.limitCPU(m.Limits)
+}
+
 // limitCPU sets what the VM's cgroup may take of the processors.
 func (g *guest) limitCPU(l contract.Limits) error {
 	err := g.d.cgroups.LimitCPU(g.rec.group(g.ref.VM), cgroup.CPU{Weight: l.CPUWeight, CapPercent: l.CPUCapPercent})
