@@ -31,12 +31,14 @@ type VMDocument struct {
 // VMDocumentSpec is what can be declared of a VM. Image and NICs do not change
 // once it is made.
 type VMDocumentSpec struct {
-	CPUs        *int              `json:"cpus,omitempty"`
-	MemoryBytes *Bytes            `json:"memory_bytes,omitempty"`
-	Image       *string           `json:"image,omitempty"`
-	Power       *string           `json:"power,omitempty"` // "on" or "off"
-	Disks       *[]VMDiskDocument `json:"disks,omitempty"`
-	NICs        *[]VMNICDocument  `json:"nics,omitempty"`
+	CPUs        *int   `json:"cpus,omitempty"`
+	MemoryBytes *Bytes `json:"memory_bytes,omitempty"`
+	// Machine is what the guest sees beside that.
+	Machine *VMMachine        `json:"machine,omitempty"`
+	Image   *string           `json:"image,omitempty"`
+	Power   *string           `json:"power,omitempty"` // "on" or "off"
+	Disks   *[]VMDiskDocument `json:"disks,omitempty"`
+	NICs    *[]VMNICDocument  `json:"nics,omitempty"`
 	// CloudInit is the whole of it; one with nothing in it takes it away.
 	CloudInit *VMCloudInit `json:"cloud_init,omitempty"`
 	// SeedImage is the CD that the guest finds instead; empty takes it away.
@@ -149,7 +151,7 @@ func (v VM) Document() VMDocument {
 	on := v.Spec.Power
 	disks, nics := []VMDiskDocument{}, []VMNICDocument{}
 	d := VMDocument{DocumentMeta: v.bare(), Spec: VMDocumentSpec{
-		CPUs: &v.Spec.CPUs, MemoryBytes: &v.Spec.MemoryBytes, Power: &on, Disks: &disks, NICs: &nics, CloudInit: v.Spec.CloudInit,
+		CPUs: &v.Spec.CPUs, MemoryBytes: &v.Spec.MemoryBytes, Machine: v.Spec.Machine, Power: &on, Disks: &disks, NICs: &nics, CloudInit: v.Spec.CloudInit,
 	}}
 	if v.Spec.Image != "" {
 		d.Spec.Image = &v.Spec.Image

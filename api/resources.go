@@ -69,7 +69,11 @@ type Inventory struct {
 	HypervisorVersion  string          `json:"hypervisor_version"`
 	Acceleration       string          `json:"acceleration"`
 	AccelerationReason string          `json:"acceleration_reason,omitempty"`
-	Confinement        []string        `json:"confinement"`
+	// MachineTypes are the boards that guests here can have, newest first; CPUModels
+	// are the processors.
+	MachineTypes []string `json:"machine_types"`
+	CPUModels    []string `json:"cpu_models"`
+	Confinement  []string `json:"confinement"`
 	// Unconfined is what could isolate guests and is not available, with the reason.
 	Unconfined []string `json:"unconfined"`
 	// Limits are the kinds of limits that the node can set on guests: cpu_weight,

@@ -11,12 +11,14 @@ type VM struct {
 
 // VMSpec is what is wanted of a VM.
 type VMSpec struct {
-	CPUs        int      `json:"cpus"`
-	MemoryBytes Bytes    `json:"memory_bytes"`
-	Image       string   `json:"image,omitempty"`
-	Power       string   `json:"power"` // "on" or "off"
-	Disks       []VMDisk `json:"disks"`
-	NICs        []VMNIC  `json:"nics"`
+	CPUs        int   `json:"cpus"`
+	MemoryBytes Bytes `json:"memory_bytes"`
+	// Machine is what the guest sees beside that.
+	Machine *VMMachine `json:"machine,omitempty"`
+	Image   string     `json:"image,omitempty"`
+	Power   string     `json:"power"` // "on" or "off"
+	Disks   []VMDisk   `json:"disks"`
+	NICs    []VMNIC    `json:"nics"`
 	// CloudInit is what the guest is told at its first boot.
 	CloudInit *VMCloudInit `json:"cloud_init,omitempty"`
 	// SeedImage is the CD that the guest finds in its drive instead.
@@ -38,6 +40,17 @@ type VMSpec struct {
 	// CPUCapPercent is the most it may use, in percent of one processor: 150 is one and
 	// a half; absent for no cap.
 	CPUCapPercent int `json:"cpu_cap_percent,omitempty"`
+}
+
+// VMMachine is the hardware that a guest sees. Fields that are absent are as by
+// default, and in a change they stay; it changes while the VM is stopped.
+type VMMachine struct {
+	// Type is the type of the board: q35, or one version of it, such as pc-q35-7.2. A
+	// VM that is asked to be q35 gets the newest version of its first node, and keeps it.
+	Type string `json:"type,omitempty"`
+	// CPU is the model of the processor: x86-64-v2 (the default), x86-64-v3, host, max,
+	// or one that QEMU has a name for.
+	CPU string `json:"cpu,omitempty"`
 }
 
 // VMCloudInit is what cloud-init in a guest finds on the VM's seed, a CD of the
@@ -145,6 +158,8 @@ type VMCreate struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 	CPUs        int               `json:"cpus"`
 	MemoryBytes Bytes             `json:"memory_bytes"`
+	// Machine is what the guest sees beside that.
+	Machine *VMMachine `json:"machine,omitempty"`
 	// Image is the name or id of the image it is made from.
 	Image string `json:"image,omitempty"`
 	// Disks in the order the guest sees them. The first of a VM from a disk image
@@ -206,6 +221,8 @@ type VMPatch struct {
 	// CPUs and MemoryBytes change while the VM is stopped.
 	CPUs        *int   `json:"cpus,omitempty"`
 	MemoryBytes *Bytes `json:"memory_bytes,omitempty"`
+	// Machine changes while the VM is stopped.
+	Machine *VMMachine `json:"machine,omitempty"`
 	// CloudInit is the whole of it, and changes while the VM is stopped; one with
 	// nothing in it takes it away.
 	CloudInit *VMCloudInit `json:"cloud_init,omitempty"`

@@ -62,7 +62,7 @@ func (a *Agent) tell(ctx context.Context, mark int64, s hypervisor.Status) nodel
 func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m nodelink.Machine) (hypervisor.Status, error) {
 	machine := hypervisor.Machine{
 		Ref:  hypervisor.Ref{VM: g.snapshot().VM, Epoch: epoch},
-		CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, Screen: a.driver.Capabilities().Display,
+		CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, Type: m.Type, CPU: m.CPU, Screen: a.driver.Capabilities().Display,
 		Limits: limits(m.Limits),
 	}
 	var err error

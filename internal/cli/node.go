@@ -113,6 +113,8 @@ func (a *app) nodePairs(n api.Node) []output.Pair {
 		{Key: "cpu model", Value: inv.CPUModel},
 		{Key: "hypervisor", Value: strings.TrimSpace(inv.Hypervisor + " " + inv.HypervisorVersion)},
 		{Key: "acceleration", Value: accelerationLine(inv)},
+		{Key: "machine types", Value: strings.Join(inv.MachineTypes, " ")},
+		{Key: "cpu models", Value: strings.Join(inv.CPUModels, " ")},
 		{Key: "confinement", Value: strings.Join(inv.Confinement, "; ")},
 		{Key: "not confined by", Value: strings.Join(inv.Unconfined, "; ")},
 		{Key: "limits guests by", Value: strings.Join(inv.Limits, ", ")},

@@ -123,6 +123,7 @@ func (a *app) vmPairs(v api.VM) []output.Pair {
 		{Key: "revision", Value: strconv.FormatInt(v.Revision, 10)},
 	}
 	pairs = append(pairs, limitPairs(v.Spec)...)
+	pairs = append(pairs, hardwarePairs(v.Spec.Machine)...)
 	pairs = append(pairs, a.policyPairs(v)...)
 	for _, d := range v.Spec.Disks {
 		value := size(d.SizeBytes)

@@ -24,6 +24,7 @@ type createFlags struct {
 	policy              policyFlags
 	cloud               cloudFlags
 	limits              limitFlags
+	hardware            hardwareFlags
 }
 
 func newVMCreate(a *app) *cobra.Command {
@@ -67,6 +68,7 @@ func newVMCreate(a *app) *cobra.Command {
 	f.policy.add(cmd)
 	f.limits.add(cmd)
 	f.cloud.add(a, cmd)
+	f.hardware.add(cmd)
 	w = a.addWait(cmd)
 	mustComplete(cmd.RegisterFlagCompletionFunc("image", a.completeImages))
 	mustComplete(cmd.RegisterFlagCompletionFunc("node", a.completeNodes))
@@ -74,7 +76,7 @@ func newVMCreate(a *app) *cobra.Command {
 }
 
 func (f createFlags) request(cmd *cobra.Command, name string) (api.VMCreate, error) {
-	req := api.VMCreate{Name: name, CPUs: f.cpus, Image: f.image, Node: f.node, Start: f.start}
+	req := api.VMCreate{Name: name, CPUs: f.cpus, Image: f.image, Node: f.node, Start: f.start, Machine: f.hardware.machine()}
 	f.policy.create(&req)
 	f.limits.create(cmd, &req)
 	var err error

@@ -21,12 +21,13 @@ type setFlags struct {
 	policy       policyFlags
 	cloud        cloudFlags
 	limits       limitFlags
+	hardware     hardwareFlags
 }
 
 func newVMSet(a *app) *cobra.Command {
 	var f setFlags
 	var w *waitFlags
-	cmd := leaf("set NAME", "Change the name, labels, size, limits or policies of a virtual machine", names("NAME"), func(cmd *cobra.Command, args []string) error {
+	cmd := leaf("set NAME", "Change the name, labels, size, limits, hardware or policies of a virtual machine", names("NAME"), func(cmd *cobra.Command, args []string) error {
 		patch, set, unset, err := f.patch(cmd)
 		if err != nil {
 			return err
@@ -57,12 +58,12 @@ func newVMSet(a *app) *cobra.Command {
   novacron vm set web --cpu-weight 200 --cpu-cap 150
   novacron vm set db --start-order 1 --start-delay 30
   novacron vm set web --user-data @web.yaml --ssh-key ~/.ssh/id_ed25519.pub`
-	cmd.Long = `Change the name, labels, size, limits or policies of a virtual machine, all at
-once or nothing.
+	cmd.Long = `Change the name, labels, size, limits, hardware or policies of a virtual machine,
+all at once or nothing.
 
 Name, labels and policies may change at any time, and so may weight and cap of CPUs:
-one that runs is limited at once, by a job. CPUs and memory change while it is stopped,
-to what its node has room for.
+one that runs is limited at once, by a job. CPUs, memory and hardware
+change while it is stopped, to what its node has.
 
 What cloud-init is told changes while it is stopped, and reaches the guest at
 its next start. What is not named stays; --ssh-key replaces all keys. The guest
@@ -78,6 +79,7 @@ of the drive.`
 	f.limits.add(cmd)
 	w = a.addWait(cmd)
 	f.cloud.add(a, cmd)
+	f.hardware.add(cmd)
 	fl.BoolVar(&f.cloud.none, "no-cloud-init", false, "tell cloud-init nothing but what other flags say")
 	cmd.ValidArgsFunction = a.completeVMs
 	return cmd
@@ -111,6 +113,7 @@ func (f setFlags) patch(cmd *cobra.Command) (p api.VMPatch, set map[string]strin
 	}
 	f.policy.patch(cmd, &p)
 	f.limits.patch(cmd, &p)
+	p.Machine = f.hardware.machine()
 	if given("cpus") {
 		p.CPUs = &f.cpus
 	}
@@ -125,7 +128,7 @@ func (f setFlags) patch(cmd *cobra.Command) (p api.VMPatch, set map[string]strin
 		return p, nil, nil, usage(cmd, "--label: %s", errs.As(err).Message)
 	}
 	if p == (api.VMPatch{}) && len(f.labels) == 0 && !f.cloud.given(cmd) {
-		return p, nil, nil, usage(cmd, "nothing to change is given: --name, --cpus, --memory, --label, --cpu-weight, --cpu-cap, --protect, --restart, --autostart, --start-order, --start-delay, --seed, or what cloud-init is told")
+		return p, nil, nil, usage(cmd, "nothing to change is given: --name, --cpus, --memory, --label, --cpu-weight, --cpu-cap, --protect, --restart, --autostart, --start-order, --start-delay, --seed, --machine, --cpu-model, or what cloud-init is told")
 	}
 	return p, set, unset, nil
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/novacron/novacron/internal/domain/node"
+	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/engine/pki"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/nodelink"
@@ -240,6 +241,9 @@ const (
 	mostBytes = 1 << 56
 )
 
+// mostModels of boards and of processors are taken of a node.
+const mostModels = 512
+
 // mostDevices of one kind are taken of a host.
 const mostDevices = 1024
 
@@ -263,6 +267,16 @@ func inventory(w nodelink.Inventory) node.Inventory {
 	}
 	for _, l := range w.Limits[:min(len(w.Limits), mostDevices)] {
 		inv.Limits = append(inv.Limits, text(l))
+	}
+	for _, t := range w.MachineTypes[:min(len(w.MachineTypes), mostModels)] {
+		if vm.ValidBoard(t) {
+			inv.MachineTypes = append(inv.MachineTypes, t)
+		}
+	}
+	for _, m := range w.CPUModels[:min(len(w.CPUModels), mostModels)] {
+		if vm.ValidCPU(m) {
+			inv.CPUModels = append(inv.CPUModels, m)
+		}
 	}
 	for _, n := range w.NUMA {
 		n.CPUs = text(n.CPUs)

@@ -72,7 +72,7 @@ func holding(n recovery.Node, w nodelink.Holding) recovery.Holding {
 
 func machine(m nodelink.Machine) *recovery.Machine {
 	out := &recovery.Machine{
-		Name: nodelink.Text(m.Name), CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, Cmdline: nodelink.Text(m.Cmdline), Volumes: m.Volumes, Seed: m.Seed,
+		Name: nodelink.Text(m.Name), CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, Hardware: hardware(m), Cmdline: nodelink.Text(m.Cmdline), Volumes: m.Volumes, Seed: m.Seed,
 	}
 	for from, to := range map[*nodelink.ImageFile]**image.File{m.Kernel: &out.Kernel, m.Initrd: &out.Initrd, m.CD: &out.CD} {
 		if from != nil {
@@ -88,6 +88,17 @@ func machine(m nodelink.Machine) *recovery.Machine {
 		out.NICs = append(out.NICs, nic)
 	}
 	return out
+}
+
+// hardware leaves out what cannot be true.
+func hardware(m nodelink.Machine) (h vm.Hardware) {
+	if vm.ValidBoard(m.Type) {
+		h.Type = m.Type
+	}
+	if vm.ValidCPU(m.CPU) {
+		h.CPU = m.CPU
+	}
+	return h
 }
 
 func imageFile(f nodelink.ImageFile) image.File {

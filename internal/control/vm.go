@@ -151,7 +151,7 @@ func (s *Service) beginWith(ctx context.Context, tx *store.Tx, c Caller, v vm.Vi
 func (s *Service) newView(ctx context.Context, tx *store.Tx, n NewVM, img image.Image) (vm.View, error) {
 	v := vm.View{Intent: vm.Intent{
 		ID: id.New(), ProjectID: s.cfg.Project, Name: n.Name, Labels: n.Labels,
-		CPUs: n.CPUs, MemoryBytes: n.MemoryBytes, ImageID: &img.ID, ImageName: img.Name, CloudInit: n.CloudInit.OrNil(),
+		CPUs: n.CPUs, MemoryBytes: n.MemoryBytes, Hardware: n.Hardware.OrDefault(), ImageID: &img.ID, ImageName: img.Name, CloudInit: n.CloudInit.OrNil(),
 		Policy: n.Policy.Normal(), Limits: n.Limits.Normal(),
 	}}
 	var err error

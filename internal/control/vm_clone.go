@@ -55,7 +55,7 @@ func cloneOf(source vm.View, name string, labels map[string]string) (vm.View, fl
 	p := flows.CloneParams{Source: from.ID, Volumes: map[id.ID]id.ID{}}
 	v := vm.View{Intent: vm.Intent{
 		ID: id.New(), ProjectID: from.ProjectID, Name: name, Labels: labels,
-		CPUs: from.CPUs, MemoryBytes: from.MemoryBytes, ImageID: from.ImageID, ImageName: from.ImageName, Limits: from.Limits,
+		CPUs: from.CPUs, MemoryBytes: from.MemoryBytes, Hardware: from.Hardware, ImageID: from.ImageID, ImageName: from.ImageName, Limits: from.Limits,
 	}}
 	v.Intent.CloudInit, v.Intent.SeedImage = from.CloudInit.For(name), from.SeedImage
 	if labels == nil {

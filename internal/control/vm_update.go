@@ -127,6 +127,9 @@ func fits(ctx context.Context, tx *store.Tx, was, next vm.Intent) error {
 	if next.MemoryBytes > was.MemoryBytes {
 		need.MemoryBytes = next.MemoryBytes
 	}
+	if next.Hardware != was.Hardware {
+		need.Machine, need.CPU = next.Hardware.Type, next.Hardware.CPU
+	}
 	n, err := tx.NodeGet(ctx, next.NodeID.String())
 	if err != nil {
 		return err
@@ -157,6 +160,8 @@ func differences(was, next vm.Intent) map[string]any {
 	note("labels", was.Labels, next.Labels, !maps.Equal(was.Labels, next.Labels))
 	note("cpus", was.CPUs, next.CPUs, was.CPUs != next.CPUs)
 	note("memory_bytes", was.MemoryBytes, next.MemoryBytes, was.MemoryBytes != next.MemoryBytes)
+	note("machine_type", was.Hardware.Type, next.Hardware.Type, was.Hardware.Type != next.Hardware.Type)
+	note("cpu_model", was.Hardware.CPU, next.Hardware.CPU, was.Hardware.CPU != next.Hardware.CPU)
 	note("seed_image", seedName(was), seedName(next), seedName(was) != seedName(next))
 	note("cpu_weight", was.Limits.CPUWeight, next.Limits.CPUWeight, was.Limits.Normal().CPUWeight != next.Limits.Normal().CPUWeight)
 	note("cpu_cap_percent", was.Limits.CPUCapPercent, next.Limits.CPUCapPercent, was.Limits.CPUCapPercent != next.Limits.CPUCapPercent)

@@ -163,14 +163,18 @@ func (*WriteSeed) Method() string { return "write_seed" }
 // Machine is everything a node needs to launch a VM, with objects named by id
 // and content, never by path.
 type Machine struct {
-	Name        string     `json:"name"`
-	CPUs        int        `json:"cpus"`
-	MemoryBytes int64      `json:"memory_bytes"`
-	Kernel      *ImageFile `json:"kernel,omitempty"`
-	Initrd      *ImageFile `json:"initrd,omitempty"`
-	Cmdline     string     `json:"cmdline,omitempty"`
-	Volumes     []id.ID    `json:"volumes"`
-	NICs        []NIC      `json:"nics"`
+	Name        string `json:"name"`
+	CPUs        int    `json:"cpus"`
+	MemoryBytes int64  `json:"memory_bytes"`
+	// Type of the board and model of the processor; empty from a server that names
+	// none.
+	Type    string     `json:"type,omitempty"`
+	CPU     string     `json:"cpu,omitempty"`
+	Kernel  *ImageFile `json:"kernel,omitempty"`
+	Initrd  *ImageFile `json:"initrd,omitempty"`
+	Cmdline string     `json:"cmdline,omitempty"`
+	Volumes []id.ID    `json:"volumes"`
+	NICs    []NIC      `json:"nics"`
 	// Seed: does the guest find the VM's seed in its CD drive?
 	Seed bool `json:"seed,omitempty"`
 	// CD is what the guest finds there otherwise; nil for an image of none.
@@ -371,6 +375,8 @@ type Inventory struct {
 	HypervisorVersion  string      `json:"hypervisor_version"`
 	Acceleration       string      `json:"acceleration"`
 	AccelerationReason string      `json:"acceleration_reason,omitempty"`
+	MachineTypes       []string    `json:"machine_types,omitempty"`
+	CPUModels          []string    `json:"cpu_models,omitempty"`
 	Confinement        []string    `json:"confinement,omitempty"`
 	Unconfined         []string    `json:"unconfined,omitempty"`
 	Limits             []string    `json:"limits,omitempty"`

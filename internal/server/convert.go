@@ -47,6 +47,7 @@ func toVM(v vm.View) api.VM {
 		}
 		out.Spec.NICs = append(out.Spec.NICs, c)
 	}
+	out.Spec.Machine = &api.VMMachine{Type: in.Hardware.Type, CPU: in.Hardware.CPU}
 	if c := in.CloudInit; c != nil {
 		told := api.VMCloudInit(*c)
 		out.Spec.CloudInit = &told
@@ -86,6 +87,14 @@ func diskLimits(l *api.DiskLimits) vm.DiskLimits {
 		return *given
 	}
 	return vm.DiskLimits{}
+}
+
+// fromMachine is the way back; nil says nothing.
+func fromMachine(m *api.VMMachine) vm.Hardware {
+	if m == nil {
+		return vm.Hardware{}
+	}
+	return vm.Hardware{Type: m.Type, CPU: m.CPU}
 }
 
 // fromCloudInit is the way back.
@@ -151,7 +160,7 @@ func toNode(n node.Node) api.Node {
 			Inventory: api.Inventory{
 				Hostname: i.Hostname, Kernel: i.Kernel, OS: i.OS, CPUModel: i.CPUModel, CPUs: i.CPUs, MemoryBytes: api.Bytes(i.MemoryBytes),
 				NUMA: []api.NUMANode{}, Disks: []api.HostDisk{}, HugePages: []api.HugePages{}, PCI: []api.PCIDevice{}, Interfaces: []api.HostInterface{}, Hypervisor: i.Hypervisor, HypervisorVersion: i.HypervisorVersion,
-				Acceleration: i.Acceleration, AccelerationReason: i.AccelerationReason, Confinement: append([]string{}, i.Confinement...), Unconfined: append([]string{}, i.Unconfined...), Limits: append([]string{}, i.Limits...), ImageCacheBytes: api.Bytes(i.ImageCacheBytes),
+				Acceleration: i.Acceleration, AccelerationReason: i.AccelerationReason, MachineTypes: append([]string{}, i.MachineTypes...), CPUModels: append([]string{}, i.CPUModels...), Confinement: append([]string{}, i.Confinement...), Unconfined: append([]string{}, i.Unconfined...), Limits: append([]string{}, i.Limits...), ImageCacheBytes: api.Bytes(i.ImageCacheBytes),
 			},
 		},
 	}

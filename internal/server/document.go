@@ -261,7 +261,7 @@ func vmDocument(raw []byte) (control.Document, error) {
 	}
 	d, err := documentMeta(b.DocumentMeta)
 	w := &vm.Want{
-		Labels: b.Labels, CPUs: b.Spec.CPUs, MemoryBytes: (*int64)(b.Spec.MemoryBytes), Image: b.Spec.Image, CloudInit: fromCloudInit(b.Spec.CloudInit), SeedImage: b.Spec.SeedImage,
+		Labels: b.Labels, CPUs: b.Spec.CPUs, MemoryBytes: (*int64)(b.Spec.MemoryBytes), Hardware: fromMachine(b.Spec.Machine), Image: b.Spec.Image, CloudInit: fromCloudInit(b.Spec.CloudInit), SeedImage: b.Spec.SeedImage,
 		Policy: vm.PolicyChange{Protected: b.Spec.Protected, Restart: (*vm.RestartPolicy)(b.Spec.RestartPolicy), Autostart: b.Spec.Autostart, StartOrder: b.Spec.StartOrder, StartDelaySeconds: b.Spec.StartDelaySeconds},
 		Limits: vm.LimitsChange{CPUWeight: b.Spec.CPUWeight, CPUCapPercent: b.Spec.CPUCapPercent},
 	}

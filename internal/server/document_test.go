@@ -258,6 +258,28 @@ func TestApplyAliases(t *testing.T) {
 	r.applied("vm web: refused field_not_writable /spec/image\n", "", webDoc)
 }
 
+// The hardware is part of a document: a board of no version is the one that the VM
+// has, and one that is declared is what a VM elsewhere gets.
+func TestApplyHardware(t *testing.T) {
+	r := start(t, storetest.New(t), t.TempDir())
+	r.nodes(1)
+	r.image("tiny")
+	doc := func(spec string) string {
+		return `{"kind":"vm","name":"web","spec":{"cpus":1,"memory_bytes":"128MiB","image":"tiny","power":"off"` + spec + `}}`
+	}
+	r.settled(r.applied("vm web: create \n", "", doc(`,"machine":{"type":"pc-q35-8.2"}`))[0])
+	r.applied("vm web: none \n", "", doc(`,"machine":{"type":"q35","cpu":"x86-64-v2"}`))
+	r.applied("vm web: none \n", "", doc(""))
+	r.applied("vm web: change /spec/machine/cpu\n", "?dry_run=true", doc(`,"machine":{"cpu":"max"}`))
+	r.applied("vm web: change /spec/machine/cpu\n", "", doc(`,"machine":{"cpu":"max"}`))
+	r.applied("vm web: refused no_node_fits\n", "", doc(`,"machine":{"type":"pc-q35-99.0"}`))
+	r.applied("vm web: refused invalid_field /spec/machine/type\n", "", doc(`,"machine":{"type":"pc"}`))
+	v, _ := call[api.VM](r, "GET", "/api/v1/vms/web", nil)
+	if v.Spec.Machine == nil || *v.Spec.Machine != (api.VMMachine{Type: "pc-q35-8.2", CPU: "max"}) || *v.Document().Spec.Machine != *v.Spec.Machine {
+		t.Errorf("%+v", v.Spec.Machine)
+	}
+}
+
 // What cloud-init is told is part of a document: made with the VM, compared field by
 // field, changed at rest, taken away by nothing in it, refused with its place.
 func TestApplyCloudInit(t *testing.T) {

@@ -70,7 +70,7 @@ func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (repl
 	}
 	n := control.NewVM{
 		Spec: vm.Spec{
-			Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: int64(b.MemoryBytes), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage,
+			Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: int64(b.MemoryBytes), Hardware: fromMachine(b.Machine), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage,
 			Policy: vm.PolicyChange{Autostart: b.Autostart, StartDelaySeconds: &b.StartDelaySeconds}.Apply(
 				vm.Policy{Protected: b.Protected, Restart: vm.RestartPolicy(b.RestartPolicy), StartOrder: b.StartOrder}),
 			Limits: vm.Limits{CPUWeight: b.CPUWeight, CPUCapPercent: b.CPUCapPercent},
@@ -127,7 +127,7 @@ func (s *Server) updateVM(ctx context.Context, r *Request, b api.VMPatch) (reply
 		}
 	}
 	change := vm.Change{
-		Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: (*int64)(b.MemoryBytes), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage,
+		Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: (*int64)(b.MemoryBytes), Hardware: fromMachine(b.Machine), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage,
 		Policy: vm.PolicyChange{Protected: b.Protected, Restart: (*vm.RestartPolicy)(b.RestartPolicy), Autostart: b.Autostart, StartOrder: b.StartOrder, StartDelaySeconds: b.StartDelaySeconds},
 		Limits: vm.LimitsChange{CPUWeight: b.CPUWeight, CPUCapPercent: b.CPUCapPercent},
 	}

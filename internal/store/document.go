@@ -30,6 +30,8 @@ type inventoryDoc struct {
 	HypervisorVersion  string         `json:"hypervisor_version"`
 	Acceleration       string         `json:"acceleration"`
 	AccelerationReason string         `json:"acceleration_reason,omitempty"`
+	MachineTypes       []string       `json:"machine_types,omitempty"`
+	CPUModels          []string       `json:"cpu_models,omitempty"`
 	Confinement        []string       `json:"confinement,omitempty"`
 	Unconfined         []string       `json:"unconfined,omitempty"`
 	Limits             []string       `json:"limits,omitempty"`
@@ -79,6 +81,7 @@ func writeInventory(in node.Inventory) ([]byte, error) {
 		Hostname: in.Hostname, Kernel: in.Kernel, OS: in.OS, CPUModel: in.CPUModel, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes,
 		Hypervisor: in.Hypervisor, HypervisorVersion: in.HypervisorVersion,
 		Acceleration: in.Acceleration, AccelerationReason: in.AccelerationReason,
+		MachineTypes: in.MachineTypes, CPUModels: in.CPUModels,
 		Confinement: in.Confinement, Unconfined: in.Unconfined, Limits: in.Limits, StorageBytes: in.StorageBytes, ImageCacheBytes: in.ImageCacheBytes,
 	}
 	for _, n := range in.NUMA {
@@ -108,6 +111,7 @@ func readInventory(raw []byte) (node.Inventory, error) {
 		Hostname: d.Hostname, Kernel: d.Kernel, OS: d.OS, CPUModel: d.CPUModel, CPUs: d.CPUs, MemoryBytes: d.MemoryBytes,
 		Hypervisor: d.Hypervisor, HypervisorVersion: d.HypervisorVersion,
 		Acceleration: d.Acceleration, AccelerationReason: d.AccelerationReason,
+		MachineTypes: d.MachineTypes, CPUModels: d.CPUModels,
 		Confinement: d.Confinement, Unconfined: d.Unconfined, Limits: d.Limits, StorageBytes: d.StorageBytes, ImageCacheBytes: d.ImageCacheBytes,
 	}
 	for _, n := range d.NUMA {

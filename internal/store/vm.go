@@ -33,7 +33,7 @@ func (t *Tx) VMInsert(ctx context.Context, v vm.View, job id.ID) error {
 	err = t.q.VMInsert(ctx, query.VMInsertParams{
 		ID: in.ID, ProjectID: in.ProjectID, Name: in.Name, Labels: labels,
 		Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, ImageID: in.ImageID, CloudInit: told, SeedImageID: seedImage(in),
-		Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
+		MachineType: in.Hardware.Type, CpuModel: in.Hardware.CPU, Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
 		Autostart: !in.Policy.ByHand, StartOrder: int32(in.Policy.StartOrder), StartDelayS: int32(in.Policy.StartDelay / time.Second),
 		CpuWeight: int32(in.Limits.Normal().CPUWeight), CpuCapPercent: int32(in.Limits.CPUCapPercent), Power: power, JobID: &job,
 	})
@@ -174,21 +174,24 @@ func (t *Tx) VMUnplace(ctx context.Context, v vm.View) error {
 }
 
 // VMAdmit decides a new incarnation of a VM on its node: CPU and memory are counted
-// there unless they are, it is wanted on, and its epoch rises. errs.NotFound when it
-// has no node, errs.NoNodeFits when that has no room.
-func (t *Tx) VMAdmit(ctx context.Context, v vm.View) (gen.OwnerEpoch, error) {
-	n, err := t.q.VMAdmit(ctx, v.Intent.ID)
+// there unless they are, it is wanted on, its epoch rises, and its board is one
+// version from now on. It gives the intent with that. errs.NotFound when it has no
+// node, errs.NoNodeFits when that has no room.
+func (t *Tx) VMAdmit(ctx context.Context, v vm.View) (vm.Intent, error) {
+	in := v.Intent
+	got, err := t.q.VMAdmit(ctx, in.ID)
 	if !errors.Is(err, pgx.ErrNoRows) {
-		return gen.OwnerEpoch(n), pgtx.Map(err)
+		in.Epoch, in.Hardware.Type = gen.OwnerEpoch(got.OwnerEpoch), got.MachineType
+		return in, pgtx.Map(err)
 	}
-	now, err := t.VMByID(ctx, v.Intent.ID)
+	now, err := t.VMByID(ctx, in.ID)
 	if err != nil {
-		return 0, err
+		return in, err
 	}
 	if now.Node == nil {
-		return 0, NotFound("placed VM", v.Intent.Name)
+		return in, NotFound("placed VM", in.Name)
 	}
-	return 0, errs.New(errs.NoNodeFits, "node %q, which has the disks of VM %q, has no CPU or memory left for it", now.Node.Name, now.Intent.Name)
+	return in, errs.New(errs.NoNodeFits, "node %q, which has the disks of VM %q, has no CPU or memory left for it", now.Node.Name, now.Intent.Name)
 }
 
 // VMUnreserve gives back a stopped VM's CPU and memory. Twice is no error.
@@ -259,7 +262,7 @@ func (t *Tx) VMUpdate(ctx context.Context, in vm.Intent, was string) error {
 	}
 	n, err := t.q.VMUpdate(ctx, query.VMUpdateParams{
 		ID: in.ID, Name: in.Name, Labels: b, Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, CloudInit: told, SeedImageID: seedImage(in),
-		Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
+		MachineType: in.Hardware.Type, CpuModel: in.Hardware.CPU, Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
 		Autostart: !in.Policy.ByHand, StartOrder: int32(in.Policy.StartOrder), StartDelayS: int32(in.Policy.StartDelay / time.Second),
 		CpuWeight: int32(in.Limits.Normal().CPUWeight), CpuCapPercent: int32(in.Limits.CPUCapPercent), Revision: int64(in.Revision),
 	})

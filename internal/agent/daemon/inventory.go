@@ -58,6 +58,8 @@ func inventory(ctx context.Context, d hypervisor.Driver, v volume.Driver, ramDir
 		HypervisorVersion:  about.Version,
 		Acceleration:       about.Acceleration.Kind,
 		AccelerationReason: about.Acceleration.Reason,
+		MachineTypes:       about.Machines,
+		CPUModels:          about.CPUs,
 		Confinement:        d.Capabilities().Confinement,
 		Unconfined:         d.Capabilities().Unconfined,
 		Limits:             limits(d.Capabilities()),

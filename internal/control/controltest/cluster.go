@@ -82,6 +82,9 @@ type Node struct {
 	ID   id.ID
 	Name string
 	Host Host
+	// Machines and CPUs are what guests here can be made of, as the node says when its
+	// agent starts.
+	Machines, CPUs []string
 
 	cluster *Cluster
 	dir     string
@@ -147,7 +150,7 @@ func must(tb testing.TB, err error) {
 
 func (c *Cluster) addNode(tb testing.TB, name string, newHost func(testing.TB, id.ID, string) Host) {
 	tb.Helper()
-	n := &Node{ID: id.New(), Name: name, cluster: c, dir: tb.TempDir()}
+	n := &Node{ID: id.New(), Name: name, cluster: c, dir: tb.TempDir(), Machines: []string{"pc-q35-7.2"}, CPUs: []string{vm.CPUBaseline2, vm.CPUMax}}
 	n.Host = newHost(tb, n.ID, n.dir)
 	c.byID[n.ID] = n
 	c.Nodes = append(c.Nodes, n)
@@ -156,35 +159,6 @@ func (c *Cluster) addNode(tb testing.TB, name string, newHost func(testing.TB, i
 	}))
 	must(tb, n.Start(tb.Context()))
 	tb.Cleanup(n.Kill)
-}
-
-// Start makes the node's agent, as its process would, and says hello.
-func (n *Node) Start(ctx context.Context) error {
-	if err := n.startAgent(ctx); err != nil {
-		return err
-	}
-	return n.cluster.Store.InTx(ctx, func(tx *store.Tx) error {
-		return tx.NodeHello(ctx, node.Node{
-			ID: n.ID, Epoch: n.epoch, Capacity: node.Resources{CPUs: 64, MemoryBytes: 64 * unit.GiB, DiskBytes: unit.TiB},
-			Inventory: node.Inventory{Limits: limitKinds()},
-		}, make([]byte, 32))
-	})
-}
-
-// Return makes the node's agent and says hello as its session would, to the
-// use-cases: jobs that wait for the node go on.
-func (n *Node) Return(ctx context.Context) error {
-	if err := n.startAgent(ctx); err != nil {
-		return err
-	}
-	h, err := n.agent.Hello(ctx, "")
-	if err != nil {
-		return err
-	}
-	h.Cluster, h.Name = id.Nil, ""
-	h.Inventory = nodelink.Inventory{CPUs: 64, MemoryBytes: 64 * unit.GiB, StorageBytes: unit.TiB, Limits: limitKinds()}
-	_, err = n.cluster.Service.Hello(ctx, h, make([]byte, 32))
-	return err
 }
 
 // Reboot cuts the host's power and starts its agent again, with no control plane

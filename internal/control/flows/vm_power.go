@@ -136,12 +136,12 @@ func admitIf(ctx context.Context, r *run, ok func(vm.View) error) (any, error) {
 		}
 		if err == nil {
 			out.Resumed = suspended(v)
-			out.Epoch, err = tx.VMAdmit(ctx, v)
+			v.Intent, err = tx.VMAdmit(ctx, v)
 		}
 		return err
 	})
 	if err == nil {
-		v.Intent.Epoch = out.Epoch
+		out.Epoch = v.Intent.Epoch
 		r.Keep(v)
 	}
 	return out, err

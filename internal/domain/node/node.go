@@ -79,6 +79,10 @@ type Inventory struct {
 	HypervisorVersion  string
 	Acceleration       string
 	AccelerationReason string
+	// MachineTypes are the boards that guests here can have, newest first;
+	// CPUModels are the processors. Both are empty of a node that did not say.
+	MachineTypes []string
+	CPUModels    []string
 	// Confinement lists what isolates a guest's process on this host.
 	Confinement []string
 	// Unconfined lists what could and does not, each with the reason.

@@ -204,12 +204,12 @@ func (a *Adoption) disks() (out []string) {
 // adopt takes what the node has over what the database says.
 func (c *comparison) adopt(h Holding, in vm.Intent) *Adoption {
 	a := &Adoption{
-		CPUs: in.CPUs, MemoryBytes: in.MemoryBytes, PowerOn: h.PowerOn || h.alive(),
+		CPUs: in.CPUs, MemoryBytes: in.MemoryBytes, Hardware: in.Hardware, PowerOn: h.PowerOn || h.alive(),
 		Fence: Fence{max(h.Epoch, in.Epoch), max(h.OpSeq, in.OpSeq)}, Observed: h.Observed,
 	}
 	// launched since: as what it was launched counts
 	if m := h.Machine; m != nil && h.Epoch > in.Epoch {
-		a.CPUs, a.MemoryBytes = m.CPUs, m.MemoryBytes
+		a.CPUs, a.MemoryBytes, a.Hardware = m.CPUs, m.MemoryBytes, in.Hardware.With(m.Hardware)
 	}
 	return a
 }
@@ -227,6 +227,7 @@ func differences(h Holding, in vm.Intent) (out []string) {
 	if m := h.Machine; m != nil && h.Epoch > in.Epoch {
 		say(m.CPUs != in.CPUs, "has %d CPUs, in the database %d", m.CPUs, in.CPUs)
 		say(m.MemoryBytes != in.MemoryBytes, "has %d bytes of memory, in the database %d", m.MemoryBytes, in.MemoryBytes)
+		say(in.Hardware.With(m.Hardware) != in.Hardware, "has the hardware %s %s, in the database %s %s", m.Hardware.Type, m.Hardware.CPU, in.Hardware.Type, in.Hardware.CPU)
 	}
 	return out
 }
@@ -290,7 +291,7 @@ func (c *comparison) id() string {
 	for _, v := range c.plan.VMs {
 		say("vm %s %s %s %d %d", v.Case, v.VM, v.Node, v.Fence.Epoch, v.Fence.OpSeq)
 		if a := v.Adoption; a != nil {
-			say("as %s %d %d %t %d %d %d", a.Name, a.CPUs, a.MemoryBytes, a.PowerOn, len(a.Volumes), len(a.Resized), len(a.Gone))
+			say("as %s %v %d %d %t %d %d %d", a.Name, a.Hardware, a.CPUs, a.MemoryBytes, a.PowerOn, len(a.Volumes), len(a.Resized), len(a.Gone))
 		}
 	}
 	for _, j := range c.plan.Jobs {

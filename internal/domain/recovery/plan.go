@@ -94,8 +94,10 @@ type Adoption struct {
 	Name        string
 	CPUs        int
 	MemoryBytes int64
-	PowerOn     bool
-	Fence       Fence
+	// Hardware is empty where it is not known.
+	Hardware vm.Hardware
+	PowerOn  bool
+	Fence    Fence
 	// ImageID is what it was made from; nil when that is not known.
 	ImageID *id.ID
 	// SeedImageID is of the CD in its drive; nil for none.

@@ -78,9 +78,11 @@ type Machine struct {
 	Name        string
 	CPUs        int
 	MemoryBytes int64
-	Kernel      *image.File
-	Initrd      *image.File
-	Cmdline     string
+	// Hardware is empty where an older server did not name it.
+	Hardware vm.Hardware
+	Kernel   *image.File
+	Initrd   *image.File
+	Cmdline  string
 	// CD is what its guest finds in its drive; nil for nothing.
 	CD *image.File
 	// Seed: does its guest find what cloud-init is told?

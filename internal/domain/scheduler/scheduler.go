@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/novacron/novacron/internal/domain/node"
+	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/vocab/id"
 	"github.com/novacron/novacron/internal/vocab/unit"
 )
@@ -23,6 +24,9 @@ type Request struct {
 	CPUs        int
 	MemoryBytes int64
 	DiskBytes   int64
+	// Machine and CPU are the type of the board and the model of the processor that
+	// it needs; empty for any.
+	Machine, CPU string
 	// NodeName restricts the choice to one node when it is not empty.
 	NodeName string
 	// Simulated: VMs of simulated nodes and real ones never mix; a nil pointer
@@ -86,6 +90,8 @@ var filters = []filter{
 		return "is " + map[bool]string{true: "simulated", false: "real"}[n.Simulated]
 	}},
 	{"limits", false, func(n node.Node, r Request) string { return n.CannotLimit(r.Limits) }},
+	{"machine", true, machine},
+	{"processor", true, processor},
 	{"cpu", true, func(n node.Node, r Request) string {
 		return lacks("CPUs", int64(r.CPUs), int64(n.Capacity.CPUs), int64(n.Used.CPUs), plain)
 	}},
@@ -95,6 +101,27 @@ var filters = []filter{
 	{"disk", true, func(n node.Node, r Request) string {
 		return lacks("disk", r.DiskBytes, n.Capacity.DiskBytes, n.Used.DiskBytes, unit.FormatBytes)
 	}},
+}
+
+// machine: a node that did not say what it has is believed to have it.
+func machine(n node.Node, r Request) string {
+	has := n.Inventory.MachineTypes
+	if r.Machine == "" || len(has) == 0 || slices.Contains(has, r.Machine) || r.Machine == vm.MachineQ35 && slices.ContainsFunc(has, vm.IsQ35) {
+		return ""
+	}
+	return fmt.Sprintf("has no machine type %s (its newest is %s)", r.Machine, has[0])
+}
+
+func processor(n node.Node, r Request) string {
+	has := n.Inventory.CPUModels
+	switch {
+	case r.CPU == "" || len(has) == 0 || slices.Contains(has, r.CPU):
+		return ""
+	case r.CPU == vm.CPUHost:
+		return fmt.Sprintf("cannot give its own processor (CPU model %s) to guests: they run under %s", r.CPU, n.Inventory.Acceleration)
+	default:
+		return fmt.Sprintf("does not offer CPU model %s under %s", r.CPU, n.Inventory.Acceleration)
+	}
 }
 
 func plain(n int64) string { return fmt.Sprint(n) }

@@ -12,6 +12,8 @@ type Change struct {
 	Labels      *map[string]string
 	CPUs        *int
 	MemoryBytes *int64
+	// Hardware: what is empty stays.
+	Hardware Hardware
 	// CloudInit is the whole of it; one with nothing in it takes it away.
 	CloudInit *CloudInit
 	// SeedImage is the name or id of the CD that the guest finds; empty takes it away.
@@ -24,6 +26,9 @@ type Change struct {
 func (c Change) Resizes(in Intent) bool {
 	return (c.CPUs != nil && *c.CPUs != in.CPUs) || (c.MemoryBytes != nil && *c.MemoryBytes != in.MemoryBytes)
 }
+
+// Refits tells whether the guest would see other hardware.
+func (c Change) Refits(in Intent) bool { return in.Hardware.With(c.Hardware) != in.Hardware }
 
 // Reseeds tells whether the guest would find another seed.
 func (c Change) Reseeds(in Intent) bool {
@@ -45,7 +50,7 @@ func (c Change) OneSeed(in Intent) error {
 }
 
 // Rests tells whether the guest would see the change: it must not be there then.
-func (c Change) Rests(in Intent) bool { return c.Resizes(in) || c.Reseeds(in) }
+func (c Change) Rests(in Intent) bool { return c.Resizes(in) || c.Reseeds(in) || c.Refits(in) }
 
 // Validate checks what can be told without looking at any VM. The error lists
 // every refused field.
@@ -55,7 +60,7 @@ func (c Change) Validate() error {
 	if c.SeedImage != nil {
 		ref = *c.SeedImage
 	}
-	return Spec{Name: in.Name, Labels: in.Labels, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes, CloudInit: in.CloudInit, SeedImage: ref, Policy: in.Policy, Limits: in.Limits}.Validate()
+	return Spec{Name: in.Name, Labels: in.Labels, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes, Hardware: c.Hardware, CloudInit: in.CloudInit, SeedImage: ref, Policy: in.Policy, Limits: in.Limits}.Validate()
 }
 
 // Apply gives the intent as it would be.
@@ -64,6 +69,7 @@ func (c Change) Apply(in Intent) Intent {
 	set(&in.Labels, c.Labels)
 	set(&in.CPUs, c.CPUs)
 	set(&in.MemoryBytes, c.MemoryBytes)
+	in.Hardware = in.Hardware.With(c.Hardware)
 	in.Policy = c.Policy.Apply(in.Policy)
 	in.Limits = c.Limits.Apply(in.Limits)
 	if c.CloudInit != nil {
@@ -94,7 +100,7 @@ func set[T any](to, from *T) {
 func (r Request) does() string {
 	switch r {
 	case Resize:
-		return "change the size or the seed of VM"
+		return "change the size, the hardware or the seed of VM"
 	case Capture:
 		return "read a disk of VM"
 	case AddDisk:

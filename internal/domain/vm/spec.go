@@ -33,8 +33,10 @@ type Spec struct {
 	Labels      map[string]string
 	CPUs        int
 	MemoryBytes int64
-	Disks       []DiskSpec
-	NICs        []NICSpec
+	// Hardware: what is empty is as by default.
+	Hardware Hardware
+	Disks    []DiskSpec
+	NICs     []NICSpec
 	// CloudInit is what the guest is told at its first boot; nil for nothing.
 	CloudInit *CloudInit
 	// SeedImage is the name or id of the CD that the guest finds instead.
@@ -85,6 +87,7 @@ func (s Spec) Validate() error {
 		v.forwards("/nics/"+strconv.Itoa(i)+"/forwards", n.Forwards)
 	}
 	v.labels(s.Labels)
+	v.hardware("/machine", s.Hardware)
 	v.policy(s.Policy)
 	v.limits(s.Limits)
 	v.cloudInit("/cloud_init", s.CloudInit)

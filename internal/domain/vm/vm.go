@@ -34,8 +34,10 @@ type Intent struct {
 	Labels      map[string]string
 	CPUs        int
 	MemoryBytes int64
-	ImageID     *id.ID
-	ImageName   string
+	// Hardware is what its guest sees beside that.
+	Hardware  Hardware
+	ImageID   *id.ID
+	ImageName string
 	// CloudInit is what its guest is told at its first boot; nil for nothing.
 	CloudInit *CloudInit
 	// SeedImage is what its guest finds in its CD drive instead; nil for nothing.

@@ -14,7 +14,9 @@ type Want struct {
 	Labels      *map[string]string
 	CPUs        *int
 	MemoryBytes *int64
-	PowerOn     *bool
+	// Hardware: what is empty is not declared.
+	Hardware Hardware
+	PowerOn  *bool
 	// Image is the name or id of the image it is made from.
 	Image *string
 	Disks *[]WantDisk
@@ -57,7 +59,7 @@ func notOurs(at, format string, args ...any) error {
 // New gives the spec of a VM that does not exist yet. What the server chooses for
 // a new VM cannot be declared: its document was of another one.
 func (w Want) New(name string) (Spec, error) {
-	s := Spec{Name: name, CloudInit: w.CloudInit.OrNil(), Policy: w.Policy.Apply(Policy{}), Limits: w.Limits.Apply(Limits{})}
+	s := Spec{Name: name, Hardware: w.Hardware, CloudInit: w.CloudInit.OrNil(), Policy: w.Policy.Apply(Policy{}), Limits: w.Limits.Apply(Limits{})}
 	set(&s.Labels, w.Labels)
 	set(&s.CPUs, w.CPUs)
 	set(&s.MemoryBytes, w.MemoryBytes)
@@ -140,7 +142,7 @@ func (w Want) Steps(v View, prune bool) ([]Step, error) {
 	if w.PowerOn != nil && !*w.PowerOn && v.Intent.PowerOn {
 		steps = append(steps, Step{Kind: StepStop, At: "/power"})
 	}
-	change := Change{Labels: w.Labels, CPUs: w.CPUs, MemoryBytes: w.MemoryBytes, CloudInit: w.CloudInit, SeedImage: w.SeedImage, Policy: w.Policy, Limits: w.Limits}
+	change := Change{Labels: w.Labels, CPUs: w.CPUs, MemoryBytes: w.MemoryBytes, Hardware: w.Hardware, CloudInit: w.CloudInit, SeedImage: w.SeedImage, Policy: w.Policy, Limits: w.Limits}
 	if change.Differs(v.Intent) {
 		steps = append(steps, Step{Kind: StepChange, Change: change})
 	}

@@ -818,6 +818,8 @@ type Vm struct {
 	StartDelayS    int32
 	CpuWeight      int32
 	CpuCapPercent  int32
+	MachineType    string
+	CpuModel       string
 }
 
 type VmRestart struct {

@@ -471,9 +471,10 @@ func (q *Queries) RecoveryShare(ctx context.Context) (RecoveryShareRow, error) {
 
 const vMAdopt = `-- name: VMAdopt :exec
 UPDATE vms SET owner_epoch = greatest(owner_epoch, $1), op_seq = greatest(op_seq, $2), power = $3,
-  node_id = $4::uuid, reserved = $5, cpus = $6, memory_bytes = $7, placement = NULL,
+  node_id = $4::uuid, reserved = $5, cpus = $6, memory_bytes = $7,
+  machine_type = $8, cpu_model = $9, placement = NULL,
   failure_code = NULL, failure_message = NULL, failed_at = NULL, deleting = false
-WHERE id = $8
+WHERE id = $10
 `
 
 type VMAdoptParams struct {
@@ -484,6 +485,8 @@ type VMAdoptParams struct {
 	Reserved    bool
 	Cpus        int32
 	MemoryBytes int64
+	MachineType string
+	CpuModel    string
 	ID          uuid.UUID
 }
 
@@ -496,6 +499,8 @@ func (q *Queries) VMAdopt(ctx context.Context, arg VMAdoptParams) error {
 		arg.Reserved,
 		arg.Cpus,
 		arg.MemoryBytes,
+		arg.MachineType,
+		arg.CpuModel,
 		arg.ID,
 	)
 	return err
@@ -575,8 +580,8 @@ func (q *Queries) VMMiss(ctx context.Context, arg VMMissParams) error {
 }
 
 const vMRecreate = `-- name: VMRecreate :exec
-INSERT INTO vms (id, project_id, name, cpus, memory_bytes, image_id, seed_image_id, power, node_id, owner_epoch, op_seq, reserved)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+INSERT INTO vms (id, project_id, name, cpus, memory_bytes, machine_type, cpu_model, image_id, seed_image_id, power, node_id, owner_epoch, op_seq, reserved)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 `
 
 type VMRecreateParams struct {
@@ -585,6 +590,8 @@ type VMRecreateParams struct {
 	Name        string
 	Cpus        int32
 	MemoryBytes int64
+	MachineType string
+	CpuModel    string
 	ImageID     *uuid.UUID
 	SeedImageID *uuid.UUID
 	Power       VmPower
@@ -601,6 +608,8 @@ func (q *Queries) VMRecreate(ctx context.Context, arg VMRecreateParams) error {
 		arg.Name,
 		arg.Cpus,
 		arg.MemoryBytes,
+		arg.MachineType,
+		arg.CpuModel,
 		arg.ImageID,
 		arg.SeedImageID,
 		arg.Power,

@@ -1,8 +1,8 @@
 -- name: VMInsert :exec
 INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, protected, restart_policy,
-  autostart, start_order, start_delay_s, cpu_weight, cpu_cap_percent, power, op_seq, job_id)
+  autostart, start_order, start_delay_s, cpu_weight, cpu_cap_percent, power, op_seq, job_id, machine_type, cpu_model)
 VALUES (@id, @project_id, @name, @labels, @cpus, @memory_bytes, @image_id, @cloud_init, @seed_image_id, @protected, @restart_policy,
-  @autostart, @start_order, @start_delay_s, @cpu_weight, @cpu_cap_percent, @power, 1, @job_id);
+  @autostart, @start_order, @start_delay_s, @cpu_weight, @cpu_cap_percent, @power, 1, @job_id, @machine_type, @cpu_model);
 
 -- name: VolumeInsert :exec
 INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id, iops, read_iops, write_iops, bytes_s, read_bytes_s, write_bytes_s)
@@ -71,8 +71,12 @@ SELECT f.project_id, 'vm.updated', 'vm', f.id, f.name, f.job FROM freed f;
 UPDATE vms SET job_id = NULL WHERE id = @id AND job_id = @job_id;
 
 -- name: VMPlace :execrows
-UPDATE vms SET node_id = @node_id, reserved = true, placement = NULL
-WHERE id = @id AND node_id IS NULL;
+-- Its board becomes the newest version that the node has, unless it is one already.
+UPDATE vms v SET node_id = @node_id, reserved = true, placement = NULL,
+  machine_type = CASE WHEN v.machine_type <> 'q35' THEN v.machine_type ELSE coalesce((
+    SELECT t.type FROM nodes m, jsonb_array_elements_text(m.inventory->'machine_types') WITH ORDINALITY AS t(type, place)
+    WHERE m.id = @node_id AND t.type ~ '^pc-q35-[0-9.]+$' ORDER BY t.place LIMIT 1), 'q35') END
+WHERE v.id = @id AND v.node_id IS NULL;
 
 -- name: VMSettle :execrows
 -- Puts a VM on a node that it does not run on yet.
@@ -102,7 +106,7 @@ UPDATE vms SET owner_epoch = owner_epoch + 1 WHERE id = $1 AND node_id IS NOT NU
 -- name: VMAdmit :one
 -- A new incarnation on the VM's node: its CPU and memory are counted there unless
 -- they are, it is wanted on, its epoch rises. No row when it has no node, or that
--- no room.
+-- no room. A board of no version becomes the newest that the node has.
 WITH old AS (
   SELECT o.id, o.node_id, o.reserved, o.cpus, o.memory_bytes FROM vms o WHERE o.id = @id AND o.node_id IS NOT NULL FOR NO KEY UPDATE),
 room AS (
@@ -110,9 +114,12 @@ room AS (
   FROM old WHERE n.id = old.node_id AND NOT old.reserved AND n.state <> 'removed'
     AND n.used_cpus + old.cpus <= n.cpus AND n.used_memory_bytes + old.memory_bytes <= n.memory_bytes
   RETURNING n.id)
-UPDATE vms v SET reserved = true, power = 'on', owner_epoch = v.owner_epoch + 1
+UPDATE vms v SET reserved = true, power = 'on', owner_epoch = v.owner_epoch + 1,
+  machine_type = CASE WHEN v.machine_type <> 'q35' THEN v.machine_type ELSE coalesce((
+    SELECT t.type FROM nodes m, jsonb_array_elements_text(m.inventory->'machine_types') WITH ORDINALITY AS t(type, place)
+    WHERE m.id = old.node_id AND t.type ~ '^pc-q35-[0-9.]+$' ORDER BY t.place LIMIT 1), 'q35') END
 FROM old WHERE v.id = old.id AND (old.reserved OR EXISTS (SELECT FROM room))
-RETURNING v.owner_epoch;
+RETURNING v.owner_epoch, v.machine_type;
 
 -- name: VMSetDeleting :exec
 UPDATE vms SET deleting = true WHERE id = $1 AND NOT deleting;
@@ -122,6 +129,7 @@ DELETE FROM vms WHERE id = $1;
 
 -- name: VMUpdate :execrows
 UPDATE vms SET name = @name, labels = @labels, cpus = @cpus, memory_bytes = @memory_bytes, cloud_init = @cloud_init,
+  machine_type = @machine_type, cpu_model = @cpu_model,
   seed_image_id = sqlc.narg(seed_image_id), protected = @protected, restart_policy = @restart_policy,
   autostart = @autostart, start_order = @start_order, start_delay_s = @start_delay_s,
   cpu_weight = @cpu_weight, cpu_cap_percent = @cpu_cap_percent

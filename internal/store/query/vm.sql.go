@@ -143,19 +143,27 @@ room AS (
   FROM old WHERE n.id = old.node_id AND NOT old.reserved AND n.state <> 'removed'
     AND n.used_cpus + old.cpus <= n.cpus AND n.used_memory_bytes + old.memory_bytes <= n.memory_bytes
   RETURNING n.id)
-UPDATE vms v SET reserved = true, power = 'on', owner_epoch = v.owner_epoch + 1
+UPDATE vms v SET reserved = true, power = 'on', owner_epoch = v.owner_epoch + 1,
+  machine_type = CASE WHEN v.machine_type <> 'q35' THEN v.machine_type ELSE coalesce((
+    SELECT t.type FROM nodes m, jsonb_array_elements_text(m.inventory->'machine_types') WITH ORDINALITY AS t(type, place)
+    WHERE m.id = old.node_id AND t.type ~ '^pc-q35-[0-9.]+$' ORDER BY t.place LIMIT 1), 'q35') END
 FROM old WHERE v.id = old.id AND (old.reserved OR EXISTS (SELECT FROM room))
-RETURNING v.owner_epoch
+RETURNING v.owner_epoch, v.machine_type
 `
+
+type VMAdmitRow struct {
+	OwnerEpoch  int64
+	MachineType string
+}
 
 // A new incarnation on the VM's node: its CPU and memory are counted there unless
 // they are, it is wanted on, its epoch rises. No row when it has no node, or that
-// no room.
-func (q *Queries) VMAdmit(ctx context.Context, id uuid.UUID) (int64, error) {
+// no room. A board of no version becomes the newest that the node has.
+func (q *Queries) VMAdmit(ctx context.Context, id uuid.UUID) (VMAdmitRow, error) {
 	row := q.db.QueryRow(ctx, vMAdmit, id)
-	var owner_epoch int64
-	err := row.Scan(&owner_epoch)
-	return owner_epoch, err
+	var i VMAdmitRow
+	err := row.Scan(&i.OwnerEpoch, &i.MachineType)
+	return i, err
 }
 
 const vMDelete = `-- name: VMDelete :execrows
@@ -257,9 +265,9 @@ func (q *Queries) VMHold(ctx context.Context, arg VMHoldParams) (int64, error) {
 
 const vMInsert = `-- name: VMInsert :exec
 INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, protected, restart_policy,
-  autostart, start_order, start_delay_s, cpu_weight, cpu_cap_percent, power, op_seq, job_id)
+  autostart, start_order, start_delay_s, cpu_weight, cpu_cap_percent, power, op_seq, job_id, machine_type, cpu_model)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
-  $12, $13, $14, $15, $16, $17, 1, $18)
+  $12, $13, $14, $15, $16, $17, 1, $18, $19, $20)
 `
 
 type VMInsertParams struct {
@@ -281,6 +289,8 @@ type VMInsertParams struct {
 	CpuCapPercent int32
 	Power         VmPower
 	JobID         *uuid.UUID
+	MachineType   string
+	CpuModel      string
 }
 
 func (q *Queries) VMInsert(ctx context.Context, arg VMInsertParams) error {
@@ -303,6 +313,8 @@ func (q *Queries) VMInsert(ctx context.Context, arg VMInsertParams) error {
 		arg.CpuCapPercent,
 		arg.Power,
 		arg.JobID,
+		arg.MachineType,
+		arg.CpuModel,
 	)
 	return err
 }
@@ -365,8 +377,11 @@ func (q *Queries) VMLock(ctx context.Context, arg VMLockParams) (VMLockRow, erro
 }
 
 const vMPlace = `-- name: VMPlace :execrows
-UPDATE vms SET node_id = $1, reserved = true, placement = NULL
-WHERE id = $2 AND node_id IS NULL
+UPDATE vms v SET node_id = $1, reserved = true, placement = NULL,
+  machine_type = CASE WHEN v.machine_type <> 'q35' THEN v.machine_type ELSE coalesce((
+    SELECT t.type FROM nodes m, jsonb_array_elements_text(m.inventory->'machine_types') WITH ORDINALITY AS t(type, place)
+    WHERE m.id = $1 AND t.type ~ '^pc-q35-[0-9.]+$' ORDER BY t.place LIMIT 1), 'q35') END
+WHERE v.id = $2 AND v.node_id IS NULL
 `
 
 type VMPlaceParams struct {
@@ -374,6 +389,7 @@ type VMPlaceParams struct {
 	ID     uuid.UUID
 }
 
+// Its board becomes the newest version that the node has, unless it is one already.
 func (q *Queries) VMPlace(ctx context.Context, arg VMPlaceParams) (int64, error) {
 	result, err := q.db.Exec(ctx, vMPlace, arg.NodeID, arg.ID)
 	if err != nil {
@@ -482,10 +498,11 @@ func (q *Queries) VMUnreserve(ctx context.Context, id uuid.UUID) (VMUnreserveRow
 
 const vMUpdate = `-- name: VMUpdate :execrows
 UPDATE vms SET name = $1, labels = $2, cpus = $3, memory_bytes = $4, cloud_init = $5,
-  seed_image_id = $6, protected = $7, restart_policy = $8,
-  autostart = $9, start_order = $10, start_delay_s = $11,
-  cpu_weight = $12, cpu_cap_percent = $13
-WHERE id = $14 AND revision = $15
+  machine_type = $6, cpu_model = $7,
+  seed_image_id = $8, protected = $9, restart_policy = $10,
+  autostart = $11, start_order = $12, start_delay_s = $13,
+  cpu_weight = $14, cpu_cap_percent = $15
+WHERE id = $16 AND revision = $17
 `
 
 type VMUpdateParams struct {
@@ -494,6 +511,8 @@ type VMUpdateParams struct {
 	Cpus          int32
 	MemoryBytes   int64
 	CloudInit     []byte
+	MachineType   string
+	CpuModel      string
 	SeedImageID   *uuid.UUID
 	Protected     bool
 	RestartPolicy string
@@ -513,6 +532,8 @@ func (q *Queries) VMUpdate(ctx context.Context, arg VMUpdateParams) (int64, erro
 		arg.Cpus,
 		arg.MemoryBytes,
 		arg.CloudInit,
+		arg.MachineType,
+		arg.CpuModel,
 		arg.SeedImageID,
 		arg.Protected,
 		arg.RestartPolicy,

@@ -135,6 +135,10 @@ type Description struct {
 	Version string
 	// Acceleration is how guest code executes.
 	Acceleration Acceleration
+	// Machines are the types of boards that machines here can have, newest first.
+	Machines []string
+	// CPUs are the models of processors that they can have.
+	CPUs []string
 }
 
 // Acceleration is proved by booting a guest, never guessed from a device file.
@@ -159,7 +163,12 @@ type Machine struct {
 	CPUs int
 	// MemoryBytes is guest RAM, a multiple of 1 MiB.
 	MemoryBytes int64
-	Boot        Boot
+	// Type of its board, one of Description.Machines; empty for the newest.
+	Type string
+	// CPU is the model of its processor, one of Description.CPUs; empty for all that
+	// the host can do. errs.Unsupported where the host does not have either.
+	CPU  string
+	Boot Boot
 	// Disks in slot order: the guest sees /dev/vda, /dev/vdb, …
 	Disks []Disk
 	// CDs are in drives that the guest sees as /dev/sr0, /dev/sr1, …

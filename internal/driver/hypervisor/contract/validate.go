@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 	"github.com/novacron/novacron/internal/vocab/unit"
@@ -34,6 +35,9 @@ func (m Machine) Validate() error {
 	}
 	if relative(m.Incoming) {
 		return errs.New(errs.InvalidField, "the path of a saved memory is absolute")
+	}
+	if m.Type != "" && !vm.ValidBoard(m.Type) || m.CPU != "" && !vm.ValidCPU(m.CPU) {
+		return errs.New(errs.InvalidField, "%q with %q: no type of a board, or no model of a processor", errs.Clip(m.Type), errs.Clip(m.CPU))
 	}
 	if err := m.validateSize(); err != nil {
 		return err

@@ -16,6 +16,7 @@ type shape struct {
 	binary  string
 	machine string // such as "pc-q35-7.2"
 	accel   string
+	cpu     string // such as "Westmere-v1,enforce"
 	ram     string // path of the memory file
 	// kernel and initrd are their paths, as QEMU sees them
 	kernel, initrd string
@@ -47,10 +48,11 @@ func commandLine(m contract.Machine, s shape) ([]string, error) {
 	}
 	switch s.accel {
 	case "kvm":
-		a = append(a, "-accel", "kvm", "-cpu", "host")
+		a = append(a, "-accel", "kvm")
 	default:
-		a = append(a, "-accel", "tcg,tb-size="+strconv.Itoa(tbSizeMiB), "-cpu", "max")
+		a = append(a, "-accel", "tcg,tb-size="+strconv.Itoa(tbSizeMiB))
 	}
+	a = append(a, "-cpu", s.cpu)
 	var w jsonArgs
 	w.add("-object", object{"qom-type": "memory-backend-file", "id": "ram", "mem-path": s.ram, "size": m.MemoryBytes, "share": true})
 	w.addFixedDevices()

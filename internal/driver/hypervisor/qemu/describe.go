@@ -6,8 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"strconv"
-	"strings"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -23,11 +22,9 @@ const hostFile = "hypervisor.json"
 type hostRecord struct {
 	Key     hostKey `json:"key"`
 	Version string  `json:"version"`
-	// Machine is the newest versioned machine type, which new guests get, so that
-	// their hardware does not change under them with the next QEMU.
-	Machine string `json:"machine"`
-	Accel   string `json:"accel"`
-	Reason  string `json:"reason,omitempty"`
+	Accel   string  `json:"accel"`
+	Reason  string  `json:"reason,omitempty"`
+	models
 }
 
 type hostKey struct {
@@ -37,6 +34,8 @@ type hostKey struct {
 	MTime  int64  `json:"mtime"`
 	KVM    bool   `json:"kvm"` // whether /dev/kvm opens
 	Asked  string `json:"asked,omitempty"`
+	// Answers counts what is asked: a record of fewer answers is none.
+	Answers int `json:"answers"`
 }
 
 // Describe implements contract.Driver.
@@ -49,6 +48,7 @@ func (d *Driver) Describe(ctx context.Context) (contract.Description, error) {
 		Hypervisor:   "qemu",
 		Version:      h.Version,
 		Acceleration: contract.Acceleration{Kind: h.Accel, Reason: h.Reason},
+		Machines:     slices.Clone(h.Machines), CPUs: slices.Clone(h.CPUs),
 	}, nil
 }
 
@@ -99,29 +99,19 @@ func (d *Driver) hostKey() (hostKey, error) {
 	return hostKey{
 		Kernel: unix.ByteSliceToString(u.Release[:]) + " " + unix.ByteSliceToString(u.Version[:]),
 		Binary: d.opt.Binary, Size: info.Size(), MTime: info.ModTime().UnixNano(),
-		KVM: err == nil, Asked: d.opt.Accel,
+		KVM: err == nil, Asked: d.opt.Accel, Answers: answers,
 	}, nil
 }
 
 // examine asks QEMU and proves KVM.
 func (d *Driver) examine(ctx context.Context, key hostKey) (hostRecord, error) {
 	h := hostRecord{Key: key}
-	ask := func(args ...string) (string, error) {
-		said, err := exec.CommandContext(ctx, d.opt.Binary, args...).Output() //nolint:gosec // the operator's choice
-		return string(said), err
-	}
-	said, err := ask("-version")
+	said, err := exec.CommandContext(ctx, d.opt.Binary, "-version").Output() //nolint:gosec // the operator's choice
 	if err == nil {
-		h.Version, err = findVersion(said)
-	}
-	if err == nil {
-		said, err = ask("-machine", "help")
-	}
-	if err == nil {
-		h.Machine, err = newestMachine(said)
+		h.Version, err = findVersion(string(said))
 	}
 	if err != nil {
-		return h, errs.New(errs.HostFailure, "QEMU does not tell its version and machines").Because(err)
+		return h, errs.New(errs.HostFailure, "QEMU does not tell its version").Because(err)
 	}
 	switch {
 	case key.Asked == "tcg":
@@ -132,6 +122,9 @@ func (d *Driver) examine(ctx context.Context, key hostKey) (hostRecord, error) {
 		h.Accel, h.Reason = "tcg", "this node has no usable /dev/kvm; TCG is slow and no isolation boundary"
 	default:
 		h.Accel, h.Reason, err = d.proveKVM(ctx)
+	}
+	if err == nil {
+		h.models, err = d.askModels(ctx, h.Accel)
 	}
 	return h, err
 }
@@ -144,22 +137,4 @@ func findVersion(said string) (string, error) {
 		return "", errors.New("no version in its answer")
 	}
 	return m[1], nil
-}
-
-var machineForm = regexp.MustCompile(`(?m)^pc-q35-(\d+)\.(\d+)\s`)
-
-// newestMachine picks the versioned q35 type with the highest version.
-func newestMachine(list string) (string, error) {
-	best, name := -1, ""
-	for _, m := range machineForm.FindAllStringSubmatch(list, -1) {
-		major, err1 := strconv.Atoi(m[1])
-		minor, err2 := strconv.Atoi(m[2])
-		if v := major*1000 + minor; err1 == nil && err2 == nil && v > best {
-			best, name = v, strings.TrimSpace(m[0])
-		}
-	}
-	if name == "" {
-		return "", errors.New("it has no q35 machine")
-	}
-	return name, nil
 }

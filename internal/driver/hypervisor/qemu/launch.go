@@ -113,7 +113,7 @@ func checkFiles(m contract.Machine) error {
 // launch makes everything, starts, connects and lets the guest go. On failure it
 // takes all of that back.
 func (d *Driver) launch(ctx context.Context, m contract.Machine, host hostRecord) (contract.Status, error) {
-	rec, err := asSuspended(machineRecord{Machine: m, Type: host.Machine, Accel: host.Accel, At: d.opt.Clock.Now()})
+	rec, err := host.fit(machineRecord{Machine: m, Accel: host.Accel, At: d.opt.Clock.Now()})
 	if err != nil {
 		return contract.Status{}, err
 	}
@@ -320,7 +320,7 @@ func (g *guest) giveOwn() error {
 
 func (d *Driver) keeperConfig(g *guest) (keeper.Config, error) {
 	m := g.rec.Machine
-	on := shape{binary: d.opt.Binary, machine: g.rec.Type, accel: g.rec.Accel, ram: g.at.ram, inside: g.at.inside(), kernel: m.Boot.Kernel, initrd: m.Boot.Initrd}
+	on := shape{binary: d.opt.Binary, machine: g.rec.Type, accel: g.rec.Accel, cpu: g.rec.CPU, ram: g.at.ram, inside: g.at.inside(), kernel: m.Boot.Kernel, initrd: m.Boot.Initrd}
 	c := keeper.Config{
 		Dir: g.at.records, Control: g.at.control(), Serial: g.at.serial(), Socket: g.at.keeper(),
 		Epoch: g.ref.Epoch, LogBytes: d.opt.LogBytes,

@@ -102,6 +102,44 @@ func (h *harness) growUnder(ctx context.Context, t *testing.T, m contract.Machin
 	t.Errorf("the guest never saw %d bytes", size)
 }
 
+// A guest sees the board and the processor that it was given, also when the host has
+// newer ones.
+func TestLinuxGuestSeesItsHardware(t *testing.T) {
+	h := newHarness(t, func(contract.Status) {})
+	ctx := hypertest.Context(t)
+	about, err := h.driver.Describe(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d boards, %d processors: %q %q", len(about.Machines), len(about.CPUs), about.Machines, about.CPUs)
+	m := h.linux(t)
+	m.Type, m.CPU = about.Machines[len(about.Machines)/2], vm.CPUBaseline2
+	if _, err := h.driver.Launch(ctx, m); err != nil {
+		t.Fatal(err)
+	}
+	c, err := h.driver.Console(ctx, m.Ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	sh := shell{t, c}
+	sh.expect("ready")
+	if got := sh.run("cat /sys/class/dmi/id/product_version"); !strings.Contains(got, m.Type) {
+		t.Errorf("the guest's board is %q, want %s", got, m.Type)
+	}
+	flags := sh.run("grep -m 1 ^flags /proc/cpuinfo")
+	for _, want := range []string{"sse4_2", "popcnt", "cx16", "aes"} {
+		if !strings.Contains(flags, " "+want+" ") {
+			t.Errorf("the guest's processor lacks %s: %s", want, flags)
+		}
+	}
+	for _, other := range []string{"avx", "avx2", "bmi1"} {
+		if strings.Contains(flags, " "+other+" ") {
+			t.Errorf("the guest's processor has %s: %s", other, flags)
+		}
+	}
+}
+
 // A whole Linux guest: an overlay of ours as its disk, memory and CPUs as told, a
 // forwarded port, and the power button.
 func TestLinuxGuest(t *testing.T) {

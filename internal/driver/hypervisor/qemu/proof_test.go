@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/novacron/novacron/internal/driver/hypervisor/hypertest"
 	"github.com/novacron/novacron/internal/vocab/clock"
+
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
@@ -101,8 +103,8 @@ func TestAccelerationIsProvedAndKept(t *testing.T) {
 	}
 	for range 8 { // describe picks between an ended context and a free turn at random
 		if again, err := next.Describe(over); err == nil {
-			if again != first {
-				t.Fatalf("kept as %+v, was %+v", again, first)
+			if diff := cmp.Diff(first, again); diff != "" {
+				t.Fatalf("kept otherwise:\n%s", diff)
 			}
 			return
 		}

@@ -28,6 +28,7 @@ type machineRecord struct {
 	// Type and Accel are what QEMU was told, for those who look later.
 	Type  string `json:"type"`
 	Accel string `json:"accel"`
+	CPU   string `json:"cpu,omitempty"`
 	// At is wall time.
 	At time.Time `json:"at"`
 }

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,6 +51,7 @@ type savedRecord struct {
 	Epoch gen.OwnerEpoch `json:"epoch"`
 	Type  string         `json:"type"`
 	Accel string         `json:"accel"`
+	CPU   string         `json:"cpu,omitempty"` // empty: of an earlier program, unnamedCPU
 }
 
 func savedPath(file string) string { return file + ".json" }
@@ -87,7 +89,7 @@ func asSuspended(rec machineRecord) (machineRecord, error) {
 		return rec, errs.New(errs.HostFailure, "VM %s was suspended under %s, and this node has %s now: its processor would be another one",
 			rec.Machine.VM, saved.Accel, rec.Accel)
 	}
-	rec.Type = saved.Type
+	rec.Type, rec.CPU = saved.Type, cmp.Or(saved.CPU, unnamedCPU(saved.Accel))
 	return rec, nil
 }
 
@@ -195,7 +197,7 @@ func (g *guest) commit(f *os.File, file string) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	b, err := json.Marshal(savedRecord{Epoch: g.ref.Epoch, Type: g.rec.Type, Accel: g.rec.Accel})
+	b, err := json.Marshal(savedRecord{Epoch: g.ref.Epoch, Type: g.rec.Type, Accel: g.rec.Accel, CPU: g.rec.CPU})
 	if err != nil {
 		return err
 	}

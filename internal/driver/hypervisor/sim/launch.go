@@ -15,6 +15,9 @@ func (d *Driver) Launch(ctx context.Context, m contract.Machine) (contract.Statu
 	if err := m.Validate(); err != nil {
 		return contract.Status{}, err
 	}
+	if err := fits(m); err != nil {
+		return contract.Status{}, err
+	}
 	if err := checkSaved(m); err != nil && !d.runs(m.Ref) {
 		return contract.Status{}, err
 	}

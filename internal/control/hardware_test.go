@@ -1,0 +1,137 @@
+package control_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/novacron/novacron/internal/control/controltest"
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// upgrade gives a node other programs.
+func upgrade(t *testing.T, n *controltest.Node, machines, cpus []string) {
+	t.Helper()
+	n.Kill()
+	n.Machines, n.CPUs = machines, cpus
+	if err := n.Return(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func boardOf(t *testing.T, c *controltest.Cluster, name, want string) {
+	t.Helper()
+	if got := view(t, c, name).Intent.Hardware.Type; got != want {
+		t.Errorf("VM %s has the board %s, want %s", name, got, want)
+	}
+}
+
+// A VM gets the newest board of its first node and keeps it, whatever becomes of the
+// node's programs; so does its clone. One that is asked for is what it gets.
+func TestBoardIsKept(t *testing.T) {
+	c := controltest.New(t, 1)
+	upgrade(t, c.Nodes[0], []string{"pc-q35-8.2", "pc-q35-7.2"}, []string{vm.CPUBaseline2, vm.CPUMax})
+	make1(t, c, c.NewVM("a", false))
+	boardOf(t, c, "a", "pc-q35-8.2")
+	upgrade(t, c.Nodes[0], []string{"pc-q35-9.2", "pc-q35-8.2", "pc-q35-7.2"}, []string{vm.CPUBaseline2, vm.CPUMax})
+	request(t, c, "a", vm.Start)
+	request(t, c, "a", vm.Restart)
+	request(t, c, "a", vm.Suspend)
+	request(t, c, "a", vm.Resume)
+	boardOf(t, c, "a", "pc-q35-8.2")
+	request(t, c, "a", vm.Stop)
+	_, err := clone(t, c, "a", "b")
+	drive(t, c, err)
+	boardOf(t, c, "b", "pc-q35-8.2")
+	make1(t, c, c.NewVM("c", true))
+	boardOf(t, c, "c", "pc-q35-9.2")
+	d := c.NewVM("d", true)
+	d.Hardware.Type = "pc-q35-7.2"
+	make1(t, c, d)
+	boardOf(t, c, "d", "pc-q35-7.2")
+	// one that an earlier program made gets its board with the next start
+	if _, err := c.DB.App.Exec(t.Context(), `UPDATE vms SET machine_type = 'q35' WHERE name = 'a'`); err != nil {
+		t.Fatal(err)
+	}
+	request(t, c, "a", vm.Start)
+	boardOf(t, c, "a", "pc-q35-9.2")
+	for _, name := range []string{"a", "b", "c", "d"} {
+		request(t, c, name, vm.Delete)
+	}
+	clean(t, c)
+}
+
+// What the VM's row says is what its node is asked for.
+func TestBoardIsWhatIsLaunched(t *testing.T) {
+	c := controltest.New(t, 1)
+	upgrade(t, c.Nodes[0], []string{"pc-q35-6.66"}, []string{vm.CPUMax, vm.CPUBaseline2}) // which its hypervisor has not
+	if _, err := c.Service.CreateVM(t.Context(), controltest.Admin(), c.NewVM("a", true)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Drive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Service.VM(t.Context(), "a"); !errs.Is(err, errs.NotFound) {
+		t.Errorf("it was made: %v", err)
+	}
+	var why string
+	if err := c.DB.App.QueryRow(t.Context(), `SELECT error_message FROM jobs WHERE target_name = 'a'`).Scan(&why); err != nil || !strings.Contains(why, "no machine type pc-q35-6.66") {
+		t.Errorf("%q %v", why, err)
+	}
+	clean(t, c)
+}
+
+// Hardware that no node has is waited for, and each node says what it has instead.
+func TestHardwareThatNoNodeHas(t *testing.T) {
+	c := controltest.New(t, 2)
+	execute(t, c)
+	for name, hw := range map[string]vm.Hardware{"board": {Type: "pc-q35-9.2"}, "host": {CPU: vm.CPUHost}, "level3": {CPU: vm.CPUBaseline3}} {
+		n := c.NewVM(name, true)
+		n.Hardware = hw
+		if _, err := c.Service.CreateVM(t.Context(), controltest.Admin(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{
+		"board":  "n1 has no machine type pc-q35-9.2 (its newest is pc-q35-7.2); n2 has no",
+		"host":   "n1 cannot give its own processor (CPU model host) to guests: they run under tcg; n2",
+		"level3": "n1 does not offer CPU model x86-64-v3 under tcg; n2",
+	} {
+		until(t, name+" waits, since "+want, func() bool {
+			a := vm.Appear(view(t, c, name))
+			return a.State == vm.Pending && strings.Contains(a.Reason, want)
+		})
+	}
+	upgrade(t, c.Nodes[1], []string{"pc-q35-9.2", "pc-q35-7.2"}, []string{vm.CPUBaseline2, vm.CPUBaseline3, vm.CPUMax})
+	until(t, "two of the three run on the node that has got it", func() bool { return len(c.Running()) == 2 })
+	boardOf(t, c, "board", "pc-q35-9.2")
+	clean(t, c)
+}
+
+// Hardware changes at rest, to what the node has; a board of no version is any.
+func TestHardwareChangesAtRest(t *testing.T) {
+	c := controltest.New(t, 1)
+	make1(t, c, c.NewVM("a", true))
+	other := vm.Change{Hardware: vm.Hardware{CPU: vm.CPUMax}}
+	if err := update(t, c, "a", other); !errs.Is(err, errs.InvalidState) || !strings.Contains(err.Error(), "stop it first") {
+		t.Errorf("running: %v", err)
+	}
+	for what, same := range map[string]vm.Hardware{"any version": {Type: vm.MachineQ35}, "its own": {Type: "pc-q35-7.2", CPU: vm.CPUBaseline2}, "nothing": {}} {
+		if err := update(t, c, "a", vm.Change{Hardware: same}); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	request(t, c, "a", vm.Stop)
+	if err := update(t, c, "a", vm.Change{Hardware: vm.Hardware{Type: "pc-q35-9.2"}}); !errs.Is(err, errs.NoNodeFits) || !strings.Contains(err.Error(), "its newest is pc-q35-7.2") {
+		t.Errorf("a board that the node does not have: %v", err)
+	}
+	if err := update(t, c, "a", other); err != nil {
+		t.Fatal(err)
+	}
+	if got := view(t, c, "a").Intent.Hardware; got != (vm.Hardware{Type: "pc-q35-7.2", CPU: vm.CPUMax}) {
+		t.Errorf("%+v", got)
+	}
+	request(t, c, "a", vm.Start)
+	request(t, c, "a", vm.Delete)
+	clean(t, c)
+}

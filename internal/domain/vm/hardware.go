@@ -1,0 +1,82 @@
+package vm
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// Hardware is what a guest is made of beside its size: the board and the processor
+// that it sees. In a change, empty fields stay.
+type Hardware struct {
+	// Type is the type of its board. MachineQ35 until the VM is placed for the first
+	// time, from then on one version of it, such as "pc-q35-7.2": what a guest sees
+	// does not change with the programs of its node.
+	Type string
+	// CPU is the model of its processor: CPUBaseline2, CPUBaseline3, CPUHost, CPUMax,
+	// or one that QEMU has a name for.
+	CPU string
+}
+
+// Types of boards and models of processors that are not QEMU's own names.
+const (
+	// MachineQ35 is the newest version of that board on the node that takes the VM.
+	MachineQ35 = "q35"
+
+	// CPUBaseline2 and CPUBaseline3 are levels 2 and 3 of the x86-64 ABI, and AES.
+	CPUBaseline2 = "x86-64-v2"
+	CPUBaseline3 = "x86-64-v3"
+	// CPUHost is the node's own processor; where guests are emulated there is none.
+	CPUHost = "host"
+	// CPUMax is all that the node can do, emulated or not.
+	CPUMax = "max"
+)
+
+var (
+	boardForm = regexp.MustCompile(`^(q35|pc-q35-[0-9]{1,3}\.[0-9]{1,3}(\.[0-9]{1,3})?)$`)
+	cpuForm   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+)
+
+// Words for people.
+const (
+	boardLimit = "q35, or a version of it such as pc-q35-7.2"
+	cpuLimit   = "x86-64-v2, x86-64-v3, host, max, or a model of QEMU's"
+)
+
+// OrDefault fills in what a new VM gets.
+func (h Hardware) OrDefault() Hardware {
+	return Hardware{Type: MachineQ35, CPU: CPUBaseline2}.With(h)
+}
+
+// With gives the hardware with what a change says. A board that is not a version
+// takes any version that there is.
+func (h Hardware) With(change Hardware) Hardware {
+	if change.Type != "" && !(change.Type == MachineQ35 && IsQ35(h.Type)) {
+		h.Type = change.Type
+	}
+	if change.CPU != "" {
+		h.CPU = change.CPU
+	}
+	return h
+}
+
+// IsQ35 tells whether a type is that board, of any version.
+func IsQ35(board string) bool {
+	return board == MachineQ35 || strings.HasPrefix(board, "pc-q35-")
+}
+
+// ValidBoard tells whether a type of board can be one of ours.
+func ValidBoard(board string) bool { return boardForm.MatchString(board) }
+
+// ValidCPU tells whether a text can be the model of a processor.
+func ValidCPU(model string) bool { return cpuForm.MatchString(model) }
+
+func (v *validation) hardware(at string, h Hardware) {
+	if h.Type != "" && !ValidBoard(h.Type) {
+		v.refuse(errs.InvalidField, at+"/type", "is not a type of machine: "+boardLimit, boardLimit, h.Type)
+	}
+	if h.CPU != "" && !ValidCPU(h.CPU) {
+		v.refuse(errs.InvalidField, at+"/cpu", "is not a model of a processor: "+cpuLimit, cpuLimit, h.CPU)
+	}
+}

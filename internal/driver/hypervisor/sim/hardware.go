@@ -1,0 +1,27 @@
+package sim
+
+import (
+	"slices"
+
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// What guests of a simulated host can be made of. There is no processor that could be
+// given to them.
+var (
+	machines = []string{"pc-q35-9.2", "pc-q35-8.2", "pc-q35-7.2"}
+	cpus     = []string{vm.CPUBaseline2, vm.CPUBaseline3, vm.CPUMax}
+)
+
+// fits refuses hardware that the host does not have.
+func fits(m contract.Machine) error {
+	if m.Type != "" && m.Type != vm.MachineQ35 && !slices.Contains(machines, m.Type) {
+		return errs.New(errs.Unsupported, "this node has no machine type %s", m.Type)
+	}
+	if m.CPU != "" && !slices.Contains(cpus, m.CPU) {
+		return errs.New(errs.Unsupported, "this node does not offer CPU model %s: its guests are simulated", m.CPU)
+	}
+	return nil
+}
