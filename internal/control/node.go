@@ -247,6 +247,16 @@ const mostModels = 512
 // mostDevices of one kind are taken of a host.
 const mostDevices = 1024
 
+// valid gives the words of a list that can be true.
+func valid(list []string, can func(string) bool) (out []string) {
+	for _, s := range list[:min(len(list), mostModels)] {
+		if can(s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
 func inventory(w nodelink.Inventory) node.Inventory {
 	text := nodelink.Text
 	w.CPUs = min(max(w.CPUs, 0), mostCPUs)
@@ -268,16 +278,7 @@ func inventory(w nodelink.Inventory) node.Inventory {
 	for _, l := range w.Limits[:min(len(w.Limits), mostDevices)] {
 		inv.Limits = append(inv.Limits, text(l))
 	}
-	for _, t := range w.MachineTypes[:min(len(w.MachineTypes), mostModels)] {
-		if vm.ValidBoard(t) {
-			inv.MachineTypes = append(inv.MachineTypes, t)
-		}
-	}
-	for _, m := range w.CPUModels[:min(len(w.CPUModels), mostModels)] {
-		if vm.ValidCPU(m) {
-			inv.CPUModels = append(inv.CPUModels, m)
-		}
-	}
+	inv.MachineTypes, inv.CPUModels = valid(w.MachineTypes, vm.ValidBoard), valid(w.CPUModels, vm.ValidCPU)
 	for _, n := range w.NUMA {
 		n.CPUs = text(n.CPUs)
 		inv.NUMA = append(inv.NUMA, node.NUMANode(n))

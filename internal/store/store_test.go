@@ -72,7 +72,7 @@ func (b *bench) node(name string, cpus int, memory, disk int64) node.Node {
 func (b *bench) vm(name string) (vm.View, id.ID) {
 	b.t.Helper()
 	v := vm.View{
-		Intent: vm.Intent{ID: id.New(), ProjectID: b.project, Name: name, CPUs: 2, MemoryBytes: unit.GiB, Labels: map[string]string{"app": name}},
+		Intent: vm.Intent{ID: id.New(), ProjectID: b.project, Name: name, CPUs: 2, MemoryBytes: unit.GiB, Hardware: vm.Hardware{}.OrDefault(), Labels: map[string]string{"app": name}},
 		Volumes: []vm.Volume{
 			{ID: id.New(), Slot: 0, SizeBytes: 10 * unit.GiB}, {ID: id.New(), Slot: 1, SizeBytes: unit.GiB},
 		},

@@ -82,8 +82,7 @@ type Node struct {
 	ID   id.ID
 	Name string
 	Host Host
-	// Machines and CPUs are what guests here can be made of, as the node says when its
-	// agent starts.
+	// Machines and CPUs are what guests here can be made of, as the node will say.
 	Machines, CPUs []string
 
 	cluster *Cluster

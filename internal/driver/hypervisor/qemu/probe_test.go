@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -58,9 +59,13 @@ func probeMain() int {
 		fmt.Println("QEMU emulator version 7.2.0")
 		return 0
 	}
-	if len(os.Args) > 2 && os.Args[1] == "-machine" && os.Args[2] == "help" {
-		fmt.Println("pc-q35-7.2           Standard PC")
-		return 0
+	if after("-machine") == "none" { // a question, before there is any guest
+		program, err := exec.LookPath("qemu-system-x86_64")
+		if err == nil {
+			err = unix.Exec(program, os.Args, os.Environ())
+		}
+		fmt.Fprintln(os.Stderr, err)
+		return 69
 	}
 	var try temptations
 	if err := json.Unmarshal([]byte(after("-append")), &try); err != nil {
