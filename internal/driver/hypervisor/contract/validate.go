@@ -36,9 +36,6 @@ func (m Machine) Validate() error {
 	if relative(m.Incoming) {
 		return errs.New(errs.InvalidField, "the path of a saved memory is absolute")
 	}
-	if m.Type != "" && !vm.ValidBoard(m.Type) || m.CPU != "" && !vm.ValidCPU(m.CPU) {
-		return errs.New(errs.InvalidField, "%q with %q: no type of a board, or no model of a processor", errs.Clip(m.Type), errs.Clip(m.CPU))
-	}
 	if err := m.validateSize(); err != nil {
 		return err
 	}
@@ -52,6 +49,9 @@ func (m Machine) Validate() error {
 }
 
 func (m Machine) validateSize() error {
+	if err := m.validateHardware(); err != nil {
+		return err
+	}
 	if m.CPUs < 1 || m.CPUs > MaxCPUs {
 		return errs.New(errs.OutOfRange, "%d vCPUs: a machine has 1 to %d", m.CPUs, MaxCPUs)
 	}
@@ -61,6 +61,13 @@ func (m Machine) validateSize() error {
 	if len(m.Disks) > MaxDisks || len(m.CDs) > MaxCDs || len(m.NICs) > MaxNICs {
 		return errs.New(errs.OutOfRange, "%d disks, %d CDs and %d network interfaces: a machine has at most %d, %d and %d",
 			len(m.Disks), len(m.CDs), len(m.NICs), MaxDisks, MaxCDs, MaxNICs)
+	}
+	return nil
+}
+
+func (m Machine) validateHardware() error {
+	if m.Type != "" && !vm.ValidBoard(m.Type) || m.CPU != "" && !vm.ValidCPU(m.CPU) {
+		return errs.New(errs.InvalidField, "%q with %q: no type of a board, or no model of a processor", errs.Clip(m.Type), errs.Clip(m.CPU))
 	}
 	return nil
 }
