@@ -179,7 +179,7 @@ func (s *Service) Reports(ctx context.Context, node id.ID, epoch gen.NodeEpoch, 
 	if err != nil {
 		return nodelink.ReportsReply{}, err
 	}
-	s.cfg.Committed()
+	s.cfg.Recorded() // no job waits for what is reported: those that look at it come back by themselves
 	return nodelink.ReportsReply{Results: results}, s.compareReports(ctx, node, items, results)
 }
 

@@ -245,18 +245,44 @@ func (s *Service) ask(ctx context.Context, tx *store.Tx, c Caller, v vm.View, r 
 		return out, workflow.Cancel(ctx, tx, v.Job.ID)
 	case vm.DoJob:
 	}
+	if err := forget(ctx, tx, v, r); err != nil {
+		return out, err
+	}
+	j := jobFor(v, r, stop)
+	out.Job = &j.ID
+	var birth *workflow.Birth
+	if j.Kind == vm.JobStart {
+		birth, err = s.beginStart(ctx, tx, c, v, j, nil)
+	} else if j.OpSeq, err = tx.VMHold(ctx, v.Intent, j.ID); err == nil {
+		birth, err = s.beginWith(ctx, tx, c, v, j, nil)
+	}
+	out.Begun = birth.Job(tx.Now)
+	return out, err
+}
+
+// jobFor makes the job that carries out a request.
+func jobFor(v vm.View, r vm.Request, stop Stop) workflow.NewJob {
 	j := workflow.NewJob{ID: id.New(), Kind: jobOf(v, r), Params: struct{}{}}
 	if r == vm.Stop || r == vm.Restart {
 		j.Params = flows.StopParams{GraceMS: stop.Grace.Milliseconds()}
 	}
-	if j.OpSeq, err = take(ctx, tx, v.Intent, r, j.ID); err != nil {
-		return out, err
-	}
 	j.Cancellable = j.Kind == vm.JobStart || r == vm.Stop || r == vm.Suspend
-	out.Job = &j.ID
-	birth, err := s.beginWith(ctx, tx, c, v, j, nil)
-	out.Begun = birth.Job(tx.Now)
-	return out, err
+	return j
+}
+
+// beginStart takes a VM, whose row tx has locked and which no job holds, for a job that
+// starts it. Where the head of the flow runs in tx, it is what takes it.
+func (s *Service) beginStart(ctx context.Context, tx *store.Tx, c Caller, v vm.View, j workflow.NewJob, detail map[string]any) (*workflow.Birth, error) {
+	j.OpSeq = v.Intent.OpSeq + 1
+	birth, err := s.beginWith(ctx, tx, c, v, j, detail)
+	if err != nil || birth.Headed() {
+		return birth, err
+	}
+	held, err := tx.VMHold(ctx, v.Intent, j.ID)
+	if err == nil && held != j.OpSeq {
+		err = errs.New(errs.Internal, "VM %q changed under its lock: job %d of it, where %d was expected", v.Intent.Name, held, j.OpSeq)
+	}
+	return birth, err
 }
 
 // jobOf is the job of a request: what is suspended is resumed by a start.
@@ -267,15 +293,12 @@ func jobOf(v vm.View, r vm.Request) string {
 	return "vm." + string(r)
 }
 
-// take takes a VM for the job of a request. Who decides whether it runs ends what its
-// restart policy had in mind.
-func take(ctx context.Context, tx *store.Tx, in vm.Intent, r vm.Request, job id.ID) (opSeq int64, err error) {
-	if r == vm.Start || r == vm.Stop || r == vm.Restart {
-		if err := tx.RestartsForget(ctx, in.ID); err != nil {
-			return 0, err
-		}
+// forget ends what a VM's restart policy had in mind: somebody decided whether it runs.
+func forget(ctx context.Context, tx *store.Tx, v vm.View, r vm.Request) error {
+	if v.Restarts == (vm.Restarts{}) || r != vm.Start && r != vm.Stop && r != vm.Restart {
+		return nil
 	}
-	return tx.VMHold(ctx, in, job)
+	return tx.RestartsForget(ctx, v.Intent.ID)
 }
 
 // Incarnation is where a VM's process is, if anywhere.

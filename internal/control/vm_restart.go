@@ -67,9 +67,6 @@ func (s *Service) restartOne(ctx context.Context, tx *store.Tx, ref id.ID, b vm.
 	who := Caller{}
 	who.Name, who.Role = "vm-restarts", "reconciler"
 	j := workflow.NewJob{ID: id.New(), Kind: vm.JobStart, Params: flows.StartParams{ByPolicy: true}, Cancellable: true}
-	if j.OpSeq, err = tx.VMHold(ctx, v.Intent, j.ID); err != nil {
-		return action, err
-	}
-	_, err = s.beginWith(ctx, tx, who, v, j, map[string]any{"reason": next.Reason, "in_a_row": next.InARow})
+	_, err = s.beginStart(ctx, tx, who, v, j, map[string]any{"reason": next.Reason, "in_a_row": next.InARow})
 	return action, err
 }

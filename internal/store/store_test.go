@@ -313,7 +313,7 @@ func TestPlaceNeverOversubscribes(t *testing.T) {
 		}
 	}
 	b.tx(func(t *store.Tx) error { _, err := t.VMPlace(b.ctx, late, n.ID); return err })
-	err = b.InTx(b.ctx, func(t *store.Tx) error { _, err := t.VMAdmit(b.ctx, placed[0]); return err })
+	err = b.InTx(b.ctx, func(t *store.Tx) error { _, err := t.VMAdmit(b.ctx, placed[0], nil); return err })
 	wantCode(t, err, errs.NoNodeFits)
 	b.noDrift()
 	for range 2 { // with the view of before it was unreserved

@@ -176,10 +176,11 @@ func (t *Tx) VMUnplace(ctx context.Context, v vm.View) error {
 // VMAdmit decides a new incarnation of a VM on its node: CPU and memory are counted
 // there unless they are, it is wanted on, its epoch rises, and its board is one
 // version from now on. It gives the intent with that. errs.NotFound when it has no
-// node, errs.NoNodeFits when that has no room.
-func (t *Tx) VMAdmit(ctx context.Context, v vm.View) (vm.Intent, error) {
+// node, errs.NoNodeFits when that has no room. With hold, a VM that no job holds is
+// taken for that one too, as by VMHold.
+func (t *Tx) VMAdmit(ctx context.Context, v vm.View, hold *id.ID) (vm.Intent, error) {
 	in := v.Intent
-	got, err := t.q.VMAdmit(ctx, in.ID)
+	got, err := t.q.VMAdmit(ctx, query.VMAdmitParams{ID: in.ID, Hold: hold})
 	if !errors.Is(err, pgx.ErrNoRows) {
 		in.Epoch, in.Hardware.Type = gen.OwnerEpoch(got.OwnerEpoch), got.MachineType
 		return in, pgtx.Map(err)

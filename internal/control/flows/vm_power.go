@@ -10,6 +10,7 @@ import (
 	"github.com/novacron/novacron/internal/store"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
 )
 
 // StartParams are the parameters of vm.start.
@@ -106,9 +107,14 @@ func VMResume() workflow.Flow[Env] {
 }
 
 // admitOnceReported waits for the VM's node first: nothing that nobody can tell
-// the outcome of is begun on a node that is away.
+// the outcome of is begun on a node that is away. In the transaction that accepts the
+// job, it takes the VM for it too (see control.Service.beginStart).
 func admitOnceReported(ctx context.Context, r *run) (any, error) {
-	return admitIf(ctx, r, func(v vm.View) error {
+	var hold *id.ID
+	if r.Accepting() != nil {
+		hold = &r.Job.ID // nothing has changed the VM yet: one change of it is enough
+	}
+	return admitIf(ctx, r, hold, func(v vm.View) error {
 		if away(r, v) {
 			return awaitNode(v, "the VM is started")
 		}
@@ -120,10 +126,10 @@ func admitOnceReported(ctx context.Context, r *run) (any, error) {
 // before any command goes out. Run twice, it decides twice: a number nobody used is
 // no loss, one used twice would be.
 func admit(ctx context.Context, r *run) (any, error) {
-	return admitIf(ctx, r, func(vm.View) error { return nil })
+	return admitIf(ctx, r, nil, func(vm.View) error { return nil })
 }
 
-func admitIf(ctx context.Context, r *run, ok func(vm.View) error) (any, error) {
+func admitIf(ctx context.Context, r *run, hold *id.ID, ok func(vm.View) error) (any, error) {
 	var out raised
 	var v vm.View
 	err := write(ctx, r, func(tx *store.Tx) (err error) {
@@ -136,7 +142,7 @@ func admitIf(ctx context.Context, r *run, ok func(vm.View) error) (any, error) {
 		}
 		if err == nil {
 			out.Resumed = suspended(v)
-			v.Intent, err = tx.VMAdmit(ctx, v)
+			v.Intent, err = tx.VMAdmit(ctx, v, hold)
 		}
 		return err
 	})

@@ -73,6 +73,10 @@ func (b *Birth) Job(at time.Time) *job.Job {
 	return &j
 }
 
+// Headed tells whether the head of the flow has run in the transaction; false of a
+// nil Birth.
+func (b *Birth) Headed() bool { return b != nil && b.c.pos > 0 }
+
 // Begin drives the job: its transaction has committed.
 func (b *Birth) Begin() {
 	if b == nil {

@@ -106,20 +106,28 @@ UPDATE vms SET owner_epoch = owner_epoch + 1 WHERE id = $1 AND node_id IS NOT NU
 -- name: VMAdmit :one
 -- A new incarnation on the VM's node: its CPU and memory are counted there unless
 -- they are, it is wanted on, its epoch rises. No row when it has no node, or that
--- no room. A board of no version becomes the newest that the node has.
+-- no room. A board of no version becomes the newest that the node has. With a job the
+-- VM is taken for that too, as VMHold does: one change of the row is cheaper than two.
 WITH old AS (
-  SELECT o.id, o.node_id, o.reserved, o.cpus, o.memory_bytes FROM vms o WHERE o.id = @id AND o.node_id IS NOT NULL FOR NO KEY UPDATE),
+  SELECT o.id, o.node_id, o.reserved, o.cpus, o.memory_bytes FROM vms o
+  WHERE o.id = @id AND o.node_id IS NOT NULL AND (sqlc.narg(hold)::uuid IS NULL OR o.job_id IS NULL) FOR NO KEY UPDATE),
 room AS (
   UPDATE nodes n SET used_cpus = n.used_cpus + old.cpus, used_memory_bytes = n.used_memory_bytes + old.memory_bytes
   FROM old WHERE n.id = old.node_id AND NOT old.reserved AND n.state <> 'removed'
     AND n.used_cpus + old.cpus <= n.cpus AND n.used_memory_bytes + old.memory_bytes <= n.memory_bytes
-  RETURNING n.id)
-UPDATE vms v SET reserved = true, power = 'on', owner_epoch = v.owner_epoch + 1,
-  machine_type = CASE WHEN v.machine_type <> 'q35' THEN v.machine_type ELSE coalesce((
-    SELECT t.type FROM nodes m, jsonb_array_elements_text(m.inventory->'machine_types') WITH ORDINALITY AS t(type, place)
-    WHERE m.id = old.node_id AND t.type ~ '^pc-q35-[0-9.]+$' ORDER BY t.place LIMIT 1), 'q35') END
-FROM old WHERE v.id = old.id AND (old.reserved OR EXISTS (SELECT FROM room))
-RETURNING v.owner_epoch, v.machine_type;
+  RETURNING n.id),
+admitted AS (
+  UPDATE vms v SET reserved = true, power = 'on', owner_epoch = v.owner_epoch + 1,
+    job_id = coalesce(sqlc.narg(hold)::uuid, v.job_id), op_seq = v.op_seq + (sqlc.narg(hold)::uuid IS NOT NULL)::int,
+    machine_type = CASE WHEN v.machine_type <> 'q35' THEN v.machine_type ELSE coalesce((
+      SELECT t.type FROM nodes m, jsonb_array_elements_text(m.inventory->'machine_types') WITH ORDINALITY AS t(type, place)
+      WHERE m.id = old.node_id AND t.type ~ '^pc-q35-[0-9.]+$' ORDER BY t.place LIMIT 1), 'q35') END
+  FROM old WHERE v.id = old.id AND (old.reserved OR EXISTS (SELECT FROM room))
+  RETURNING v.id, v.project_id, v.name, v.owner_epoch, v.machine_type),
+told AS (
+  INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
+  SELECT a.project_id, 'vm.updated', 'vm', a.id, a.name, sqlc.narg(hold)::uuid FROM admitted a WHERE sqlc.narg(hold)::uuid IS NOT NULL)
+SELECT a.owner_epoch, a.machine_type FROM admitted a;
 
 -- name: VMSetDeleting :exec
 UPDATE vms SET deleting = true WHERE id = $1 AND NOT deleting;
