@@ -71,6 +71,7 @@ type VMDiskDocument struct {
 type VMNICDocument struct {
 	ID       string    `json:"id,omitempty"`
 	MAC      string    `json:"mac,omitempty"`
+	Bridge   string    `json:"bridge,omitempty"`
 	Forwards []Forward `json:"forwards,omitempty"`
 }
 
@@ -168,7 +169,7 @@ func (v VM) Document() VMDocument {
 		disks = append(disks, one)
 	}
 	for _, n := range v.Spec.NICs {
-		nics = append(nics, VMNICDocument{Forwards: n.Forwards})
+		nics = append(nics, VMNICDocument{Bridge: n.Bridge, Forwards: n.Forwards})
 	}
 	return d
 }

@@ -65,6 +65,7 @@ type Inventory struct {
 	HugePages          []HugePages     `json:"huge_pages"`
 	PCI                []PCIDevice     `json:"pci"`
 	Interfaces         []HostInterface `json:"interfaces"`
+	Bridges            []HostBridge    `json:"bridges"`
 	Hypervisor         string          `json:"hypervisor"`
 	HypervisorVersion  string          `json:"hypervisor_version"`
 	Acceleration       string          `json:"acceleration"`
@@ -88,6 +89,13 @@ type NUMANode struct {
 	ID          int    `json:"id"`
 	CPUs        string `json:"cpus"`
 	MemoryBytes Bytes  `json:"memory_bytes"`
+}
+
+// HostBridge is a Linux bridge of a host.
+type HostBridge struct {
+	Name string `json:"name"`
+	// Allowed: does the node's operator let guests onto it?
+	Allowed bool `json:"allowed"`
 }
 
 // HostDisk is a block device of a host.

@@ -96,8 +96,10 @@ type DiskLimits struct {
 
 // VMNIC is one network interface of a VM.
 type VMNIC struct {
-	ID       string    `json:"id"`
-	MAC      string    `json:"mac"`
+	ID  string `json:"id"`
+	MAC string `json:"mac"`
+	// Bridge of the node that it is on; absent in a user-mode network.
+	Bridge   string    `json:"bridge,omitempty"`
 	Forwards []Forward `json:"forwards,omitempty"`
 }
 
@@ -211,6 +213,9 @@ type VMDiskPatch struct {
 
 // VMNICCreate is a network interface wanted.
 type VMNICCreate struct {
+	// Bridge of the node that it joins, if the node's operator lets guests onto it;
+	// absent for a user-mode network of its own.
+	Bridge   string    `json:"bridge,omitempty"`
 	Forwards []Forward `json:"forwards,omitempty"`
 }
 

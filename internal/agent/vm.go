@@ -113,7 +113,7 @@ func (a *Agent) boot(m nodelink.Machine) (hypervisor.Boot, error) {
 }
 
 func nic(n nodelink.NIC) hypervisor.NIC {
-	out := hypervisor.NIC{ID: n.ID, MAC: n.MAC}
+	out := hypervisor.NIC{ID: n.ID, MAC: n.MAC, Bridge: n.Bridge}
 	for _, f := range n.Forwards {
 		out.Forwards = append(out.Forwards, hypervisor.Forward{
 			Protocol: f.Protocol, HostIP: f.HostIP, HostPort: f.HostPort, GuestPort: f.GuestPort,

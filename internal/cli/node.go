@@ -128,6 +128,9 @@ func (a *app) nodePairs(n api.Node) []output.Pair {
 	for _, d := range inv.Disks {
 		pairs = append(pairs, output.Pair{Key: "disk " + d.Name, Value: strings.TrimSpace(size(d.SizeBytes) + " " + d.Model)})
 	}
+	for _, b := range inv.Bridges {
+		pairs = append(pairs, output.Pair{Key: "bridge " + b.Name, Value: bridgeLine(b)})
+	}
 	for _, n := range inv.Interfaces {
 		pairs = append(pairs, output.Pair{Key: "interface " + n.Name, Value: interfaceLine(n)})
 	}

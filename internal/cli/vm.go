@@ -138,7 +138,7 @@ func (a *app) vmPairs(v api.VM) []output.Pair {
 	pairs = append(pairs, output.Pair{Key: "seed", Value: v.Spec.SeedImage})
 	pairs = append(pairs, cloudPairs(v.Spec.CloudInit)...)
 	for i, n := range v.Spec.NICs {
-		pairs = append(pairs, output.Pair{Key: "nic " + strconv.Itoa(i), Value: n.MAC + forwards(n.Forwards)})
+		pairs = append(pairs, output.Pair{Key: "nic " + strconv.Itoa(i), Value: n.MAC + onBridge(n.Bridge) + forwards(n.Forwards)})
 	}
 	for _, p := range v.Status.Placement {
 		pairs = append(pairs, output.Pair{Key: "not on " + p.Node, Value: strings.Join(p.Reasons, "; ")})

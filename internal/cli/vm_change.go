@@ -25,6 +25,7 @@ type createFlags struct {
 	cloud               cloudFlags
 	limits              limitFlags
 	hardware            hardwareFlags
+	nics                []string
 }
 
 func newVMCreate(a *app) *cobra.Command {
@@ -67,6 +68,7 @@ func newVMCreate(a *app) *cobra.Command {
 	fl.BoolVar(&f.start, "start", false, "start it once it is made")
 	f.policy.add(cmd)
 	f.limits.add(cmd)
+	fl.StringArrayVar(&f.nics, "nic", nil, "a network interface, `bridge=NAME or user`; repeat it for more")
 	f.cloud.add(a, cmd)
 	f.hardware.add(cmd)
 	w = a.addWait(cmd)
@@ -90,6 +92,11 @@ func (f createFlags) request(cmd *cobra.Command, name string) (api.VMCreate, err
 		}
 		req.Disks = append(req.Disks, disk)
 	}
+	nics, err := parseNICs(f.nics)
+	if err != nil {
+		return req, usage(cmd, "--nic: %s", err)
+	}
+	req.NICs = nics
 	if len(f.forwards) > 0 {
 		nic := api.VMNICCreate{}
 		for _, s := range f.forwards {
@@ -99,7 +106,7 @@ func (f createFlags) request(cmd *cobra.Command, name string) (api.VMCreate, err
 			}
 			nic.Forwards = append(nic.Forwards, fwd)
 		}
-		req.NICs = []api.VMNICCreate{nic}
+		req.NICs = withForwards(req.NICs, nic)
 	}
 	set, unset, err := parseLabels(f.labels)
 	if err != nil || len(unset) > 0 {

@@ -42,3 +42,32 @@ func TestVMLimits(t *testing.T) {
 	expect(t, last("vm create x --image debian --cpu-weight 50 --cpu-cap 80"),
 		`POST /api/v1/vms {"name":"x","cpus":1,"memory_bytes":536870912,"image":"debian","cpu_weight":50,"cpu_cap_percent":80}`)
 }
+
+func TestVMOnABridge(t *testing.T) {
+	b := newBench(t)
+	v := someVM("web", "running")
+	v.Spec.NICs = []api.VMNIC{{MAC: "02:4e:43:00:00:01", Bridge: "br0"}}
+	b.on("GET /vms/web", 200, v)
+	if got := b.do(t, "vm show web", 0); !strings.Contains(got, "02:4e:43:00:00:01 on bridge br0") {
+		t.Error(got)
+	}
+	b.on("POST /vms", 202, api.Accepted{Job: someJob("queued")})
+	last := func(line string) string {
+		b.do(t, line, 0)
+		all := b.requests()
+		return all[len(all)-1]
+	}
+	const made = `POST /api/v1/vms {"name":"x","cpus":1,"memory_bytes":536870912,"image":"debian","nics":[`
+	expect(t, last("vm create x --image debian --nic bridge=br0"), made+`{"bridge":"br0"}]}`)
+	expect(t, last("vm create x --image debian --nic bridge=br0 --nic user --forward tcp:8080:80"),
+		made+`{"bridge":"br0"},{"forwards":[{"protocol":"tcp","host_port":8080,"guest_port":80}]}]}`)
+	expect(t, last("vm create x --image debian --nic bridge=br0 --forward tcp:8080:80"),
+		made+`{"bridge":"br0"},{"forwards":[{"protocol":"tcp","host_port":8080,"guest_port":80}]}]}`)
+	before := len(b.requests())
+	for _, line := range []string{"vm create x --image debian --nic br0", "vm create x --image debian --nic bridge="} {
+		b.do(t, line, 2)
+	}
+	if n := len(b.requests()); n != before {
+		t.Errorf("%d requests: what is not understood was sent", n-before)
+	}
+}

@@ -299,5 +299,8 @@ func inventory(w nodelink.Inventory) node.Inventory {
 		i.Name, i.MAC = text(i.Name), text(i.MAC)
 		inv.Interfaces = append(inv.Interfaces, node.Interface(i))
 	}
+	for _, b := range w.Bridges[:min(len(w.Bridges), mostDevices)] {
+		inv.Bridges = append(inv.Bridges, node.Bridge{Name: text(b.Name), Allowed: b.Allowed})
+	}
 	return inv
 }

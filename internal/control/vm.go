@@ -176,7 +176,7 @@ func (s *Service) newView(ctx context.Context, tx *store.Tx, n NewVM, img image.
 		v.Volumes = append(v.Volumes, vol)
 	}
 	for i, c := range n.NICs {
-		v.NICs = append(v.NICs, vm.NIC{ID: id.New(), Slot: i, MAC: newMAC(), Forwards: c.Forwards})
+		v.NICs = append(v.NICs, vm.NIC{ID: id.New(), Slot: i, MAC: newMAC(), Bridge: c.Bridge, Forwards: c.Forwards})
 	}
 	return v, nil
 }

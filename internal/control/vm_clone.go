@@ -68,7 +68,7 @@ func cloneOf(source vm.View, name string, labels map[string]string) (vm.View, fl
 		v.Volumes = append(v.Volumes, fresh)
 	}
 	for _, n := range source.NICs {
-		v.NICs = append(v.NICs, vm.NIC{ID: id.New(), Slot: n.Slot, MAC: newMAC()})
+		v.NICs = append(v.NICs, vm.NIC{ID: id.New(), Slot: n.Slot, MAC: newMAC(), Bridge: n.Bridge})
 	}
 	return v, p
 }

@@ -187,6 +187,7 @@ type Machine struct {
 type NIC struct {
 	ID       id.ID     `json:"id"`
 	MAC      string    `json:"mac"`
+	Bridge   string    `json:"bridge,omitempty"`
 	Forwards []Forward `json:"forwards,omitempty"`
 }
 
@@ -371,6 +372,7 @@ type Inventory struct {
 	HugePages          []HugePages `json:"huge_pages,omitempty"`
 	PCI                []PCIDevice `json:"pci,omitempty"`
 	Interfaces         []Interface `json:"interfaces,omitempty"`
+	Bridges            []Bridge    `json:"bridges,omitempty"`
 	Hypervisor         string      `json:"hypervisor"`
 	HypervisorVersion  string      `json:"hypervisor_version"`
 	Acceleration       string      `json:"acceleration"`
@@ -426,6 +428,12 @@ type Interface struct {
 	Up    bool   `json:"up"`
 	Speed int64  `json:"speed_mbps,omitempty"`
 	MTU   int    `json:"mtu,omitempty"`
+}
+
+// Bridge is node.Bridge on the wire.
+type Bridge struct {
+	Name    string `json:"name"`
+	Allowed bool   `json:"allowed,omitempty"`
 }
 
 // Names of the uplink's calls.

@@ -41,7 +41,7 @@ func toVM(v vm.View) api.VM {
 		out.Spec.Disks = append(out.Spec.Disks, api.VMDisk{ID: d.ID.String(), Slot: d.Slot, SizeBytes: api.Bytes(d.SizeBytes), Image: d.ImageName, Limits: toDiskLimits(d.Limits)})
 	}
 	for _, n := range v.NICs {
-		c := api.VMNIC{ID: n.ID.String(), MAC: n.MAC}
+		c := api.VMNIC{ID: n.ID.String(), MAC: n.MAC, Bridge: n.Bridge}
 		for _, f := range n.Forwards {
 			c.Forwards = append(c.Forwards, api.Forward(f))
 		}
@@ -159,7 +159,7 @@ func toNode(n node.Node) api.Node {
 			Capacity: toResources(n.Capacity), Used: toResources(n.Used),
 			Inventory: api.Inventory{
 				Hostname: i.Hostname, Kernel: i.Kernel, OS: i.OS, CPUModel: i.CPUModel, CPUs: i.CPUs, MemoryBytes: api.Bytes(i.MemoryBytes),
-				NUMA: []api.NUMANode{}, Disks: []api.HostDisk{}, HugePages: []api.HugePages{}, PCI: []api.PCIDevice{}, Interfaces: []api.HostInterface{}, Hypervisor: i.Hypervisor, HypervisorVersion: i.HypervisorVersion,
+				NUMA: []api.NUMANode{}, Disks: []api.HostDisk{}, HugePages: []api.HugePages{}, PCI: []api.PCIDevice{}, Interfaces: []api.HostInterface{}, Bridges: []api.HostBridge{}, Hypervisor: i.Hypervisor, HypervisorVersion: i.HypervisorVersion,
 				Acceleration: i.Acceleration, AccelerationReason: i.AccelerationReason, MachineTypes: append([]string{}, i.MachineTypes...), CPUModels: append([]string{}, i.CPUModels...), Confinement: append([]string{}, i.Confinement...), Unconfined: append([]string{}, i.Unconfined...), Limits: append([]string{}, i.Limits...), ImageCacheBytes: api.Bytes(i.ImageCacheBytes),
 			},
 		},
@@ -186,6 +186,9 @@ func toNode(n node.Node) api.Node {
 	}
 	for _, n := range i.Interfaces {
 		out.Status.Inventory.Interfaces = append(out.Status.Inventory.Interfaces, api.HostInterface{Name: n.Name, MAC: n.MAC, Up: n.Up, SpeedMbps: n.Speed, MTU: n.MTU})
+	}
+	for _, b := range i.Bridges {
+		out.Status.Inventory.Bridges = append(out.Status.Inventory.Bridges, api.HostBridge(b))
 	}
 	return out
 }

@@ -304,7 +304,7 @@ func wantNICs(docs *[]api.VMNICDocument) *[]vm.WantNIC {
 	}
 	nics := []vm.WantNIC{}
 	for _, n := range *docs {
-		nic := vm.WantNIC{ID: n.ID, MAC: n.MAC}
+		nic := vm.WantNIC{ID: n.ID, MAC: n.MAC, Bridge: n.Bridge}
 		for _, f := range n.Forwards {
 			nic.Forwards = append(nic.Forwards, vm.Forward(f))
 		}

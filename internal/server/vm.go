@@ -81,7 +81,7 @@ func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (repl
 		n.Disks = append(n.Disks, vm.DiskSpec{SizeBytes: int64(d.SizeBytes), Image: d.Image, Limits: diskLimits(d.Limits)})
 	}
 	for _, c := range b.NICs {
-		var nic vm.NICSpec
+		nic := vm.NICSpec{Bridge: c.Bridge}
 		for _, f := range c.Forwards {
 			nic.Forwards = append(nic.Forwards, vm.Forward(f))
 		}

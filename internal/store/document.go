@@ -26,6 +26,7 @@ type inventoryDoc struct {
 	HugePages          []hugePagesDoc `json:"huge_pages,omitempty"`
 	PCI                []pciDeviceDoc `json:"pci,omitempty"`
 	Interfaces         []interfaceDoc `json:"interfaces,omitempty"`
+	Bridges            []bridgeDoc    `json:"bridges,omitempty"`
 	Hypervisor         string         `json:"hypervisor"`
 	HypervisorVersion  string         `json:"hypervisor_version"`
 	Acceleration       string         `json:"acceleration"`
@@ -76,6 +77,11 @@ type interfaceDoc struct {
 	MTU   int    `json:"mtu,omitempty"`
 }
 
+type bridgeDoc struct {
+	Name    string `json:"name"`
+	Allowed bool   `json:"allowed,omitempty"`
+}
+
 func writeInventory(in node.Inventory) ([]byte, error) {
 	d := inventoryDoc{
 		Hostname: in.Hostname, Kernel: in.Kernel, OS: in.OS, CPUModel: in.CPUModel, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes,
@@ -99,6 +105,9 @@ func writeInventory(in node.Inventory) ([]byte, error) {
 	for _, i := range in.Interfaces {
 		d.Interfaces = append(d.Interfaces, interfaceDoc(i))
 	}
+	for _, b := range in.Bridges {
+		d.Bridges = append(d.Bridges, bridgeDoc(b))
+	}
 	return encode(d)
 }
 
@@ -113,6 +122,9 @@ func readInventory(raw []byte) (node.Inventory, error) {
 		Acceleration: d.Acceleration, AccelerationReason: d.AccelerationReason,
 		MachineTypes: d.MachineTypes, CPUModels: d.CPUModels,
 		Confinement: d.Confinement, Unconfined: d.Unconfined, Limits: d.Limits, StorageBytes: d.StorageBytes, ImageCacheBytes: d.ImageCacheBytes,
+	}
+	for _, b := range d.Bridges {
+		in.Bridges = append(in.Bridges, node.Bridge(b))
 	}
 	for _, n := range d.NUMA {
 		in.NUMA = append(in.NUMA, node.NUMANode(n))

@@ -77,7 +77,7 @@ func (t *Tx) nicInsert(ctx context.Context, owner id.ID, n vm.NIC) error {
 		return err
 	}
 	return pgtx.Map(t.q.NICInsert(ctx, query.NICInsertParams{
-		ID: n.ID, VmID: owner, Slot: int32(n.Slot), Mac: n.MAC, Forwards: forwards,
+		ID: n.ID, VmID: owner, Slot: int32(n.Slot), Mac: n.MAC, Bridge: n.Bridge, Forwards: forwards,
 	}))
 }
 

@@ -30,7 +30,7 @@ var vmList = lister{
       'limits', jsonb_build_array(s.iops, s.read_iops, s.write_iops, s.bytes_s, s.read_bytes_s, s.write_bytes_s),
       'image', s.image_id, 'image_name', (SELECT m.name FROM images m WHERE m.id = s.image_id)) ORDER BY s.slot)
     FROM storage_volumes s WHERE s.vm_id = v.id), '[]'),
-  coalesce((SELECT jsonb_agg(jsonb_build_object('id', c.id, 'slot', c.slot, 'mac', c.mac, 'forwards', c.forwards) ORDER BY c.slot)
+  coalesce((SELECT jsonb_agg(jsonb_build_object('id', c.id, 'slot', c.slot, 'mac', c.mac, 'bridge', c.bridge, 'forwards', c.forwards) ORDER BY c.slot)
     FROM network_interfaces c WHERE c.vm_id = v.id), '[]'),
   r.total, r.in_a_row, r.reason, r.ended_at, r.last_at, r.next_at, r.gave_up_at`,
 	from: `vms v
@@ -163,6 +163,7 @@ func (r *vmRow) documents(v *vm.View) error {
 		ID       id.ID        `json:"id"`
 		Slot     int          `json:"slot"`
 		MAC      string       `json:"mac"`
+		Bridge   string       `json:"bridge"`
 		Forwards []forwardDoc `json:"forwards"`
 	}
 	for dst, src := range map[any][]byte{&v.Intent.Labels: r.labels, &volumes: r.volumes, &nics: r.nics} {
@@ -182,7 +183,7 @@ func (r *vmRow) documents(v *vm.View) error {
 		v.Volumes = append(v.Volumes, vm.Volume{ID: d.ID, Slot: d.Slot, SizeBytes: d.Size, ImageID: d.Image, ImageName: d.Name, Limits: diskLimits(d.Limits)})
 	}
 	for _, n := range nics {
-		c := vm.NIC{ID: n.ID, Slot: n.Slot, MAC: n.MAC}
+		c := vm.NIC{ID: n.ID, Slot: n.Slot, MAC: n.MAC, Bridge: n.Bridge}
 		for _, f := range n.Forwards {
 			c.Forwards = append(c.Forwards, vm.Forward(f))
 		}

@@ -47,6 +47,9 @@ type Options struct {
 	// ImageCacheBytes is how much of the disk image files are kept on for later; a
 	// tenth of the disk, divided by Share, when 0.
 	ImageCacheBytes int64
+	// Bridges of this host that guests may join; none when empty. Who names one here
+	// lets every VM of the cluster that asks for it onto it.
+	Bridges []string
 	// PeerAddress is the address of this host at which other nodes fetch image files,
 	// or "off"; the one that servers are reached from when empty. Simulated nodes have
 	// none.

@@ -41,7 +41,7 @@ func hostDrivers(o Options, who *identity) (drivers, error) {
 			return qemu.New(qemu.Options{
 				NodeShort: id.Short(who.state.Node), DataDir: filepath.Join(base, "guests"),
 				RunDir: o.RunDir, RAMDir: o.RAMDir, Binary: o.QEMU, Accel: o.Acceleration,
-				Clock: o.Clock, Logger: o.Log, Sink: s,
+				Bridges: o.Bridges, Clock: o.Clock, Logger: o.Log, Sink: s,
 			})
 		},
 		volumes: vols,

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/novacron/novacron/internal/domain/vm"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/driver/hypervisor/tap"
 	volume "github.com/novacron/novacron/internal/driver/volume/contract"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -54,6 +56,7 @@ func inventory(ctx context.Context, d hypervisor.Driver, v volume.Driver, ramDir
 		HugePages:          hugePages("/sys/kernel/mm/hugepages"),
 		PCI:                pciDevices("/sys/bus/pci/devices"),
 		Interfaces:         interfaces("/sys/class/net"),
+		Bridges:            bridges(tap.Bridges(), d.Capabilities().Bridges),
 		Hypervisor:         about.Hypervisor,
 		HypervisorVersion:  about.Version,
 		Acceleration:       about.Acceleration.Kind,
@@ -78,6 +81,14 @@ func limits(c hypervisor.Capabilities) (kinds []string) {
 		}
 	}
 	return kinds
+}
+
+// bridges tells which of the host's bridges guests may join.
+func bridges(all, allowed []string) (out []nodelink.Bridge) {
+	for _, b := range all {
+		out = append(out, nodelink.Bridge{Name: b, Allowed: slices.Contains(allowed, b)})
+	}
+	return out
 }
 
 // guestMemory is what the host has for guests: its memory but for the reserve, and

@@ -104,7 +104,7 @@ func simDrivers(o Options, who *identity) (drivers, error) {
 				Hypervisor: about.Hypervisor, HypervisorVersion: about.Version,
 				Acceleration: about.Acceleration.Kind, AccelerationReason: about.Acceleration.Reason,
 				MachineTypes: about.Machines, CPUModels: about.CPUs,
-				Simulated: true, Limits: limits(d.Capabilities()),
+				Simulated: true, Limits: limits(d.Capabilities()), Bridges: bridges(d.Capabilities().Bridges, d.Capabilities().Bridges),
 			}, err
 		},
 		volatile: true,

@@ -114,6 +114,9 @@ func (o Options) arguments() []string {
 		"up", "--data-dir", o.Paths.Data, "--listen", o.Listen,
 		"--nodes", strconv.Itoa(o.Nodes), "--sim", strconv.Itoa(o.Sim),
 	}
+	if len(o.Bridges) > 0 {
+		args = append(args, "--bridges", strings.Join(o.Bridges, ","))
+	}
 	if o.Acceleration != "" {
 		args = append(args, "--accel", o.Acceleration)
 	}

@@ -170,7 +170,7 @@ func removeGroups(p Paths) error {
 				err = tree.Clear(ctx)
 			}
 			if err == nil {
-				err = qemu.Clear(p.guests(), e.Name())
+				err = qemu.Clear(ctx, p.guests(), e.Name())
 			}
 			if err != nil {
 				return hostError(err, "the cgroups and the network of node %s cannot be removed", e.Name())

@@ -32,6 +32,8 @@ type Options struct {
 	ServerArgs []string
 	// LogLevel is what servers and agents log from; empty for their default.
 	LogLevel string
+	// Bridges of this host that guests may join.
+	Bridges []string
 	// Program is what children are started from; this program if empty.
 	Program string
 	Clock   clock.Clock

@@ -220,6 +220,9 @@ func (s *supervisor) nodeArgs(i int) []string {
 	if s.o.Acceleration != "" {
 		args = append(args, "--accel", s.o.Acceleration)
 	}
+	if len(s.o.Bridges) > 0 {
+		args = append(args, "--bridges", strings.Join(s.o.Bridges, ","))
+	}
 	if s.o.Nodes > 1 {
 		args = append(args, "--share", strconv.Itoa(s.o.Nodes))
 	}

@@ -154,7 +154,7 @@ func (h *QEMUHost) remove() {
 	if err != nil {
 		h.tb.Errorf("the groups of a host: %v", err)
 	}
-	if err := qemu.Clear(filepath.Join(h.dir, "run"), h.short); err != nil {
+	if err := qemu.Clear(ctx, filepath.Join(h.dir, "run"), h.short); err != nil {
 		h.tb.Errorf("the network of a host: %v", err)
 	}
 	_ = os.RemoveAll(h.dir)

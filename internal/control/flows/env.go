@@ -183,7 +183,7 @@ func machine(v vm.View, img *image.Image) nodelink.Machine {
 		m.Volumes = append(m.Volumes, d.ID)
 	}
 	for _, n := range v.NICs {
-		c := nodelink.NIC{ID: n.ID, MAC: n.MAC}
+		c := nodelink.NIC{ID: n.ID, MAC: n.MAC, Bridge: n.Bridge}
 		for _, f := range n.Forwards {
 			c.Forwards = append(c.Forwards, nodelink.Forward(f))
 		}

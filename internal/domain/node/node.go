@@ -74,6 +74,7 @@ type Inventory struct {
 	HugePages   []HugePages
 	PCI         []PCIDevice
 	Interfaces  []Interface
+	Bridges     []Bridge
 	// Hypervisor and its version, and how guest code executes: proved, not guessed.
 	Hypervisor         string
 	HypervisorVersion  string
@@ -138,6 +139,29 @@ type Interface struct {
 	// Speed in megabits per second; 0 when it is not told.
 	Speed int64
 	MTU   int
+}
+
+// Bridge is a Linux bridge of a host.
+type Bridge struct {
+	Name string
+	// Allowed: does the operator let guests onto it?
+	Allowed bool
+}
+
+// CannotJoin says which of the bridges the node lacks, or lets no guest onto; empty
+// when guests may join each.
+func (n Node) CannotJoin(bridges []string) string {
+	var why []string
+	for _, b := range bridges {
+		i := slices.IndexFunc(n.Inventory.Bridges, func(has Bridge) bool { return has.Name == b })
+		switch {
+		case i < 0:
+			why = append(why, "has no bridge "+b)
+		case !n.Inventory.Bridges[i].Allowed:
+			why = append(why, "does not let guests onto bridge "+b)
+		}
+	}
+	return strings.Join(why, " and ")
 }
 
 // Takes tells whether the node may be given new VMs, and why not.

@@ -34,6 +34,8 @@ type Request struct {
 	Simulated *bool
 	// Limits are the kinds of limits that the node has to be able to set.
 	Limits []string
+	// Bridges that the node has to let guests onto.
+	Bridges []string
 }
 
 // Plan is the choice and its reasons, best first.
@@ -92,6 +94,7 @@ var filters = []filter{
 	{"limits", false, func(n node.Node, r Request) string { return n.CannotLimit(r.Limits) }},
 	{"machine", true, machine},
 	{"processor", true, processor},
+	{"bridges", false, func(n node.Node, r Request) string { return n.CannotJoin(r.Bridges) }},
 	{"cpu", true, func(n node.Node, r Request) string {
 		return lacks("CPUs", int64(r.CPUs), int64(n.Capacity.CPUs), int64(n.Used.CPUs), plain)
 	}},

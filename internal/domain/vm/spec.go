@@ -54,9 +54,11 @@ type DiskSpec struct {
 	Limits DiskLimits
 }
 
-// NICSpec is a network interface wanted. Its network is the node's user-mode
-// network; tenant networks add a field here.
+// NICSpec is a network interface wanted: on a bridge of its node, or in a user-mode
+// network with forwards.
 type NICSpec struct {
+	// Bridge of the node that it joins; empty for a user-mode network.
+	Bridge   string
 	Forwards []Forward
 }
 
@@ -84,7 +86,9 @@ func (s Spec) Validate() error {
 		v.disk("/disks/"+strconv.Itoa(i), d)
 	}
 	for i, n := range s.NICs {
-		v.forwards("/nics/"+strconv.Itoa(i)+"/forwards", n.Forwards)
+		at := "/nics/" + strconv.Itoa(i)
+		v.bridge(at, n)
+		v.forwards(at+"/forwards", n.Forwards)
 	}
 	v.labels(s.Labels)
 	v.hardware("/machine", s.Hardware)

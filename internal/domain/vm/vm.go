@@ -179,9 +179,11 @@ type Volume struct {
 
 // NIC is a network interface of a VM.
 type NIC struct {
-	ID       id.ID
-	Slot     int
-	MAC      string
+	ID   id.ID
+	Slot int
+	MAC  string
+	// Bridge that it is on; empty for a user-mode network.
+	Bridge   string
 	Forwards []Forward
 }
 

@@ -47,6 +47,7 @@ type WantDisk struct {
 // empty, are what it has already.
 type WantNIC struct {
 	ID, MAC  string
+	Bridge   string
 	Forwards []Forward
 }
 
@@ -75,7 +76,7 @@ func (w Want) New(name string) (Spec, error) {
 		if n.ID != "" || n.MAC != "" {
 			return s, notOurs("/nics/"+strconv.Itoa(i), "a network interface of a new VM gets its id and address from the server: leave them out")
 		}
-		s.NICs = append(s.NICs, NICSpec{Forwards: n.Forwards})
+		s.NICs = append(s.NICs, NICSpec{Bridge: n.Bridge, Forwards: n.Forwards})
 	}
 	return s, nil
 }
@@ -175,7 +176,7 @@ func (w Want) fixed(v View) error {
 
 // is tells whether a declaration is what there is.
 func (n WantNIC) is(has NIC) bool {
-	return (n.ID == "" || n.ID == has.ID.String()) && (n.MAC == "" || n.MAC == has.MAC) && slices.Equal(n.Forwards, has.Forwards)
+	return (n.ID == "" || n.ID == has.ID.String()) && (n.MAC == "" || n.MAC == has.MAC) && n.Bridge == has.Bridge && slices.Equal(n.Forwards, has.Forwards)
 }
 
 // from tells whether a reference names an image; one that is empty means none.

@@ -665,6 +665,7 @@ type NetworkInterface struct {
 	Slot     int32
 	Mac      net.HardwareAddr
 	Forwards []byte
+	Bridge   string
 }
 
 type Node struct {

@@ -26,8 +26,8 @@ UPDATE vms SET cpu_weight = @cpu_weight, cpu_cap_percent = @cpu_cap_percent WHER
 DELETE FROM storage_volumes WHERE id = @id AND vm_id = @vm_id RETURNING size_bytes;
 
 -- name: NICInsert :exec
-INSERT INTO network_interfaces (id, vm_id, slot, mac, forwards)
-VALUES (@id, @vm_id, @slot, (@mac::text)::macaddr, @forwards);
+INSERT INTO network_interfaces (id, vm_id, slot, mac, bridge, forwards)
+VALUES (@id, @vm_id, @slot, (@mac::text)::macaddr, @bridge, @forwards);
 
 -- name: VMLock :one
 -- By id, else by name. What refers to the row, as reports do, does not wait for

@@ -13,8 +13,8 @@ import (
 )
 
 const nICInsert = `-- name: NICInsert :exec
-INSERT INTO network_interfaces (id, vm_id, slot, mac, forwards)
-VALUES ($1, $2, $3, ($4::text)::macaddr, $5)
+INSERT INTO network_interfaces (id, vm_id, slot, mac, bridge, forwards)
+VALUES ($1, $2, $3, ($4::text)::macaddr, $5, $6)
 `
 
 type NICInsertParams struct {
@@ -22,6 +22,7 @@ type NICInsertParams struct {
 	VmID     uuid.UUID
 	Slot     int32
 	Mac      string
+	Bridge   string
 	Forwards []byte
 }
 
@@ -31,6 +32,7 @@ func (q *Queries) NICInsert(ctx context.Context, arg NICInsertParams) error {
 		arg.VmID,
 		arg.Slot,
 		arg.Mac,
+		arg.Bridge,
 		arg.Forwards,
 	)
 	return err

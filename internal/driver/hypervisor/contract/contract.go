@@ -119,6 +119,9 @@ type Capabilities struct {
 	CPUWeight, CPUCap bool
 	// DiskLimits: can the rates of a machine's disks be bounded (Limiter)?
 	DiskLimits bool
+	// Bridges of the host that machines may join; what is not among them is refused
+	// with errs.Unsupported or errs.NotFound.
+	Bridges []string
 	// Confinement lists what isolates a guest's process here, such as "uid",
 	// "cgroup" and "seccomp"; a page shows what is missing.
 	Confinement []string
@@ -220,6 +223,9 @@ type File struct {
 type NIC struct {
 	ID  id.ID
 	MAC string // lower case, colons
+	// Bridge of the host that it joins; empty for a user-mode network. Frames from
+	// another address than MAC do not pass.
+	Bridge string
 	// Forwards are host ports led to the guest (user-mode network).
 	Forwards []Forward
 }

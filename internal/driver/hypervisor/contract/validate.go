@@ -27,6 +27,8 @@ const (
 
 var macForm = regexp.MustCompile(`^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$`)
 
+var bridgeForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$`)
+
 // Validate tells whether the machine can be launched at all. Drivers call it
 // first in Launch, so that each of them refuses the same machines.
 func (m Machine) Validate() error {
@@ -160,6 +162,9 @@ func (f File) validate() error {
 func (n NIC) validate() error {
 	if !macForm.MatchString(n.MAC) {
 		return errs.New(errs.InvalidField, "%q is not a unicast MAC address in lower case with colons", errs.Clip(n.MAC))
+	}
+	if n.Bridge != "" && (!bridgeForm.MatchString(n.Bridge) || len(n.Forwards) > 0) {
+		return errs.New(errs.InvalidField, "%q is not the name of a bridge, or ports are forwarded beside it", errs.Clip(n.Bridge))
 	}
 	if len(n.Forwards) > MaxForwards {
 		return errs.New(errs.OutOfRange, "%d port forwards on one interface, at most %d are possible", len(n.Forwards), MaxForwards)

@@ -211,6 +211,8 @@ func (d *Driver) sweep(ctx context.Context) {
 	}
 	d.sweepGroups(ctx)
 	d.sweepUsers()
+	d.sweepFilters(ctx)
+	d.mendFilters(ctx)
 }
 
 // sweepGroups removes the groups that no guest is known to have: those of spares,

@@ -24,7 +24,9 @@ type shape struct {
 	inside string
 	// nets are the descriptors on which each interface's user-mode network connects;
 	// none where QEMU has to be the network itself
-	nets []int
+	nets map[int]int
+	// taps are the descriptors of the interfaces that are joined to bridges, by slot
+	taps map[int]int
 }
 
 // object is a JSON value of QEMU's command line. Keys are sorted by encoding.
@@ -61,7 +63,7 @@ func commandLine(m contract.Machine, s shape) ([]string, error) {
 	}
 	w.addCDs(m.CDs)
 	for i, n := range m.NICs {
-		if err := w.addNIC(i, n, s.nets); err != nil {
+		if err := w.addNIC(i, n, s); err != nil {
 			return nil, err
 		}
 	}
@@ -198,10 +200,12 @@ func (w *jsonArgs) addImage(name string, f contract.File, readOnly bool, backing
 	return name
 }
 
-func (w *jsonArgs) addNIC(slot int, n contract.NIC, sockets []int) error {
+func (w *jsonArgs) addNIC(slot int, n contract.NIC, s shape) error {
 	name := "net" + strconv.Itoa(slot)
-	if len(sockets) > 0 {
-		w.add("-netdev", object{"type": "stream", "id": name, "server": true, "addr": object{"type": "fd", "str": strconv.Itoa(sockets[slot])}})
+	if fd, joined := s.taps[slot]; joined {
+		w.add("-netdev", object{"type": "tap", "id": name, "fd": strconv.Itoa(fd)})
+	} else if fd, outside := s.nets[slot]; outside {
+		w.add("-netdev", object{"type": "stream", "id": name, "server": true, "addr": object{"type": "fd", "str": strconv.Itoa(fd)}})
 	} else if err := w.addSlirp(name, n); err != nil {
 		return err
 	}

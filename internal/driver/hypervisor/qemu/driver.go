@@ -34,6 +34,7 @@ type Driver struct {
 	users   *uids.Pool // nil when not root
 	spares  *spares
 	jail    walls
+	filters sync.Mutex // serializes what is done to the node's filters
 
 	// life ends with Close, and with it everything in the background.
 	life context.Context
@@ -77,6 +78,7 @@ func New(opt Options) (*Driver, error) {
 	d.jail = opt.openJail(d.life)
 	d.spares = newSpares(opt.Program, d.cgroups, d.users, d.jail.spec)
 	d.work.Go(func() { d.spares.run(d.life) })
+	d.work.Go(d.guardFilters)
 	return d, nil
 }
 
@@ -140,6 +142,7 @@ func (d *Driver) Capabilities() contract.Capabilities {
 	c := contract.Capabilities{
 		Pause: true, GrowDisk: true, Suspend: true, Shutdown: true, Console: true, Display: true, UserNetwork: true,
 		DiskLimits: true, CPUWeight: d.cgroups.HasCPU(), CPUCap: d.cgroups.HasCPU(),
+		Bridges:     d.bridges(),
 		Confinement: []string{"seccomp", "no_new_privs"},
 	}
 	if d.users != nil {

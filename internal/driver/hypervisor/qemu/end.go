@@ -153,7 +153,11 @@ func (d *Driver) giveBack(ctx context.Context, v id.ID, rec machineRecord) error
 	if err := os.Remove(at.ram); err != nil && !missing(err) {
 		errsSeen = append(errsSeen, err)
 	}
-	errsSeen = append(errsSeen, os.RemoveAll(at.run), d.removeCgroup(ctx, rec.group(v)))
+	ended := d.removeCgroup(ctx, rec.group(v))
+	if ended == nil { // nobody has its taps any more
+		ended = d.newGuest(rec).removeFilters(ctx)
+	}
+	errsSeen = append(errsSeen, os.RemoveAll(at.run), ended)
 	if d.users != nil && rec.UID != 0 {
 		takeBackDisks(rec)
 		errsSeen = append(errsSeen, d.users.Release(at.records))

@@ -24,6 +24,7 @@ import (
 	"github.com/novacron/novacron/internal/driver/hypervisor/keeper"
 	"github.com/novacron/novacron/internal/driver/hypervisor/process"
 	"github.com/novacron/novacron/internal/driver/hypervisor/qemu"
+	"github.com/novacron/novacron/internal/driver/hypervisor/tap"
 	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
@@ -67,7 +68,7 @@ type harness struct {
 	once   sync.Once
 }
 
-func newHarness(t testing.TB, sink contract.Sink) *harness {
+func newHarness(t testing.TB, sink contract.Sink, bridges ...string) *harness {
 	t.Helper()
 	dir := hypertest.ShortDir(t)
 	h := &harness{t: t, dir: dir, opt: qemu.Options{
@@ -77,6 +78,7 @@ func newHarness(t testing.TB, sink contract.Sink) *harness {
 		UIDDir:    filepath.Join(dir, "uids"),
 		RAMDir:    "/dev/shm/" + filepath.Base(dir),
 		Accel:     "tcg",
+		Bridges:   bridges,
 		Sink:      sink,
 		Logger:    slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	}}
@@ -282,6 +284,7 @@ func (h *harness) Leftovers() []string {
 			out = append(out, "claim of uid "+e.Name())
 		}
 	}
+	out = append(out, hypertest.Taps(h.opt.NodeShort)...)
 	return append(out, hypertest.Groups(h.opt.NodeShort)...)
 }
 
@@ -298,7 +301,11 @@ func (h *harness) processes() []string {
 }
 
 func TestConformance(t *testing.T) {
+	var bridges []string
+	if tap.Usable() == nil {
+		bridges = []string{newBridge(t)}
+	}
 	hypertest.Exercise(t, func(t *testing.T, sink contract.Sink) hypertest.Harness {
-		return newHarness(t, sink)
+		return newHarness(t, sink, bridges...)
 	})
 }

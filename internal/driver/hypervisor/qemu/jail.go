@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/novacron/novacron/internal/driver/hypervisor/keeper"
+	"github.com/novacron/novacron/internal/driver/hypervisor/tap"
 	"github.com/novacron/novacron/internal/driver/jail"
 )
 
@@ -107,8 +108,13 @@ func (o *Options) closeJail() {
 
 // Clear removes what a node's driver that was killed keeps between its guests. No
 // guest of the node may run any more.
-func Clear(runDir, node string) error {
+func Clear(ctx context.Context, runDir, node string) error {
 	o := Options{RunDir: runDir, NodeShort: node}
+	if tap.Usable() == nil {
+		if err := tap.RemoveTable(ctx, tap.Table(node)); err != nil {
+			return err
+		}
+	}
 	return jail.RemoveNet(o.jailNet())
 }
 

@@ -56,7 +56,7 @@ func (d *Driver) Launch(ctx context.Context, m contract.Machine) (contract.Statu
 	if err := checkFiles(m); err != nil {
 		return contract.Status{}, err
 	}
-	if err := d.Capabilities().Allows(m.Limits); err != nil {
+	if err := d.mayHave(m); err != nil {
 		return contract.Status{}, err
 	}
 	host, err := d.describe(ctx)
@@ -64,6 +64,14 @@ func (d *Driver) Launch(ctx context.Context, m contract.Machine) (contract.Statu
 		return contract.Status{}, err
 	}
 	return d.launch(ctx, m, host)
+}
+
+// mayHave refuses what this host does not have for a machine.
+func (d *Driver) mayHave(m contract.Machine) error {
+	if err := d.Capabilities().Allows(m.Limits); err != nil {
+		return err
+	}
+	return d.mayJoin(m)
 }
 
 // mayLaunch compares what is wanted with the last incarnation. Done means that
@@ -320,7 +328,7 @@ func (g *guest) giveOwn() error {
 
 func (d *Driver) keeperConfig(g *guest) (keeper.Config, error) {
 	m := g.rec.Machine
-	on := shape{binary: d.opt.Binary, machine: g.rec.Type, accel: g.rec.Accel, cpu: g.rec.CPU, ram: g.at.ram, inside: g.at.inside(), kernel: m.Boot.Kernel, initrd: m.Boot.Initrd}
+	on := shape{binary: d.opt.Binary, machine: g.rec.Type, accel: g.rec.Accel, cpu: g.rec.CPU, ram: g.at.ram, inside: g.at.inside(), kernel: m.Boot.Kernel, initrd: m.Boot.Initrd, taps: tapFDs(m)}
 	c := keeper.Config{
 		Dir: g.at.records, Control: g.at.control(), Serial: g.at.serial(), Socket: g.at.keeper(),
 		Epoch: g.ref.Epoch, LogBytes: d.opt.LogBytes,

@@ -39,6 +39,8 @@ type Options struct {
 	UIDDir string
 	// CgroupParent is a path below each cgroup mount, "" for its root.
 	CgroupParent string
+	// Bridges of the host that guests may join; none by default.
+	Bridges []string
 	// LogBytes bounds each of the two segments of a console log. Default: 1 MiB.
 	LogBytes int64
 	Clock    clock.Clock

@@ -22,16 +22,21 @@ const (
 )
 
 // passts are the processes that are a machine's user-mode networks, one for each
-// interface, and the descriptors at which QEMU finds their sockets.
-func (d *Driver) passts(g *guest) (sockets []int, aides []keeper.Aide, err error) {
+// interface that is joined to no bridge, and the descriptors at which QEMU finds their
+// sockets, by slot.
+func (d *Driver) passts(g *guest) (sockets map[int]int, aides []keeper.Aide, err error) {
 	m := g.rec.Machine
-	first := keeper.FilesFD + len(imagesOf(m))
+	sockets = map[int]int{}
+	first := keeper.FilesFD + len(imagesOf(m)) + len(tapFDs(m))
 	for i, n := range m.NICs {
+		if n.Bridge != "" {
+			continue
+		}
 		argv, err := passtArgs(n, g.rec.UID)
 		if err != nil {
 			return nil, nil, err
 		}
-		sockets = append(sockets, first+i)
+		sockets[i] = first + len(sockets)
 		aides = append(aides, keeper.Aide{
 			Name: fmt.Sprintf("the user-mode network of interface %d", i), Socket: g.at.net(i),
 			Ready: g.at.net(i) + ".ready", Owner: g.rec.UID, Path: d.jail.passt, Argv: argv,

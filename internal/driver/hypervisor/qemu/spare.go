@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 
@@ -142,9 +143,14 @@ func (s *spares) isMine(group string) bool { return strings.HasPrefix(group, s.p
 // another in the same group.
 func (d *Driver) startKeeper(ctx context.Context, g *guest, ready spare, cfg keeper.Config) (keeper.Proc, error) {
 	files, err := openImages(g.rec.Machine)
-	defer closeImages(files)
-	if err != nil {
-		return keeper.Proc{}, err
+	defer func() { closeImages(files) }()
+	if err == nil {
+		var taps []*os.File
+		taps, err = g.openTaps(ctx)
+		files = append(files, taps...)
+	}
+	if err != nil { // the keeper that waits is not used
+		return keeper.Proc{}, errors.Join(err, d.spares.discard(context.WithoutCancel(ctx), ready))
 	}
 	title := g.ref.VM.String()
 	p, err := ready.Start(ctx, title, cfg, files...)

@@ -18,6 +18,9 @@ func (d *Driver) Launch(ctx context.Context, m contract.Machine) (contract.Statu
 	if err := fits(m); err != nil {
 		return contract.Status{}, err
 	}
+	if err := mayJoin(m); err != nil {
+		return contract.Status{}, err
+	}
 	if err := checkSaved(m); err != nil && !d.runs(m.Ref) {
 		return contract.Status{}, err
 	}
@@ -46,6 +49,18 @@ func (d *Driver) Launch(ctx context.Context, m contract.Machine) (contract.Statu
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.boot(g, m), nil
+}
+
+// Bridge is the one bridge of a simulated host.
+const Bridge = "br0"
+
+func mayJoin(m contract.Machine) error {
+	for _, n := range m.NICs {
+		if n.Bridge != "" && n.Bridge != Bridge {
+			return errs.New(errs.Unsupported, "this node does not let guests onto bridge %q", errs.Clip(n.Bridge))
+		}
+	}
+	return nil
 }
 
 // runs tells whether an incarnation is there already.
