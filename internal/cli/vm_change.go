@@ -92,21 +92,8 @@ func (f createFlags) request(cmd *cobra.Command, name string) (api.VMCreate, err
 		}
 		req.Disks = append(req.Disks, disk)
 	}
-	nics, err := parseNICs(f.nics)
-	if err != nil {
-		return req, usage(cmd, "--nic: %s", err)
-	}
-	req.NICs = nics
-	if len(f.forwards) > 0 {
-		nic := api.VMNICCreate{}
-		for _, s := range f.forwards {
-			fwd, err := parseForward(s)
-			if err != nil {
-				return req, usage(cmd, "--forward: %s", errs.As(err).Message)
-			}
-			nic.Forwards = append(nic.Forwards, fwd)
-		}
-		req.NICs = withForwards(req.NICs, nic)
+	if req.NICs, err = f.interfaces(cmd); err != nil {
+		return req, err
 	}
 	set, unset, err := parseLabels(f.labels)
 	if err != nil || len(unset) > 0 {

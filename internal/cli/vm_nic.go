@@ -4,8 +4,31 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/novacron/novacron/api"
+	"github.com/novacron/novacron/internal/vocab/errs"
 )
+
+// interfaces are the network interfaces that were asked for.
+func (f createFlags) interfaces(cmd *cobra.Command) ([]api.VMNICCreate, error) {
+	nics, err := parseNICs(f.nics)
+	if err != nil {
+		return nil, usage(cmd, "--nic: %s", err)
+	}
+	var with api.VMNICCreate
+	for _, s := range f.forwards {
+		fwd, err := parseForward(s)
+		if err != nil {
+			return nil, usage(cmd, "--forward: %s", errs.As(err).Message)
+		}
+		with.Forwards = append(with.Forwards, fwd)
+	}
+	if len(with.Forwards) > 0 {
+		nics = withForwards(nics, with)
+	}
+	return nics, nil
+}
 
 // parseNICs reads bridge=br0 and user.
 func parseNICs(given []string) (out []api.VMNICCreate, err error) {

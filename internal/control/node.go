@@ -257,6 +257,14 @@ func valid(list []string, can func(string) bool) (out []string) {
 	return out
 }
 
+// texts takes up words of a host.
+func texts(words []string) (out []string) {
+	for _, w := range words[:min(len(words), mostDevices)] {
+		out = append(out, nodelink.Text(w))
+	}
+	return out
+}
+
 func inventory(w nodelink.Inventory) node.Inventory {
 	text := nodelink.Text
 	w.CPUs = min(max(w.CPUs, 0), mostCPUs)
@@ -268,15 +276,7 @@ func inventory(w nodelink.Inventory) node.Inventory {
 		Hypervisor: text(w.Hypervisor), HypervisorVersion: text(w.HypervisorVersion),
 		Acceleration: text(w.Acceleration), AccelerationReason: text(w.AccelerationReason),
 		StorageBytes: w.StorageBytes, ImageCacheBytes: w.ImageCacheBytes,
-	}
-	for _, c := range w.Confinement {
-		inv.Confinement = append(inv.Confinement, text(c))
-	}
-	for _, c := range w.Unconfined {
-		inv.Unconfined = append(inv.Unconfined, text(c))
-	}
-	for _, l := range w.Limits[:min(len(w.Limits), mostDevices)] {
-		inv.Limits = append(inv.Limits, text(l))
+		Confinement: texts(w.Confinement), Unconfined: texts(w.Unconfined), Limits: texts(w.Limits),
 	}
 	inv.MachineTypes, inv.CPUModels = valid(w.MachineTypes, vm.ValidBoard), valid(w.CPUModels, vm.ValidCPU)
 	for _, n := range w.NUMA {

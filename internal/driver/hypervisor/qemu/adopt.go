@@ -163,6 +163,7 @@ func (d *Driver) adoptProcess(ctx context.Context, g *guest, root *os.Root) (*co
 		g.assume()
 	}
 	g.settleLimits(ctx)
+	g.guardFilters()
 	g.mu.Lock()
 	if g.status.Phase == vm.PhaseRunning {
 		g.status.Since = bootSince(p.Hypervisor, d.opt.Clock.Now(), d.opt.Clock.Boot())

@@ -72,6 +72,7 @@ func number(n, digits int) string {
 func (g *guest) openTaps(ctx context.Context) ([]*os.File, error) {
 	var out []*os.File
 	specs := g.taps()
+	g.guardFilters()
 	g.d.filters.Lock()
 	defer g.d.filters.Unlock()
 	for i, n := range g.rec.Machine.NICs {
@@ -114,8 +115,15 @@ func (g *guest) removeFilters(ctx context.Context) error {
 // reloads the host's firewall may take them away.
 const guardEvery = 5 * time.Second
 
-// guardFilters looks after the filters until the driver is closed.
-func (d *Driver) guardFilters() {
+// guardFilters has the filters of a guest looked after, with those of all others, until
+// the driver is closed.
+func (g *guest) guardFilters() {
+	if len(g.taps()) > 0 {
+		g.d.guard.Do(func() { g.d.background(g.d.lookAfterFilters) })
+	}
+}
+
+func (d *Driver) lookAfterFilters() {
 	for d.opt.Clock.Sleep(d.life, guardEvery) == nil {
 		d.mendFilters(d.life)
 	}

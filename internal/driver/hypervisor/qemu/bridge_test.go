@@ -34,7 +34,7 @@ func newBridge(t *testing.T) string {
 	}
 	name := "nvb" + id.Short(id.New())
 	ip(t, "link", "add", name, "type", "bridge")
-	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", name).Run() }) //nolint:noctx // after the test
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", name).Run() })
 	ip(t, "link", "set", name, "up")
 	return name
 }

@@ -35,6 +35,7 @@ type Driver struct {
 	spares  *spares
 	jail    walls
 	filters sync.Mutex // serializes what is done to the node's filters
+	guard   sync.Once  // starts to look after them
 
 	// life ends with Close, and with it everything in the background.
 	life context.Context
@@ -78,7 +79,6 @@ func New(opt Options) (*Driver, error) {
 	d.jail = opt.openJail(d.life)
 	d.spares = newSpares(opt.Program, d.cgroups, d.users, d.jail.spec)
 	d.work.Go(func() { d.spares.run(d.life) })
-	d.work.Go(d.guardFilters)
 	return d, nil
 }
 

@@ -124,12 +124,12 @@ func join(s Spec) error {
 		return err
 	}
 	// where the kernel has no IPv6, there is nothing to switch off
-	_ = os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", s.Name, "disable_ipv6"), []byte("1"), 0) //nolint:gosec // a name of ours
+	_ = os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", s.Name, "disable_ipv6"), []byte("1"), 0)
 	r, err := unix.NewIfreq(s.Bridge)
 	if err != nil {
 		return err
 	}
-	r.SetUint32(uint32(dev.Index)) //nolint:gosec // the kernel's own number
+	r.SetUint32(uint32(dev.Index))
 	if err := control(unix.SIOCBRADDIF, r); err != nil {
 		return fmt.Errorf("join tap %s to bridge %s: %w", s.Name, s.Bridge, err)
 	}
