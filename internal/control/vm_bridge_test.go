@@ -41,6 +41,10 @@ func TestBridges(t *testing.T) {
 		"private": {`[{"name": "br0"}]`, "n1 does not let guests onto bridge br0"},
 	} {
 		allow(has.doc)
+		until(t, "placement has forgotten what was before", func() bool {
+			_, recent := c.Env.Candidates.Recent()
+			return !recent
+		})
 		n.Name, n.NICs = name, []vm.NICSpec{{Bridge: "br0"}}
 		if _, err := c.Service.CreateVM(t.Context(), controltest.Admin(), n); err != nil {
 			t.Fatal(err)
