@@ -69,6 +69,12 @@ func guest(how string) int {
 			fmt.Fprintf(w, "%09d\n", i)
 		}
 		_ = w.Flush()
+	case "deluge":
+		drop := bytes.Repeat([]byte("the guest prints what it likes\n"), 32<<10)
+		for range 1 << 10 {
+			_, _ = line.Write(drop)
+		}
+		_, _ = line.Write([]byte("the end\n"))
 	case "deaf":
 		_ = unix.Pause()
 	case "confess":
@@ -394,13 +400,12 @@ func TestStuckWriterCanLeave(t *testing.T) {
 	b.attachWhenFree()
 }
 
-func TestFloodNeitherStallsNorGrows(t *testing.T) {
-	b := newBench(t, "flood")
-	b.start()
-	b.awaitExit() // with nobody reading all the while
+// logSize is how much of the console is kept.
+func (b *bench) logSize() {
+	b.Helper()
 	entries, err := fs.ReadDir(b.root.FS(), ".")
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
 	var size int64
 	for _, e := range entries {
@@ -409,8 +414,30 @@ func TestFloodNeitherStallsNorGrows(t *testing.T) {
 		}
 	}
 	if size > 2<<20 || size < 1<<20 {
-		t.Errorf("the log has %d bytes, want between one and two segments of 1 MiB", size)
+		b.Errorf("the log has %d bytes, want between one and two segments of 1 MiB", size)
 	}
+}
+
+// A gigabyte that a guest prints at once is taken at once, and its end is kept.
+func TestGigabyteNeitherStallsNorGrows(t *testing.T) {
+	b := newBench(t, "deluge")
+	b.start()
+	b.awaitExit()
+	b.logSize()
+	all, err := io.ReadAll(b.log(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.HasSuffix(all, []byte("the end\n")) {
+		t.Errorf("of a gigabyte, %d bytes are kept, and not the end", len(all))
+	}
+}
+
+func TestFloodNeitherStallsNorGrows(t *testing.T) {
+	b := newBench(t, "flood")
+	b.start()
+	b.awaitExit() // with nobody reading all the while
+	b.logSize()
 	all, err := io.ReadAll(b.log(false))
 	if err != nil {
 		t.Fatal(err)

@@ -1,14 +1,96 @@
 package qemu_test
 
 import (
+	_ "embed"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/hypertest"
 	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
+
+// tickSector is guestcode/tick.s: a guest that shows when it executed.
+//
+//go:embed guestcode/tick.bin
+var tickSector []byte
+
+// worstGap watches the consoles of guests that tick, and gives the longest time in
+// which one of them was not seen to, as seen every few milliseconds while f runs and for
+// a moment after.
+func (h *harness) worstGap(t *testing.T, all []contract.Machine, f func()) time.Duration {
+	t.Helper()
+	const step, after = 5 * time.Millisecond, time.Second
+	began := clock.System{}.Boot()
+	size, seen := make([]int64, len(all)), make([]time.Duration, len(all))
+	for i := range seen {
+		seen[i] = began
+	}
+	over, worst := make(chan struct{}), time.Duration(0)
+	look := func() {
+		for i, m := range all {
+			now, grown := clock.System{}.Boot(), h.printed(m)
+			worst = max(worst, now-seen[i])
+			if grown != size[i] {
+				size[i], seen[i] = grown, now
+			}
+		}
+	}
+	go func() { defer close(over); f(); _ = clock.System{}.Sleep(t.Context(), after) }()
+	for {
+		look()
+		select {
+		case <-over:
+			return worst
+		default:
+			_ = clock.System{}.Sleep(t.Context(), step)
+		}
+	}
+}
+
+// printed is how many bytes a guest's console is recorded to have printed.
+func (h *harness) printed(m contract.Machine) (bytes int64) {
+	files, _ := filepath.Glob(h.record(m, "serial.*"))
+	for _, f := range files {
+		if info, err := os.Stat(f); err == nil {
+			bytes += info.Size()
+		}
+	}
+	return bytes
+}
+
+// While an agent ends and its successor takes them up, guests execute as they do
+// without. What others do on this machine stops guests too: so the two are compared,
+// several times if need be; a stop that an agent causes would be in each.
+func TestGuestsDoNotNoticeAnotherAgent(t *testing.T) {
+	const many, times = 20, 6
+	h := newHarness(t, nil)
+	ctx := hypertest.Context(t)
+	all := make([]contract.Machine, many)
+	for i := range all {
+		all[i] = h.machine(t, tickSector)
+		h.launch(t, all[i])
+		h.readLog(t, all[i], "..")
+	}
+	for range times {
+		usual := h.worstGap(t, all, func() { _ = clock.System{}.Sleep(ctx, time.Second) })
+		gap := h.worstGap(t, all, func() {
+			h.Away(t, nil)
+			if found, err := h.driver.Adopt(ctx); err != nil || len(found) != many {
+				t.Errorf("the next agent found %d guests, %v", len(found), err)
+			}
+		})
+		t.Logf("longest time in which one of %d guests did not execute: usually %v, with another agent %v", many, usual, gap)
+		if gap <= usual+usual/10 {
+			return
+		}
+	}
+	t.Error("guests stand still when the agent changes")
+}
 
 // An agent that comes back takes up twenty guests within five seconds, each by the
 // process that it had.
