@@ -29,6 +29,12 @@ func (s VMs) Console(ctx context.Context, vm string) (*Console, error) {
 	return s.attach(ctx, vmPath(vm)+"/console", nil)
 }
 
+// ConsoleView shows the serial console of a VM: what is kept of it, and what comes.
+// What is written to it does not reach the guest, and any number may look on.
+func (s VMs) ConsoleView(ctx context.Context, vm string) (*Console, error) {
+	return s.attach(ctx, vmPath(vm)+"/console", url.Values{"view_only": {"true"}})
+}
+
 // Screen attaches to the screen of a VM: what is read and written is the VNC protocol
 // (RFC 6143), without a password. One at a time may type; with viewOnly, keys,
 // pointer and clipboard do not reach the guest, and others may be there, too.

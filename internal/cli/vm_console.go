@@ -24,7 +24,7 @@ const leaveByte = 0x1d
 
 func newVMConsole(a *app) *cobra.Command {
 	var timeout time.Duration
-	var ticket bool
+	var ticket, viewOnly bool
 	cmd := leaf("console NAME", "Attach to the serial console", names("NAME"), func(cmd *cobra.Command, args []string) error {
 		c, err := a.connect(cmd)
 		if err != nil {
@@ -35,7 +35,11 @@ func newVMConsole(a *app) *cobra.Command {
 		}
 		ctx, cancel := context.WithCancel(cmd.Context())
 		defer cancel()
-		con, err := c.VMs.Console(ctx, args[0])
+		open := c.VMs.Console
+		if viewOnly {
+			open = c.VMs.ConsoleView
+		}
+		con, err := open(ctx, args[0])
 		if err != nil {
 			return err
 		}
@@ -55,8 +59,10 @@ func newVMConsole(a *app) *cobra.Command {
 
 On a terminal every key goes to the guest, Ctrl-C too; Ctrl-] leaves. Standard
 input may be a pipe: its end does not end the console, so that the answer is
-still seen; a Ctrl-] byte or --timeout does.`
+still seen; a Ctrl-] byte or --timeout does. One at a time may type; with
+--view-only any number look on.`
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "leave after this `duration`")
+	cmd.Flags().BoolVar(&viewOnly, "view-only", false, "look on: keys do not reach the guest, and others may be there, too")
 	cmd.Flags().BoolVar(&ticket, "ticket", false, "print a ticket for another program instead: it opens this console once, within 30 seconds")
 	cmd.ValidArgsFunction = a.completeVMs
 	return cmd

@@ -37,7 +37,10 @@ func (s *Server) streamRoutes() []Route {
 			Method: "GET", Path: "/api/v1/vms/{vm}/log", ID: "readVMLog", Summary: "Read a VM's serial log", Need: auth.Need{Resource: auth.VM, Action: auth.Read}, stream: "text", patience: logTimeout,
 			Query: []Param{{"follow", "true: go on as it grows."}},
 		}, s.vmLog),
-		raw(Route{Method: "GET", Path: consolePath, ID: "openVMConsole", Summary: "Attach to a VM's serial console (WebSocket)", Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, stream: "binary messages both ways"}, s.vmConsole),
+		raw(Route{
+			Method: "GET", Path: consolePath, ID: "openVMConsole", Summary: "Attach to a VM's serial console (WebSocket)", Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, stream: "binary messages both ways",
+			Query: []Param{{"view_only", "true: look on, from what is kept of it; what is sent is left out. Others may be there, too."}},
+		}, s.vmConsole),
 		handle(Route{Method: "POST", Path: "/api/v1/vms/{vm}/console-tickets", ID: "createVMConsoleTicket", Summary: "Make a ticket that opens a VM's console once, within 30 seconds", Need: auth.Need{Resource: auth.VM, Action: auth.Execute}, Status: http.StatusCreated}, s.createConsoleTicket),
 	}
 }
@@ -122,12 +125,16 @@ func upgrades(r *http.Request) error {
 	return nil
 }
 
-// vmConsole joins a WebSocket to the serial console.
+// vmConsole joins a WebSocket to the serial console, or shows it.
 func (s *Server) vmConsole(w http.ResponseWriter, r *Request) error {
 	if err := upgrades(r.Request); err != nil {
 		return err
 	}
+	viewOnly := r.URL.Query().Get("view_only") == "true"
 	return s.joinWebSocket(w, r, "vm.console", func(ticket string, v target) nodelink.Command {
+		if viewOnly {
+			return &nodelink.OpenLog{VM: v.VM, Follow: true, Ticket: ticket} // it takes nothing
+		}
 		return &nodelink.OpenConsole{VM: v.VM, Epoch: v.Epoch, Ticket: ticket}
 	})
 }

@@ -128,3 +128,52 @@ func (v viewers) eventually(what string, is func() bool) {
 		}
 	}
 }
+
+// The serial console has one writer; any number look on from what is kept of it, and
+// what they send does not reach the guest.
+func TestConsoleReaders(t *testing.T) {
+	r := start(t, storetest.New(t), t.TempDir())
+	r.nodes(1)
+	r.image("tiny")
+	r.does("POST", "/api/v1/vms", newVM("a"))
+	v := viewers{r, t, r.token("ops").Token}
+	const console = "/api/v1/vms/a/console"
+	writer, status := v.open(console)
+	if status != http.StatusSwitchingProtocols {
+		t.Fatal(status)
+	}
+	if _, status := v.open(console); status != http.StatusConflict {
+		t.Errorf("a second writer: %d", status)
+	}
+	see := func(c net.Conn, want string) {
+		t.Helper()
+		_ = c.SetReadDeadline(clock.Deadline(20 * time.Second))
+		var got []byte
+		for buf := make([]byte, 4096); !bytes.Contains(got, []byte(want)); {
+			n, err := c.Read(buf)
+			if got = append(got, buf[:n]...); err != nil {
+				t.Fatalf("it shows %q, without %q: %v", got, want, err)
+			}
+		}
+		if bytes.Contains(got, []byte("from a reader")) {
+			t.Errorf("the guest was told what a reader sent: %q", got)
+		}
+	}
+	var readers []net.Conn
+	for range 2 {
+		c, status := v.open(console + "?view_only=true")
+		if status != http.StatusSwitchingProtocols {
+			t.Fatal(status)
+		}
+		if _, err := c.Write([]byte("from a reader\r")); err != nil {
+			t.Fatal(err)
+		}
+		readers = append(readers, c)
+	}
+	if _, err := writer.Write([]byte("from the writer\r")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range append(readers, writer) {
+		see(c, "from the writer")
+	}
+}
