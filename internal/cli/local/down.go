@@ -145,6 +145,14 @@ func mayClean(p Paths) error {
 	return nil
 }
 
+// removeEmpty removes those of an ended instance's run folders that hold nothing: no
+// guest that lives on, and nothing of others.
+func (p Paths) removeEmpty() {
+	for _, dir := range []string{p.pgSocket(), filepath.Dir(p.Socket()), p.guests(), p.Run} {
+		_ = os.Remove(dir)
+	}
+}
+
 // owned is everything up makes, the marker last: a clean that breaks off can be
 // done again.
 func (p Paths) owned() []string {

@@ -172,6 +172,27 @@ func TestAForeignFolderIsLeftAlone(t *testing.T) {
 	}
 }
 
+// An instance that ended, or did not start, leaves no empty run folders, and what
+// guests live on with is left.
+func TestRunFoldersGoWithTheInstance(t *testing.T) {
+	p := places(t)
+	guest := filepath.Join(p.guests(), "node", "vm")
+	if err := os.MkdirAll(guest, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p.removeEmpty()
+	if exists(p.pgSocket()) || !exists(guest) {
+		t.Errorf("of PostgreSQL's is there %v, of the guest's %v", exists(p.pgSocket()), exists(guest))
+	}
+	if err := os.RemoveAll(filepath.Dir(guest)); err != nil {
+		t.Fatal(err)
+	}
+	p.removeEmpty()
+	if exists(p.Run) {
+		t.Error("the run folder is left")
+	}
+}
+
 func TestCleanRemovesWhatUpMade(t *testing.T) {
 	p := places(t)
 	foreign := filepath.Join(p.Run, "uids")

@@ -35,6 +35,7 @@ func Up(ctx context.Context, o Options, hurry <-chan os.Signal) error {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
+	defer o.Paths.removeEmpty()
 	if err := makeDirs(o.Paths, owner); err != nil {
 		return err
 	}
