@@ -9,9 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -97,6 +99,11 @@ func (d *Driver) ask(ctx context.Context, accel string, questions func(*qmp.Clie
 		"-machine", "none", "-accel", accel,
 		"-chardev", "socket,id=control,fd=3", "-mon", "chardev=control,mode=control")
 	cmd.ExtraFiles, cmd.Stderr = []*os.File{theirs}, &complained
+	// it goes with this agent, whatever ends that: nobody would ever ask it again. The
+	// signal is the thread's, so the thread stays.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	err = cmd.Start()
 	_ = theirs.Close()
 	if err != nil {
