@@ -15,7 +15,7 @@ TOOL := go tool -modfile=tools/go.mod
 LINT := CGO_ENABLED=0 $(TOOL) golangci-lint
 GOFUMPT := CGO_ENABLED=0 $(TOOL) gofumpt
 GO_FILES = $$(git ls-files --cached --others --exclude-standard -- '*.go')
-SHELL_FILES := e2e/debian-guest scripts/cover scripts/fuzz scripts/upgrade-test scripts/fresh-machine-test scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/env.sh .ci/run
+SHELL_FILES := e2e/debian-guest scripts/cover scripts/fuzz scripts/upgrade-test scripts/fresh-machine-test scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/uefi-guest scripts/env.sh .ci/run
 
 .PHONY: upgrade-test debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench bench-parts fuzz up down clean cover vuln build guest
 
@@ -101,3 +101,4 @@ vuln: ## Look for known vulnerabilities in what we import
 guest:
 	@compgen -G '.cache/guest-kernel/boot/vmlinuz-*' >/dev/null || scripts/setup
 	@scripts/guest-image
+	@scripts/uefi-guest

@@ -74,7 +74,9 @@ type Inventory struct {
 	// are the processors.
 	MachineTypes []string `json:"machine_types"`
 	CPUModels    []string `json:"cpu_models"`
-	Confinement  []string `json:"confinement"`
+	// Firmware is what guests here can start by.
+	Firmware    []string `json:"firmware"`
+	Confinement []string `json:"confinement"`
 	// Unconfined is what could isolate guests and is not available, with the reason.
 	Unconfined []string `json:"unconfined"`
 	// Limits are the kinds of limits that the node can set on guests: cpu_weight,

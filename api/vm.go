@@ -51,6 +51,8 @@ type VMMachine struct {
 	// CPU is the model of the processor: x86-64-v2 (the default), x86-64-v3, host, max,
 	// or one that QEMU has a name for.
 	CPU string `json:"cpu,omitempty"`
+	// Firmware is what the guest starts by: bios (the default), uefi or uefi-secure-boot.
+	Firmware string `json:"firmware,omitempty"`
 }
 
 // VMCloudInit is what cloud-init in a guest finds on the VM's seed, a CD of the

@@ -108,6 +108,9 @@ func New(cfg Config) (*Agent, error) {
 	if err := os.MkdirAll(filepath.Join(cfg.DataDir, savedDir), 0o700); err != nil {
 		return nil, errs.New(errs.HostFailure, "the folder of saved memory cannot be made").Because(err)
 	}
+	if err := os.MkdirAll(filepath.Join(cfg.DataDir, firmwareDir), 0o700); err != nil {
+		return nil, errs.New(errs.HostFailure, "the folder of firmware variables cannot be made").Because(err)
+	}
 	a := &Agent{
 		cfg: cfg, records: recs, guests: map[id.ID]*guest{}, cluster: cfg.Cluster,
 		log:     cfg.Log,

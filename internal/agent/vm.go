@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/novacron/novacron/internal/domain/vm"
@@ -65,6 +66,7 @@ func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m no
 		CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, Type: m.Type, CPU: m.CPU, Screen: a.driver.Capabilities().Display,
 		Limits: limits(m.Limits),
 	}
+	a.withFirmware(&machine, m.Firmware)
 	var err error
 	if machine.Boot, err = a.boot(m); err != nil {
 		return hypervisor.Status{}, err
@@ -266,7 +268,7 @@ func (a *Agent) erase(ctx context.Context, _ Peer, g *guest, c *nodelink.Erase) 
 	if err := a.driver.Release(ctx, c.VM); err != nil {
 		return nil, err
 	}
-	if err := a.discard(c.VM); err != nil {
+	if err := errors.Join(a.discard(c.VM), a.forgetVariables(c.VM)); err != nil {
 		return nil, err
 	}
 	for _, v := range append(c.Volumes, c.VM) { // the seed has the VM's id

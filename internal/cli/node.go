@@ -115,6 +115,7 @@ func (a *app) nodePairs(n api.Node) []output.Pair {
 		{Key: "acceleration", Value: accelerationLine(inv)},
 		{Key: "machine types", Value: strings.Join(inv.MachineTypes, " ")},
 		{Key: "cpu models", Value: strings.Join(inv.CPUModels, " ")},
+		{Key: "firmware", Value: strings.Join(inv.Firmware, " ")},
 		{Key: "confinement", Value: strings.Join(inv.Confinement, "; ")},
 		{Key: "not confined by", Value: strings.Join(inv.Unconfined, "; ")},
 		{Key: "limits guests by", Value: strings.Join(inv.Limits, ", ")},

@@ -17,6 +17,7 @@ import (
 	"github.com/novacron/novacron/internal/cli/output"
 	diskformat "github.com/novacron/novacron/internal/domain/image/disk"
 	"github.com/novacron/novacron/internal/domain/image/ova"
+	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
@@ -235,7 +236,7 @@ func (a *app) exportAppliance(ctx context.Context, c *client.Client, v api.VM, p
 		}
 		disks, files = append(disks, ova.Out{File: name, Size: info.Size(), Bytes: int64(d.SizeBytes)}), append(files, file+".vmdk")
 	}
-	text := ova.Describe(ova.Machine{Name: v.Name, CPUs: v.Spec.CPUs, MemoryBytes: int64(v.Spec.MemoryBytes), NICs: len(v.Spec.NICs)}, disks)
+	text := ova.Describe(ova.Machine{Name: v.Name, CPUs: v.Spec.CPUs, MemoryBytes: int64(v.Spec.MemoryBytes), NICs: len(v.Spec.NICs), UEFI: startsByUEFI(v)}, disks)
 	err := whole(path, func(out *os.File) error { return packAppliance(ctx, out, v.Name, text, disks, files) })
 	for _, f := range files {
 		_ = os.Remove(f)
@@ -244,6 +245,11 @@ func (a *app) exportAppliance(ctx context.Context, c *client.Client, v api.VM, p
 		fmt.Fprintf(a.out, "VM %s: in %s\n", output.Clean(v.Name), output.Clean(path))
 	}
 	return err
+}
+
+// startsByUEFI: with secure boot too, which no description can say.
+func startsByUEFI(v api.VM) bool {
+	return v.Spec.Machine != nil && (v.Spec.Machine.Firmware == vm.FirmwareUEFI || v.Spec.Machine.Firmware == vm.FirmwareSecure)
 }
 
 // startsFromDisk refuses an appliance of a machine whose kernel is given to it: no

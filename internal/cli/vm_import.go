@@ -14,6 +14,7 @@ import (
 	"github.com/novacron/novacron/client"
 	"github.com/novacron/novacron/internal/cli/output"
 	"github.com/novacron/novacron/internal/domain/image/ova"
+	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
@@ -99,9 +100,6 @@ func (a *app) openAppliance(ctx context.Context, file *os.File) (*appliance, err
 	if err != nil {
 		return nil, err
 	}
-	if m.UEFI {
-		return nil, errs.New(errs.Unsupported, "the appliance starts from UEFI firmware, which is not imported yet: its guest would not find its boot loader")
-	}
 	show := newProgress(a.err, isTerminal(a.err))
 	defer show.done()
 	for _, d := range m.Disks {
@@ -127,6 +125,9 @@ func (p *appliance) request(f importVMFlags) (api.VMCreate, error) {
 		return api.VMCreate{}, err
 	}
 	req := api.VMCreate{Name: name, CPUs: p.machine.CPUs, MemoryBytes: api.Bytes(p.machine.MemoryBytes), Node: f.node, Start: f.start}
+	if p.machine.UEFI {
+		req.Machine = &api.VMMachine{Firmware: vm.FirmwareUEFI}
+	}
 	for i, d := range p.machine.Disks {
 		of := ""
 		if d.File != "" {
@@ -164,6 +165,7 @@ func clip(s string, n int) string { return s[:min(len(s), n)] }
 func documentOf(req api.VMCreate) api.VMDocument {
 	d := api.VMDocument{DocumentMeta: api.DocumentMeta{Kind: "vm", Name: req.Name}}
 	d.Spec.CPUs, d.Spec.MemoryBytes = &req.CPUs, &req.MemoryBytes
+	d.Spec.Machine = req.Machine
 	if req.Image != "" {
 		d.Spec.Image = &req.Image
 	}

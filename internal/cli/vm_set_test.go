@@ -25,8 +25,8 @@ func TestVMSet(t *testing.T) {
 	expect(t, b.requests()[7], `PATCH /api/v1/vms/id-web {"restart_policy":"always"}`)
 	b.do(t, "vm set web --autostart=false --start-order 2 --start-delay 30", 0)
 	expect(t, b.requests()[9], `PATCH /api/v1/vms/id-web {"autostart":false,"start_order":2,"start_delay_seconds":30}`)
-	b.do(t, "vm set web --machine pc-q35-8.2 --cpu-model host", 0)
-	expect(t, b.requests()[11], `PATCH /api/v1/vms/id-web {"machine":{"type":"pc-q35-8.2","cpu":"host"}}`)
+	b.do(t, "vm set web --machine pc-q35-8.2 --cpu-model host --firmware uefi", 0)
+	expect(t, b.requests()[11], `PATCH /api/v1/vms/id-web {"machine":{"type":"pc-q35-8.2","cpu":"host","firmware":"uefi"}}`)
 	for _, line := range []string{"vm set web", "vm set", "vm set web --memory 1.5G", "vm set web --label x", "vm set web --cpus two"} {
 		b.do(t, line, 2)
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/novacron/novacron/internal/control/controltest"
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
 )
 
 // upgrade gives a node other programs.
@@ -85,7 +86,7 @@ func TestBoardIsWhatIsLaunched(t *testing.T) {
 func TestHardwareThatNoNodeHas(t *testing.T) {
 	c := controltest.New(t, 2)
 	execute(t, c)
-	for name, hw := range map[string]vm.Hardware{"board": {Type: "pc-q35-9.2"}, "host": {CPU: vm.CPUHost}, "level3": {CPU: vm.CPUBaseline3}} {
+	for name, hw := range map[string]vm.Hardware{"board": {Type: "pc-q35-9.2"}, "host": {CPU: vm.CPUHost}, "level3": {CPU: vm.CPUBaseline3}, "secure": {Firmware: vm.FirmwareSecure}} {
 		n := c.NewVM(name, true)
 		n.Hardware = hw
 		if _, err := c.Service.CreateVM(t.Context(), controltest.Admin(), n); err != nil {
@@ -95,6 +96,7 @@ func TestHardwareThatNoNodeHas(t *testing.T) {
 	for name, want := range map[string]string{
 		"board":  "n1 has no machine type pc-q35-9.2 (its newest is pc-q35-7.2); n2 has no",
 		"host":   "n1 cannot give its own processor (CPU model host) to guests: they run under tcg; n2",
+		"secure": "n1 has no firmware uefi-secure-boot (package ovmf); n2",
 		"level3": "n1 does not offer CPU model x86-64-v3 under tcg; n2",
 	} {
 		until(t, name+" waits, since "+want, func() bool {
@@ -103,7 +105,7 @@ func TestHardwareThatNoNodeHas(t *testing.T) {
 		})
 	}
 	upgrade(t, c.Nodes[1], []string{"pc-q35-9.2", "pc-q35-7.2"}, []string{vm.CPUBaseline2, vm.CPUBaseline3, vm.CPUMax})
-	until(t, "two of the three run on the node that has got it", func() bool { return len(c.Running()) == 2 })
+	until(t, "two of the four run on the node that has got it", func() bool { return len(c.Running()) == 2 })
 	boardOf(t, c, "board", "pc-q35-9.2")
 	clean(t, c)
 }
@@ -128,10 +130,52 @@ func TestHardwareChangesAtRest(t *testing.T) {
 	if err := update(t, c, "a", other); err != nil {
 		t.Fatal(err)
 	}
-	if got := view(t, c, "a").Intent.Hardware; got != (vm.Hardware{Type: "pc-q35-7.2", CPU: vm.CPUMax}) {
+	if got := view(t, c, "a").Intent.Hardware; got != (vm.Hardware{Type: "pc-q35-7.2", CPU: vm.CPUMax, Firmware: vm.FirmwareBIOS}) {
 		t.Errorf("%+v", got)
 	}
 	request(t, c, "a", vm.Start)
 	request(t, c, "a", vm.Delete)
+	clean(t, c)
+}
+
+// What a VM's firmware keeps is made with its first start, stays as the guest leaves
+// it, is copied with a clone, and goes with the VM.
+func TestFirmwareVariablesAreTheVMs(t *testing.T) {
+	c := controltest.New(t, 1)
+	n := c.NewVM("a", true)
+	n.Hardware.Firmware = vm.FirmwareUEFI
+	make1(t, c, n)
+	a := view(t, c, "a").Intent.ID
+	if got := c.Nodes[0].Variables(a); got == "" {
+		t.Fatal("none were made")
+	}
+	if err := c.Nodes[0].SetVariables(a, "boot from disk 2"); err != nil {
+		t.Fatal(err)
+	}
+	request(t, c, "a", vm.Restart)
+	request(t, c, "a", vm.Suspend)
+	request(t, c, "a", vm.Resume)
+	request(t, c, "a", vm.Stop)
+	_, err := clone(t, c, "a", "b")
+	drive(t, c, err)
+	b := view(t, c, "b").Intent.ID
+	for _, v := range []id.ID{a, b} {
+		if got := c.Nodes[0].Variables(v); got != "boot from disk 2" {
+			t.Errorf("the variables of %s are %q", v, got)
+		}
+	}
+	// other firmware knows nothing of it, and the change back finds it again
+	for _, kind := range []string{vm.FirmwareBIOS, vm.FirmwareUEFI} {
+		if err := update(t, c, "a", vm.Change{Hardware: vm.Hardware{Firmware: kind}}); err != nil {
+			t.Fatal(err)
+		}
+		request(t, c, "a", vm.Start)
+		request(t, c, "a", vm.Stop)
+	}
+	if got := c.Nodes[0].Variables(a); got != "boot from disk 2" {
+		t.Errorf("after a change and back: %q", got)
+	}
+	request(t, c, "a", vm.Delete)
+	request(t, c, "b", vm.Delete)
 	clean(t, c)
 }

@@ -279,6 +279,7 @@ func inventory(w nodelink.Inventory) node.Inventory {
 		Confinement: texts(w.Confinement), Unconfined: texts(w.Unconfined), Limits: texts(w.Limits),
 	}
 	inv.MachineTypes, inv.CPUModels = valid(w.MachineTypes, vm.ValidBoard), valid(w.CPUModels, vm.ValidCPU)
+	inv.Firmware = valid(w.Firmware, vm.ValidFirmware)
 	for _, n := range w.NUMA {
 		n.CPUs = text(n.CPUs)
 		inv.NUMA = append(inv.NUMA, node.NUMANode(n))

@@ -98,6 +98,9 @@ func hardware(m nodelink.Machine) (h vm.Hardware) {
 	if vm.ValidCPU(m.CPU) {
 		h.CPU = m.CPU
 	}
+	if vm.ValidFirmware(m.Firmware) {
+		h.Firmware = m.Firmware
+	}
 	return h
 }
 

@@ -128,7 +128,7 @@ func fits(ctx context.Context, tx *store.Tx, was, next vm.Intent) error {
 		need.MemoryBytes = next.MemoryBytes
 	}
 	if next.Hardware != was.Hardware {
-		need.Machine, need.CPU = next.Hardware.Type, next.Hardware.CPU
+		need.Hardware = next.Hardware
 	}
 	n, err := tx.NodeGet(ctx, next.NodeID.String())
 	if err != nil {
@@ -162,6 +162,7 @@ func differences(was, next vm.Intent) map[string]any {
 	note("memory_bytes", was.MemoryBytes, next.MemoryBytes, was.MemoryBytes != next.MemoryBytes)
 	note("machine_type", was.Hardware.Type, next.Hardware.Type, was.Hardware.Type != next.Hardware.Type)
 	note("cpu_model", was.Hardware.CPU, next.Hardware.CPU, was.Hardware.CPU != next.Hardware.CPU)
+	note("firmware", was.Hardware.Firmware, next.Hardware.Firmware, was.Hardware.Firmware != next.Hardware.Firmware)
 	note("seed_image", seedName(was), seedName(next), seedName(was) != seedName(next))
 	note("cpu_weight", was.Limits.CPUWeight, next.Limits.CPUWeight, was.Limits.Normal().CPUWeight != next.Limits.Normal().CPUWeight)
 	note("cpu_cap_percent", was.Limits.CPUCapPercent, next.Limits.CPUCapPercent, was.Limits.CPUCapPercent != next.Limits.CPUCapPercent)

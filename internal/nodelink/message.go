@@ -168,13 +168,15 @@ type Machine struct {
 	MemoryBytes int64  `json:"memory_bytes"`
 	// Type of the board and model of the processor; empty from a server that names
 	// none.
-	Type    string     `json:"type,omitempty"`
-	CPU     string     `json:"cpu,omitempty"`
-	Kernel  *ImageFile `json:"kernel,omitempty"`
-	Initrd  *ImageFile `json:"initrd,omitempty"`
-	Cmdline string     `json:"cmdline,omitempty"`
-	Volumes []id.ID    `json:"volumes"`
-	NICs    []NIC      `json:"nics"`
+	Type string `json:"type,omitempty"`
+	CPU  string `json:"cpu,omitempty"`
+	// Firmware is what it starts by; empty for BIOS.
+	Firmware string     `json:"firmware,omitempty"`
+	Kernel   *ImageFile `json:"kernel,omitempty"`
+	Initrd   *ImageFile `json:"initrd,omitempty"`
+	Cmdline  string     `json:"cmdline,omitempty"`
+	Volumes  []id.ID    `json:"volumes"`
+	NICs     []NIC      `json:"nics"`
 	// Seed: does the guest find the VM's seed in its CD drive?
 	Seed bool `json:"seed,omitempty"`
 	// CD is what the guest finds there otherwise; nil for an image of none.
@@ -379,6 +381,7 @@ type Inventory struct {
 	AccelerationReason string      `json:"acceleration_reason,omitempty"`
 	MachineTypes       []string    `json:"machine_types,omitempty"`
 	CPUModels          []string    `json:"cpu_models,omitempty"`
+	Firmware           []string    `json:"firmware,omitempty"`
 	Confinement        []string    `json:"confinement,omitempty"`
 	Unconfined         []string    `json:"unconfined,omitempty"`
 	Limits             []string    `json:"limits,omitempty"`

@@ -47,7 +47,7 @@ func toVM(v vm.View) api.VM {
 		}
 		out.Spec.NICs = append(out.Spec.NICs, c)
 	}
-	out.Spec.Machine = &api.VMMachine{Type: in.Hardware.Type, CPU: in.Hardware.CPU}
+	out.Spec.Machine = &api.VMMachine{Type: in.Hardware.Type, CPU: in.Hardware.CPU, Firmware: in.Hardware.Firmware}
 	if c := in.CloudInit; c != nil {
 		told := api.VMCloudInit(*c)
 		out.Spec.CloudInit = &told
@@ -94,7 +94,7 @@ func fromMachine(m *api.VMMachine) vm.Hardware {
 	if m == nil {
 		return vm.Hardware{}
 	}
-	return vm.Hardware{Type: m.Type, CPU: m.CPU}
+	return vm.Hardware{Type: m.Type, CPU: m.CPU, Firmware: m.Firmware}
 }
 
 // fromCloudInit is the way back.
@@ -160,7 +160,7 @@ func toNode(n node.Node) api.Node {
 			Inventory: api.Inventory{
 				Hostname: i.Hostname, Kernel: i.Kernel, OS: i.OS, CPUModel: i.CPUModel, CPUs: i.CPUs, MemoryBytes: api.Bytes(i.MemoryBytes),
 				NUMA: []api.NUMANode{}, Disks: []api.HostDisk{}, HugePages: []api.HugePages{}, PCI: []api.PCIDevice{}, Interfaces: []api.HostInterface{}, Bridges: []api.HostBridge{}, Hypervisor: i.Hypervisor, HypervisorVersion: i.HypervisorVersion,
-				Acceleration: i.Acceleration, AccelerationReason: i.AccelerationReason, MachineTypes: append([]string{}, i.MachineTypes...), CPUModels: append([]string{}, i.CPUModels...), Confinement: append([]string{}, i.Confinement...), Unconfined: append([]string{}, i.Unconfined...), Limits: append([]string{}, i.Limits...), ImageCacheBytes: api.Bytes(i.ImageCacheBytes),
+				Acceleration: i.Acceleration, AccelerationReason: i.AccelerationReason, MachineTypes: append([]string{}, i.MachineTypes...), CPUModels: append([]string{}, i.CPUModels...), Firmware: append([]string{}, i.Firmware...), Confinement: append([]string{}, i.Confinement...), Unconfined: append([]string{}, i.Unconfined...), Limits: append([]string{}, i.Limits...), ImageCacheBytes: api.Bytes(i.ImageCacheBytes),
 			},
 		},
 	}

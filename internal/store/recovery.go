@@ -198,7 +198,7 @@ func (t *Tx) VMAdopt(ctx context.Context, project id.ID, p recovery.VMPlan) erro
 	in := vm.Intent{ID: p.VM, ProjectID: project, Name: a.Name}
 	err := t.q.VMAdopt(ctx, query.VMAdoptParams{
 		ID: p.VM, OwnerEpoch: int64(a.Fence.Epoch), OpSeq: a.Fence.OpSeq, Power: power(a.PowerOn), NodeID: p.Node,
-		Reserved: a.PowerOn, Cpus: int32(a.CPUs), MemoryBytes: a.MemoryBytes, MachineType: a.Hardware.Type, CpuModel: a.Hardware.CPU,
+		Reserved: a.PowerOn, Cpus: int32(a.CPUs), MemoryBytes: a.MemoryBytes, MachineType: a.Hardware.Type, CpuModel: a.Hardware.CPU, Firmware: a.Hardware.Firmware,
 	})
 	if err != nil {
 		return pgtx.Map(err)
@@ -223,7 +223,7 @@ func (t *Tx) VMAdopt(ctx context.Context, project id.ID, p recovery.VMPlan) erro
 func (t *Tx) VMRecreate(ctx context.Context, project id.ID, p recovery.VMPlan) error {
 	a := p.Adoption
 	err := t.q.VMRecreate(ctx, query.VMRecreateParams{
-		ID: p.VM, ProjectID: project, Name: a.Name, Cpus: int32(a.CPUs), MemoryBytes: a.MemoryBytes, MachineType: a.Hardware.Type, CpuModel: a.Hardware.CPU, ImageID: a.ImageID, SeedImageID: a.SeedImageID,
+		ID: p.VM, ProjectID: project, Name: a.Name, Cpus: int32(a.CPUs), MemoryBytes: a.MemoryBytes, MachineType: a.Hardware.Type, CpuModel: a.Hardware.CPU, Firmware: a.Hardware.Firmware, ImageID: a.ImageID, SeedImageID: a.SeedImageID,
 		Power: power(a.PowerOn), NodeID: &p.Node, OwnerEpoch: int64(a.Fence.Epoch), OpSeq: a.Fence.OpSeq, Reserved: a.PowerOn,
 	})
 	if err != nil {

@@ -33,7 +33,7 @@ func (t *Tx) VMInsert(ctx context.Context, v vm.View, job id.ID) error {
 	err = t.q.VMInsert(ctx, query.VMInsertParams{
 		ID: in.ID, ProjectID: in.ProjectID, Name: in.Name, Labels: labels,
 		Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, ImageID: in.ImageID, CloudInit: told, SeedImageID: seedImage(in),
-		MachineType: in.Hardware.Type, CpuModel: in.Hardware.CPU, Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
+		MachineType: in.Hardware.Type, CpuModel: in.Hardware.CPU, Firmware: in.Hardware.Firmware, Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
 		Autostart: !in.Policy.ByHand, StartOrder: int32(in.Policy.StartOrder), StartDelayS: int32(in.Policy.StartDelay / time.Second),
 		CpuWeight: int32(in.Limits.Normal().CPUWeight), CpuCapPercent: int32(in.Limits.CPUCapPercent), Power: power, JobID: &job,
 	})
@@ -263,7 +263,7 @@ func (t *Tx) VMUpdate(ctx context.Context, in vm.Intent, was string) error {
 	}
 	n, err := t.q.VMUpdate(ctx, query.VMUpdateParams{
 		ID: in.ID, Name: in.Name, Labels: b, Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, CloudInit: told, SeedImageID: seedImage(in),
-		MachineType: in.Hardware.Type, CpuModel: in.Hardware.CPU, Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
+		MachineType: in.Hardware.Type, CpuModel: in.Hardware.CPU, Firmware: in.Hardware.Firmware, Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
 		Autostart: !in.Policy.ByHand, StartOrder: int32(in.Policy.StartOrder), StartDelayS: int32(in.Policy.StartDelay / time.Second),
 		CpuWeight: int32(in.Limits.Normal().CPUWeight), CpuCapPercent: int32(in.Limits.CPUCapPercent), Revision: int64(in.Revision),
 	})

@@ -63,6 +63,7 @@ func inventory(ctx context.Context, d hypervisor.Driver, v volume.Driver, ramDir
 		AccelerationReason: about.Acceleration.Reason,
 		MachineTypes:       about.Machines,
 		CPUModels:          about.CPUs,
+		Firmware:           about.Firmware,
 		Confinement:        d.Capabilities().Confinement,
 		Unconfined:         d.Capabilities().Unconfined,
 		Limits:             limits(d.Capabilities()),

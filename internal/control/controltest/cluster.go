@@ -346,8 +346,10 @@ func (n *Node) held(ctx context.Context) ([]string, error) {
 	for _, v := range vols {
 		out = append(out, "volume "+v.ID.String())
 	}
-	kept, _ := filepath.Glob(filepath.Join(n.dir, "suspended", "*"))
-	out = append(out, kept...)
+	for _, dir := range []string{"suspended", "firmware"} {
+		kept, _ := filepath.Glob(filepath.Join(n.dir, dir, "*"))
+		out = append(out, kept...)
+	}
 	files, err := filepath.Glob(filepath.Join(n.dir, "records", "*"))
 	if err != nil {
 		return nil, err

@@ -174,7 +174,7 @@ func machine(v vm.View, img *image.Image) nodelink.Machine {
 	m := nodelink.Machine{
 		Name: v.Intent.Name, CPUs: v.Intent.CPUs, MemoryBytes: v.Intent.MemoryBytes, Seed: v.Intent.CloudInit != nil,
 		Limits: limitsOf(v),
-		Type:   v.Intent.Hardware.Type, CPU: v.Intent.Hardware.CPU,
+		Type:   v.Intent.Hardware.Type, CPU: v.Intent.Hardware.CPU, Firmware: v.Intent.Hardware.Firmware,
 	}
 	if img != nil && img.Kind == image.Kernel {
 		m.Kernel, m.Initrd, m.Cmdline = part(*img, image.RoleKernel), part(*img, image.RoleInitrd), img.Cmdline

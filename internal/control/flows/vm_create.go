@@ -89,7 +89,7 @@ func place(ctx context.Context, r *run) (any, error) {
 	}
 	plan, rejected, ok := scheduler.Place(nodes, scheduler.Request{
 		CPUs: v.Intent.CPUs, MemoryBytes: v.Intent.MemoryBytes, DiskBytes: v.DiskBytes(), NodeName: p.Node, Limits: v.Limited(), Bridges: v.Bridges(),
-		Machine: v.Intent.Hardware.Type, CPU: v.Intent.Hardware.CPU,
+		Hardware:  v.Intent.Hardware,
 		Simulated: kindOf(nodes, p.Node),
 	})
 	if !ok && r.Accepting() != nil {

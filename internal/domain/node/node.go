@@ -84,6 +84,9 @@ type Inventory struct {
 	// CPUModels are the processors. Both are empty of a node that did not say.
 	MachineTypes []string
 	CPUModels    []string
+	// Firmware is what guests here can start by; empty of a node that did not say, which
+	// is BIOS.
+	Firmware []string
 	// Confinement lists what isolates a guest's process on this host.
 	Confinement []string
 	// Unconfined lists what could and does not, each with the reason.

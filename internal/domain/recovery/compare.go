@@ -227,7 +227,7 @@ func differences(h Holding, in vm.Intent) (out []string) {
 	if m := h.Machine; m != nil && h.Epoch > in.Epoch {
 		say(m.CPUs != in.CPUs, "has %d CPUs, in the database %d", m.CPUs, in.CPUs)
 		say(m.MemoryBytes != in.MemoryBytes, "has %d bytes of memory, in the database %d", m.MemoryBytes, in.MemoryBytes)
-		say(in.Hardware.With(m.Hardware) != in.Hardware, "has the hardware %s %s, in the database %s %s", m.Hardware.Type, m.Hardware.CPU, in.Hardware.Type, in.Hardware.CPU)
+		say(in.Hardware.With(m.Hardware) != in.Hardware, "has the hardware %v, in the database %v", m.Hardware, in.Hardware)
 	}
 	return out
 }

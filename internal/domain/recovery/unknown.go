@@ -56,7 +56,7 @@ func (c *comparison) recreate(n Node, h Holding) (*Adoption, string) {
 	a.Fence = Fence{h.Epoch, h.OpSeq}
 	a.CPUs, a.MemoryBytes = m.CPUs, m.MemoryBytes
 	a.Name = c.freeName(m.Name, h.VM)
-	a.Hardware = vm.Hardware{Type: vm.MachineQ35, CPU: vm.CPUMax}.With(m.Hardware) // as launches of no model are
+	a.Hardware = vm.Hardware{Type: vm.MachineQ35, CPU: vm.CPUMax, Firmware: vm.FirmwareBIOS}.With(m.Hardware) // as launches of no model are
 	if err := (vm.Spec{Name: m.Name, CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, Hardware: m.Hardware}).Validate(); err != nil {
 		return nil, "its node's record cannot be true: " + errs.As(err).Message
 	}

@@ -24,9 +24,8 @@ type Request struct {
 	CPUs        int
 	MemoryBytes int64
 	DiskBytes   int64
-	// Machine and CPU are the type of the board and the model of the processor that
-	// it needs; empty for any.
-	Machine, CPU string
+	// Hardware is what it needs; what is empty is any.
+	Hardware vm.Hardware
 	// NodeName restricts the choice to one node when it is not empty.
 	NodeName string
 	// Simulated: VMs of simulated nodes and real ones never mix; a nil pointer
@@ -95,6 +94,7 @@ var filters = []filter{
 	{"machine", true, machine},
 	{"processor", true, processor},
 	{"bridges", false, func(n node.Node, r Request) string { return n.CannotJoin(r.Bridges) }},
+	{"firmware", true, firmware},
 	{"cpu", true, func(n node.Node, r Request) string {
 		return lacks("CPUs", int64(r.CPUs), int64(n.Capacity.CPUs), int64(n.Used.CPUs), plain)
 	}},
@@ -109,22 +109,30 @@ var filters = []filter{
 // machine: a node that did not say what it has is believed to have it.
 func machine(n node.Node, r Request) string {
 	has := n.Inventory.MachineTypes
-	if r.Machine == "" || len(has) == 0 || slices.Contains(has, r.Machine) || r.Machine == vm.MachineQ35 && slices.ContainsFunc(has, vm.IsQ35) {
+	if r.Hardware.Type == "" || len(has) == 0 || slices.Contains(has, r.Hardware.Type) || r.Hardware.Type == vm.MachineQ35 && slices.ContainsFunc(has, vm.IsQ35) {
 		return ""
 	}
-	return fmt.Sprintf("has no machine type %s (its newest is %s)", r.Machine, has[0])
+	return fmt.Sprintf("has no machine type %s (its newest is %s)", r.Hardware.Type, has[0])
 }
 
 func processor(n node.Node, r Request) string {
 	has := n.Inventory.CPUModels
 	switch {
-	case r.CPU == "" || len(has) == 0 || slices.Contains(has, r.CPU):
+	case r.Hardware.CPU == "" || len(has) == 0 || slices.Contains(has, r.Hardware.CPU):
 		return ""
-	case r.CPU == vm.CPUHost:
-		return fmt.Sprintf("cannot give its own processor (CPU model %s) to guests: they run under %s", r.CPU, n.Inventory.Acceleration)
+	case r.Hardware.CPU == vm.CPUHost:
+		return fmt.Sprintf("cannot give its own processor (CPU model %s) to guests: they run under %s", r.Hardware.CPU, n.Inventory.Acceleration)
 	default:
-		return fmt.Sprintf("does not offer CPU model %s under %s", r.CPU, n.Inventory.Acceleration)
+		return fmt.Sprintf("does not offer CPU model %s under %s", r.Hardware.CPU, n.Inventory.Acceleration)
 	}
+}
+
+// firmware: a node that did not say what it has is of before there was a choice.
+func firmware(n node.Node, r Request) string {
+	if r.Hardware.Firmware == "" || r.Hardware.Firmware == vm.FirmwareBIOS || slices.Contains(n.Inventory.Firmware, r.Hardware.Firmware) {
+		return ""
+	}
+	return fmt.Sprintf("has no firmware %s (package ovmf)", r.Hardware.Firmware)
 }
 
 func plain(n int64) string { return fmt.Sprint(n) }

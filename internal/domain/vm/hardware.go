@@ -17,6 +17,8 @@ type Hardware struct {
 	// CPU is the model of its processor: CPUBaseline2, CPUBaseline3, CPUHost, CPUMax,
 	// or one that QEMU has a name for.
 	CPU string
+	// Firmware is what it starts by: FirmwareBIOS, FirmwareUEFI or FirmwareSecure.
+	Firmware string
 }
 
 // Types of boards and models of processors that are not QEMU's own names.
@@ -31,6 +33,11 @@ const (
 	CPUHost = "host"
 	// CPUMax is all that the node can do, emulated or not.
 	CPUMax = "max"
+
+	FirmwareBIOS = "bios"
+	FirmwareUEFI = "uefi"
+	// FirmwareSecure starts only what is signed by whom it trusts.
+	FirmwareSecure = "uefi-secure-boot"
 )
 
 var (
@@ -40,13 +47,14 @@ var (
 
 // Words for people.
 const (
-	boardLimit = "q35, or a version of it such as pc-q35-7.2"
-	cpuLimit   = "x86-64-v2, x86-64-v3, host, max, or a model of QEMU's"
+	boardLimit    = "q35, or a version of it such as pc-q35-7.2"
+	firmwareLimit = "bios, uefi or uefi-secure-boot"
+	cpuLimit      = "x86-64-v2, x86-64-v3, host, max, or a model of QEMU's"
 )
 
 // OrDefault fills in what a new VM gets.
 func (h Hardware) OrDefault() Hardware {
-	return Hardware{Type: MachineQ35, CPU: CPUBaseline2}.With(h)
+	return Hardware{Type: MachineQ35, CPU: CPUBaseline2, Firmware: FirmwareBIOS}.With(h)
 }
 
 // With gives the hardware with what a change says. A board that is not a version
@@ -54,6 +62,9 @@ func (h Hardware) OrDefault() Hardware {
 func (h Hardware) With(change Hardware) Hardware {
 	if change.Type != "" && !(change.Type == MachineQ35 && IsQ35(h.Type)) {
 		h.Type = change.Type
+	}
+	if change.Firmware != "" {
+		h.Firmware = change.Firmware
 	}
 	if change.CPU != "" {
 		h.CPU = change.CPU
@@ -69,6 +80,11 @@ func IsQ35(board string) bool {
 // ValidBoard tells whether a type of board can be one of ours.
 func ValidBoard(board string) bool { return boardForm.MatchString(board) }
 
+// ValidFirmware tells whether a text is one of ours.
+func ValidFirmware(kind string) bool {
+	return kind == FirmwareBIOS || kind == FirmwareUEFI || kind == FirmwareSecure
+}
+
 // ValidCPU tells whether a text can be the model of a processor.
 func ValidCPU(model string) bool { return cpuForm.MatchString(model) }
 
@@ -78,5 +94,8 @@ func (v *validation) hardware(at string, h Hardware) {
 	}
 	if h.CPU != "" && !ValidCPU(h.CPU) {
 		v.refuse(errs.InvalidField, at+"/cpu", "is not a model of a processor: "+cpuLimit, cpuLimit, h.CPU)
+	}
+	if h.Firmware != "" && !ValidFirmware(h.Firmware) {
+		v.refuse(errs.InvalidField, at+"/firmware", "must be "+firmwareLimit, firmwareLimit, h.Firmware)
 	}
 }

@@ -20,6 +20,8 @@ func TestHardwareOfASpec(t *testing.T) {
 		{Hardware{Type: "pc-q35-7.2\n"}, "/machine/type"},
 		{Hardware{CPU: "max,-sse2"}, "/machine/cpu"},
 		{Hardware{CPU: "-help"}, "/machine/cpu"},
+		{Hardware{Firmware: "uefi-secure-boot"}, ""},
+		{Hardware{Firmware: "UEFI"}, "/machine/firmware"},
 		{Hardware{CPU: "max "}, "/machine/cpu"},
 	} {
 		err := Spec{Name: "a", CPUs: 1, MemoryBytes: MinMemory, Hardware: c.hw}.Validate()
@@ -44,7 +46,7 @@ func TestHardwareWithAChange(t *testing.T) {
 			t.Errorf("with %+v: %+v", c.change, got)
 		}
 	}
-	if got := (Hardware{}).OrDefault(); got != (Hardware{Type: "q35", CPU: "x86-64-v2"}) {
+	if got := (Hardware{}).OrDefault(); got != (Hardware{Type: "q35", CPU: "x86-64-v2", Firmware: "bios"}) {
 		t.Errorf("by default %+v", got)
 	}
 }

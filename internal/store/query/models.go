@@ -821,6 +821,7 @@ type Vm struct {
 	CpuCapPercent  int32
 	MachineType    string
 	CpuModel       string
+	Firmware       string
 }
 
 type VmRestart struct {

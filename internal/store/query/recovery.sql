@@ -68,13 +68,13 @@ WHERE state IN ('queued', 'running', 'waiting', 'unwinding', 'needs_attention') 
 -- name: VMAdopt :exec
 UPDATE vms SET owner_epoch = greatest(owner_epoch, @owner_epoch), op_seq = greatest(op_seq, @op_seq), power = @power,
   node_id = @node_id::uuid, reserved = @reserved, cpus = @cpus, memory_bytes = @memory_bytes,
-  machine_type = @machine_type, cpu_model = @cpu_model, placement = NULL,
+  machine_type = @machine_type, cpu_model = @cpu_model, firmware = @firmware, placement = NULL,
   failure_code = NULL, failure_message = NULL, failed_at = NULL, deleting = false
 WHERE id = @id;
 
 -- name: VMRecreate :exec
-INSERT INTO vms (id, project_id, name, cpus, memory_bytes, machine_type, cpu_model, image_id, seed_image_id, power, node_id, owner_epoch, op_seq, reserved)
-VALUES (@id, @project_id, @name, @cpus, @memory_bytes, @machine_type, @cpu_model, @image_id, @seed_image_id, @power, @node_id, @owner_epoch, @op_seq, @reserved);
+INSERT INTO vms (id, project_id, name, cpus, memory_bytes, machine_type, cpu_model, firmware, image_id, seed_image_id, power, node_id, owner_epoch, op_seq, reserved)
+VALUES (@id, @project_id, @name, @cpus, @memory_bytes, @machine_type, @cpu_model, @firmware, @image_id, @seed_image_id, @power, @node_id, @owner_epoch, @op_seq, @reserved);
 
 -- name: VMMiss :exec
 UPDATE vms SET node_id = NULL, reserved = false, power = 'off', owner_epoch = greatest(owner_epoch, @owner_epoch) + 1,

@@ -472,9 +472,9 @@ func (q *Queries) RecoveryShare(ctx context.Context) (RecoveryShareRow, error) {
 const vMAdopt = `-- name: VMAdopt :exec
 UPDATE vms SET owner_epoch = greatest(owner_epoch, $1), op_seq = greatest(op_seq, $2), power = $3,
   node_id = $4::uuid, reserved = $5, cpus = $6, memory_bytes = $7,
-  machine_type = $8, cpu_model = $9, placement = NULL,
+  machine_type = $8, cpu_model = $9, firmware = $10, placement = NULL,
   failure_code = NULL, failure_message = NULL, failed_at = NULL, deleting = false
-WHERE id = $10
+WHERE id = $11
 `
 
 type VMAdoptParams struct {
@@ -487,6 +487,7 @@ type VMAdoptParams struct {
 	MemoryBytes int64
 	MachineType string
 	CpuModel    string
+	Firmware    string
 	ID          uuid.UUID
 }
 
@@ -501,6 +502,7 @@ func (q *Queries) VMAdopt(ctx context.Context, arg VMAdoptParams) error {
 		arg.MemoryBytes,
 		arg.MachineType,
 		arg.CpuModel,
+		arg.Firmware,
 		arg.ID,
 	)
 	return err
@@ -580,8 +582,8 @@ func (q *Queries) VMMiss(ctx context.Context, arg VMMissParams) error {
 }
 
 const vMRecreate = `-- name: VMRecreate :exec
-INSERT INTO vms (id, project_id, name, cpus, memory_bytes, machine_type, cpu_model, image_id, seed_image_id, power, node_id, owner_epoch, op_seq, reserved)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+INSERT INTO vms (id, project_id, name, cpus, memory_bytes, machine_type, cpu_model, firmware, image_id, seed_image_id, power, node_id, owner_epoch, op_seq, reserved)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 `
 
 type VMRecreateParams struct {
@@ -592,6 +594,7 @@ type VMRecreateParams struct {
 	MemoryBytes int64
 	MachineType string
 	CpuModel    string
+	Firmware    string
 	ImageID     *uuid.UUID
 	SeedImageID *uuid.UUID
 	Power       VmPower
@@ -610,6 +613,7 @@ func (q *Queries) VMRecreate(ctx context.Context, arg VMRecreateParams) error {
 		arg.MemoryBytes,
 		arg.MachineType,
 		arg.CpuModel,
+		arg.Firmware,
 		arg.ImageID,
 		arg.SeedImageID,
 		arg.Power,

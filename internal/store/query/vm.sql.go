@@ -280,9 +280,9 @@ func (q *Queries) VMHold(ctx context.Context, arg VMHoldParams) (int64, error) {
 
 const vMInsert = `-- name: VMInsert :exec
 INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, protected, restart_policy,
-  autostart, start_order, start_delay_s, cpu_weight, cpu_cap_percent, power, op_seq, job_id, machine_type, cpu_model)
+  autostart, start_order, start_delay_s, cpu_weight, cpu_cap_percent, power, op_seq, job_id, machine_type, cpu_model, firmware)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
-  $12, $13, $14, $15, $16, $17, 1, $18, $19, $20)
+  $12, $13, $14, $15, $16, $17, 1, $18, $19, $20, $21)
 `
 
 type VMInsertParams struct {
@@ -306,6 +306,7 @@ type VMInsertParams struct {
 	JobID         *uuid.UUID
 	MachineType   string
 	CpuModel      string
+	Firmware      string
 }
 
 func (q *Queries) VMInsert(ctx context.Context, arg VMInsertParams) error {
@@ -330,6 +331,7 @@ func (q *Queries) VMInsert(ctx context.Context, arg VMInsertParams) error {
 		arg.JobID,
 		arg.MachineType,
 		arg.CpuModel,
+		arg.Firmware,
 	)
 	return err
 }
@@ -513,11 +515,11 @@ func (q *Queries) VMUnreserve(ctx context.Context, id uuid.UUID) (VMUnreserveRow
 
 const vMUpdate = `-- name: VMUpdate :execrows
 UPDATE vms SET name = $1, labels = $2, cpus = $3, memory_bytes = $4, cloud_init = $5,
-  machine_type = $6, cpu_model = $7,
-  seed_image_id = $8, protected = $9, restart_policy = $10,
-  autostart = $11, start_order = $12, start_delay_s = $13,
-  cpu_weight = $14, cpu_cap_percent = $15
-WHERE id = $16 AND revision = $17
+  machine_type = $6, cpu_model = $7, firmware = $8,
+  seed_image_id = $9, protected = $10, restart_policy = $11,
+  autostart = $12, start_order = $13, start_delay_s = $14,
+  cpu_weight = $15, cpu_cap_percent = $16
+WHERE id = $17 AND revision = $18
 `
 
 type VMUpdateParams struct {
@@ -528,6 +530,7 @@ type VMUpdateParams struct {
 	CloudInit     []byte
 	MachineType   string
 	CpuModel      string
+	Firmware      string
 	SeedImageID   *uuid.UUID
 	Protected     bool
 	RestartPolicy string
@@ -549,6 +552,7 @@ func (q *Queries) VMUpdate(ctx context.Context, arg VMUpdateParams) (int64, erro
 		arg.CloudInit,
 		arg.MachineType,
 		arg.CpuModel,
+		arg.Firmware,
 		arg.SeedImageID,
 		arg.Protected,
 		arg.RestartPolicy,

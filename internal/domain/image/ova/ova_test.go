@@ -341,8 +341,10 @@ func FuzzDescription(f *testing.F) {
 // What is described is read again as it was.
 func TestDescribe(t *testing.T) {
 	want := Machine{Name: `a "b" & <c>`, CPUs: 3, MemoryBytes: 300 * unit.MiB, NICs: 2, Disks: []Disk{{"disk.vmdk", unit.GiB}, {"data.vmdk", 512}}}
-	text := string(Describe(want, []Out{{"disk.vmdk", 8, unit.GiB}, {"data.vmdk", 4, 512}}))
-	if m, err := read(good(t, text)); err != nil || !reflect.DeepEqual(m, want) {
-		t.Errorf("%+v %v", m, err)
+	for _, want.UEFI = range []bool{false, true} {
+		text := string(Describe(want, []Out{{"disk.vmdk", 8, unit.GiB}, {"data.vmdk", 4, 512}}))
+		if m, err := read(good(t, text)); err != nil || !reflect.DeepEqual(m, want) {
+			t.Errorf("%+v %v", m, err)
+		}
 	}
 }

@@ -29,6 +29,9 @@ func Describe(m Machine, disks []Out) []byte {
 `, i, i, id, typeEthernet)
 		id++
 	}
+	if m.UEFI {
+		items.WriteString("      <vmw:Config xmlns:vmw=\"http://www.vmware.com/schema/ovf\" ovf:required=\"false\" vmw:key=\"firmware\" vmw:value=\"efi\"/>\n")
+	}
 	return fmt.Appendf(nil, envelopeText, files.String(), sections.String(), text(m.Name), text(m.Name), text(m.Name), m.CPUs, m.CPUs, m.MemoryBytes>>20, m.MemoryBytes>>20, items.String())
 }
 

@@ -142,6 +142,8 @@ type Description struct {
 	Machines []string
 	// CPUs are the models of processors that they can have.
 	CPUs []string
+	// Firmware is what they can start by, "bios" the first.
+	Firmware []string
 }
 
 // Acceleration is proved by booting a guest, never guessed from a device file.
@@ -170,8 +172,14 @@ type Machine struct {
 	Type string
 	// CPU is the model of its processor, one of Description.CPUs; empty for all that
 	// the host can do. errs.Unsupported where the host does not have either.
-	CPU  string
-	Boot Boot
+	CPU string
+	// Firmware is what it starts by, one of Description.Firmware; empty for BIOS.
+	Firmware string
+	// Variables is the file in which UEFI firmware keeps its own: made when it is not
+	// there, with what the firmware comes with, and from then on the guest's. It belongs
+	// to whom the disks belong.
+	Variables string
+	Boot      Boot
 	// Disks in slot order: the guest sees /dev/vda, /dev/vdb, …
 	Disks []Disk
 	// CDs are in drives that the guest sees as /dev/sr0, /dev/sr1, …
@@ -187,6 +195,9 @@ type Machine struct {
 	// Limits hold from the guest's first instruction on.
 	Limits Limits
 }
+
+// UEFI tells whether it has firmware that keeps variables.
+func (m Machine) UEFI() bool { return m.Firmware != "" && m.Firmware != vm.FirmwareBIOS }
 
 // Boot says what the guest starts from: its first disk by firmware when Kernel
 // is empty, otherwise a kernel given directly.

@@ -71,6 +71,12 @@ func (m Machine) validateHardware() error {
 	if m.Type != "" && !vm.ValidBoard(m.Type) || m.CPU != "" && !vm.ValidCPU(m.CPU) {
 		return errs.New(errs.InvalidField, "%q with %q: no type of a board, or no model of a processor", errs.Clip(m.Type), errs.Clip(m.CPU))
 	}
+	if m.Firmware != "" && !vm.ValidFirmware(m.Firmware) {
+		return errs.New(errs.InvalidField, "%q is no firmware", errs.Clip(m.Firmware))
+	}
+	if m.UEFI() != (m.Variables != "") || relative(m.Variables) {
+		return errs.New(errs.InvalidField, "UEFI firmware, and no other, has a file for its variables, by its absolute path")
+	}
 	return nil
 }
 

@@ -16,6 +16,7 @@ type shape struct {
 	binary  string
 	machine string // such as "pc-q35-7.2"
 	accel   string
+	code    string // path of the image of UEFI firmware
 	cpu     string // such as "Westmere-v1,enforce"
 	ram     string // path of the memory file
 	// kernel and initrd are their paths, as QEMU sees them
@@ -36,13 +37,14 @@ type object map[string]any
 // it; the rest is made of words and numbers of ours. The only text of a user is
 // the kernel's command line, an argument of its own that QEMU hands to the guest.
 func commandLine(m contract.Machine, s shape) ([]string, error) {
+	board, others := firmwareOptions(m)
 	a := []string{
 		s.binary,
 		"-name", m.VM.String() + ",debug-threads=on",
 		"-uuid", m.VM.String(),
 		"-nodefaults", "-no-user-config", "-display", "none", "-S",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-		"-machine", s.machine + ",memory-backend=ram,usb=off,vmport=off,dump-guest-core=off",
+		"-machine", s.machine + ",memory-backend=ram,usb=off,vmport=off,dump-guest-core=off" + board,
 		"-action", "panic=pause",
 		"-global", "ICH9-LPC.disable_s3=1", "-global", "ICH9-LPC.disable_s4=1",
 		"-smp", strconv.Itoa(m.CPUs),
@@ -54,7 +56,7 @@ func commandLine(m contract.Machine, s shape) ([]string, error) {
 	default:
 		a = append(a, "-accel", "tcg,tb-size="+strconv.Itoa(tbSizeMiB))
 	}
-	a = append(a, "-cpu", s.cpu)
+	a = append(append(a, others...), "-cpu", s.cpu)
 	var w jsonArgs
 	w.add("-object", object{"qom-type": "memory-backend-file", "id": "ram", "mem-path": s.ram, "size": m.MemoryBytes, "share": true})
 	w.addFixedDevices()
@@ -62,6 +64,7 @@ func commandLine(m contract.Machine, s shape) ([]string, error) {
 		w.addDisk(i, d, m.Boot.Kernel == "" && i == 0)
 	}
 	w.addCDs(m.CDs)
+	w.addFirmware(m, s)
 	for i, n := range m.NICs {
 		if err := w.addNIC(i, n, s); err != nil {
 			return nil, err

@@ -48,7 +48,7 @@ func (d *Driver) Describe(ctx context.Context) (contract.Description, error) {
 		Hypervisor:   "qemu",
 		Version:      h.Version,
 		Acceleration: contract.Acceleration{Kind: h.Accel, Reason: h.Reason},
-		Machines:     slices.Clone(h.Machines), CPUs: slices.Clone(h.CPUs),
+		Machines:     slices.Clone(h.Machines), CPUs: slices.Clone(h.CPUs), Firmware: d.firmware.offered(),
 	}, nil
 }
 

@@ -24,18 +24,19 @@ import (
 
 // Driver runs guests on QEMU.
 type Driver struct {
-	opt     Options
-	log     *slog.Logger
-	out     *outbox.Outbox
-	lock    *os.File
-	data    *os.Root // DataDir
-	vms     *os.Root // DataDir/vms
-	cgroups *cgroup.Tree
-	users   *uids.Pool // nil when not root
-	spares  *spares
-	jail    walls
-	filters sync.Mutex // serializes what is done to the node's filters
-	guard   sync.Once  // starts to look after them
+	opt      Options
+	log      *slog.Logger
+	out      *outbox.Outbox
+	lock     *os.File
+	data     *os.Root // DataDir
+	vms      *os.Root // DataDir/vms
+	cgroups  *cgroup.Tree
+	users    *uids.Pool // nil when not root
+	spares   *spares
+	jail     walls
+	filters  sync.Mutex // serializes what is done to the node's filters
+	guard    sync.Once  // starts to look after them
+	firmware firmwares
 
 	// life ends with Close, and with it everything in the background.
 	life context.Context
@@ -76,7 +77,8 @@ func New(opt Options) (*Driver, error) {
 		_ = d.Close()
 		return nil, err
 	}
-	d.jail = opt.openJail(d.life)
+	d.firmware = findFirmware(firmwareFolders)
+	d.jail = opt.openJail(d.life, d.firmware)
 	d.spares = newSpares(opt.Program, d.cgroups, d.users, d.jail.spec)
 	d.work.Go(func() { d.spares.run(d.life) })
 	return d, nil

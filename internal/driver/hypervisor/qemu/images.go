@@ -18,6 +18,9 @@ type image struct {
 	file contract.File
 	// write: may the guest change it?
 	write bool
+	// shared: a device that admits other writers has it. QEMU says that of flash, and its
+	// locks tell then that it writes, no more: it is the disks that admit nobody.
+	shared bool
 }
 
 // imagesOf lists a machine's images in the order in which they are handed over, and
@@ -26,12 +29,15 @@ func imagesOf(m contract.Machine) []image {
 	var out []image
 	for i, d := range m.Disks {
 		if d.Backing != nil {
-			out = append(out, image{fmt.Sprintf("the base image of disk %s (%s)", diskName(i), d.ID), *d.Backing, false})
+			out = append(out, image{fmt.Sprintf("the base image of disk %s (%s)", diskName(i), d.ID), *d.Backing, false, false})
 		}
-		out = append(out, image{fmt.Sprintf("the image of disk %s (%s)", diskName(i), d.ID), d.File, !d.ReadOnly})
+		out = append(out, image{fmt.Sprintf("the image of disk %s (%s)", diskName(i), d.ID), d.File, !d.ReadOnly, false})
 	}
 	for i, c := range m.CDs {
-		out = append(out, image{fmt.Sprintf("the image of CD %s (%s)", cdName(i), c.ID), c.File, false})
+		out = append(out, image{fmt.Sprintf("the image of CD %s (%s)", cdName(i), c.ID), c.File, false, false})
+	}
+	if m.Variables != "" {
+		out = append(out, image{"the variables of the firmware", contract.File{Path: m.Variables, Format: "raw"}, true, true})
 	}
 	return out
 }
@@ -97,7 +103,7 @@ func assertLocked(m contract.Machine) error {
 		if !i.write {
 			continue
 		}
-		held, err := refusesWriters(i.file.Path)
+		held, err := locked(i)
 		if err != nil {
 			return errs.New(errs.HostFailure, "whether %s is locked cannot be told", i.what).Because(err)
 		}
@@ -108,15 +114,19 @@ func assertLocked(m contract.Machine) error {
 	return nil
 }
 
-// refusesWriters tells whether the locks on an image are those of a writer that
-// admits no other.
-func refusesWriters(path string) (bool, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+// locked tells whether the locks on an image are those of a writer that admits no
+// other, unless the image is shared.
+func locked(i image) (bool, error) {
+	f, err := os.OpenFile(i.file.Path, os.O_RDWR|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = f.Close() }()
-	for _, at := range []int64{lockUses + rightToWrite, lockRefuses + rightToWrite} {
+	bytes := []int64{lockUses + rightToWrite}
+	if !i.shared {
+		bytes = append(bytes, lockRefuses+rightToWrite)
+	}
+	for _, at := range bytes {
 		// asked, not tried: a try would be in the way of who is to have it
 		l := unix.Flock_t{Type: unix.F_WRLCK, Start: at, Len: 1}
 		if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l); err != nil {

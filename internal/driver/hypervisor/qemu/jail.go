@@ -44,14 +44,14 @@ func (o *Options) jailRoot() string { return filepath.Join(o.RunDir, o.NodeShort
 func (o *Options) jailNet() string  { return filepath.Join(o.RunDir, o.NodeShort, "net") }
 
 // openJail finds out what this host allows, by trying it.
-func (o *Options) openJail(ctx context.Context) walls {
+func (o *Options) openJail(ctx context.Context, f firmwares) walls {
 	var w walls
 	if os.Getuid() != 0 {
 		w.missing = []string{"a user, a root and a network of its own for each guest's hypervisor: the agent does not run as root"}
 		return w
 	}
 	w.passt, _ = exec.LookPath("passt")
-	spec, err := o.jailSpec()
+	spec, err := o.jailSpec(f)
 	if err == nil {
 		err = keeper.TryJail(ctx, o.Program, spec)
 	}
@@ -77,7 +77,7 @@ func (o *Options) openJail(ctx context.Context) walls {
 }
 
 // jailSpec says what QEMU needs to see.
-func (o *Options) jailSpec() (*jail.Spec, error) {
+func (o *Options) jailSpec(f firmwares) (*jail.Spec, error) {
 	if err := os.MkdirAll(o.jailRoot(), 0o700); err != nil {
 		return nil, err
 	}
@@ -87,6 +87,11 @@ func (o *Options) jailSpec() (*jail.Spec, error) {
 	}
 	for _, dir := range dataFolders {
 		if err := spec.ShowPath(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	for _, b := range f {
+		if err := spec.ShowPath(b.Mapping.Executable.Filename); err != nil {
 			return nil, err
 		}
 	}

@@ -53,17 +53,35 @@ func (d *Driver) Launch(ctx context.Context, m contract.Machine) (contract.Statu
 			old.abandon()
 		}
 	}
-	if err := checkFiles(m); err != nil {
-		return contract.Status{}, err
-	}
 	if err := d.mayHave(m); err != nil {
 		return contract.Status{}, err
 	}
-	host, err := d.describe(ctx)
+	rec, err := d.fitted(ctx, m)
 	if err != nil {
 		return contract.Status{}, err
 	}
-	return d.launch(ctx, m, host)
+	return d.launch(ctx, rec)
+}
+
+// fitted gives the record of a machine, once all that it needs of the host is there.
+func (d *Driver) fitted(ctx context.Context, m contract.Machine) (machineRecord, error) {
+	rec := machineRecord{Machine: m, At: d.opt.Clock.Now()}
+	host, err := d.describe(ctx)
+	if err != nil {
+		return rec, err
+	}
+	code, err := d.firmware.of(m)
+	if err != nil {
+		return rec, err
+	}
+	rec.Accel, rec.Code = host.Accel, code.Mapping.Executable.Filename
+	if rec, err = host.fit(rec); err != nil {
+		return rec, err
+	}
+	if err := code.makeVariables(m.Variables); err != nil {
+		return rec, err
+	}
+	return rec, checkFiles(m)
 }
 
 // mayHave refuses what this host does not have for a machine.
@@ -120,11 +138,8 @@ func checkFiles(m contract.Machine) error {
 
 // launch makes everything, starts, connects and lets the guest go. On failure it
 // takes all of that back.
-func (d *Driver) launch(ctx context.Context, m contract.Machine, host hostRecord) (contract.Status, error) {
-	rec, err := host.fit(machineRecord{Machine: m, Accel: host.Accel, At: d.opt.Clock.Now()})
-	if err != nil {
-		return contract.Status{}, err
-	}
+func (d *Driver) launch(ctx context.Context, rec machineRecord) (contract.Status, error) {
+	m := rec.Machine
 	old := d.guest(m.VM)
 	if err := d.wipe(ctx, m.VM); err != nil {
 		return contract.Status{}, errs.New(errs.HostFailure,
@@ -136,7 +151,7 @@ func (d *Driver) launch(ctx context.Context, m contract.Machine, host hostRecord
 	}
 	defer d.spares.refill()
 	g := d.newGuest(rec)
-	err = d.start(ctx, g)
+	err := d.start(ctx, g)
 	if err == nil {
 		s := g.Status()
 		g.watch()
@@ -328,7 +343,7 @@ func (g *guest) giveOwn() error {
 
 func (d *Driver) keeperConfig(g *guest) (keeper.Config, error) {
 	m := g.rec.Machine
-	on := shape{binary: d.opt.Binary, machine: g.rec.Type, accel: g.rec.Accel, cpu: g.rec.CPU, ram: g.at.ram, inside: g.at.inside(), kernel: m.Boot.Kernel, initrd: m.Boot.Initrd, taps: tapFDs(m)}
+	on := shape{binary: d.opt.Binary, machine: g.rec.Type, accel: g.rec.Accel, cpu: g.rec.CPU, code: g.rec.Code, ram: g.at.ram, inside: g.at.inside(), kernel: m.Boot.Kernel, initrd: m.Boot.Initrd, taps: tapFDs(m)}
 	c := keeper.Config{
 		Dir: g.at.records, Control: g.at.control(), Serial: g.at.serial(), Socket: g.at.keeper(),
 		Epoch: g.ref.Epoch, LogBytes: d.opt.LogBytes,

@@ -29,6 +29,8 @@ type machineRecord struct {
 	Type  string `json:"type"`
 	Accel string `json:"accel"`
 	CPU   string `json:"cpu,omitempty"`
+	// Code is the image of its UEFI firmware.
+	Code string `json:"code,omitempty"`
 	// At is wall time.
 	At time.Time `json:"at"`
 }

@@ -101,7 +101,7 @@ func (d *Driver) Describe(context.Context) (contract.Description, error) {
 			Kind:   "simulated",
 			Reason: "guests of this node are simulated; nothing executes",
 		},
-		Machines: slices.Clone(machines), CPUs: slices.Clone(cpus),
+		Machines: slices.Clone(machines), CPUs: slices.Clone(cpus), Firmware: slices.Clone(firmware),
 	}, nil
 }
 

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"os"
 	"slices"
 
 	"github.com/novacron/novacron/internal/domain/vm"
@@ -12,6 +13,7 @@ import (
 // given to them.
 var (
 	machines = []string{"pc-q35-9.2", "pc-q35-8.2", "pc-q35-7.2"}
+	firmware = []string{vm.FirmwareBIOS, vm.FirmwareUEFI, vm.FirmwareSecure}
 	cpus     = []string{vm.CPUBaseline2, vm.CPUBaseline3, vm.CPUMax}
 )
 
@@ -22,6 +24,17 @@ func fits(m contract.Machine) error {
 	}
 	if m.CPU != "" && !slices.Contains(cpus, m.CPU) {
 		return errs.New(errs.Unsupported, "this node does not offer CPU model %s: its guests are simulated", m.CPU)
+	}
+	return nil
+}
+
+// keepVariables makes the file of a machine's variables, as a real firmware does.
+func keepVariables(m contract.Machine) error {
+	if _, err := os.Stat(m.Variables); m.Variables == "" || err == nil {
+		return nil
+	}
+	if err := os.WriteFile(m.Variables, []byte("simulated variables"), 0o600); err != nil {
+		return errs.New(errs.HostFailure, "the variables of VM %s cannot be made", m.VM).Because(err)
 	}
 	return nil
 }

@@ -24,6 +24,9 @@ func (d *Driver) Launch(ctx context.Context, m contract.Machine) (contract.Statu
 	if err := checkSaved(m); err != nil && !d.runs(m.Ref) {
 		return contract.Status{}, err
 	}
+	if err := keepVariables(m); err != nil {
+		return contract.Status{}, err
+	}
 	ctx, leave, err := d.begin(ctx, m.VM)
 	if err != nil {
 		return contract.Status{}, err
