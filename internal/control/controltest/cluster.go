@@ -346,10 +346,8 @@ func (n *Node) held(ctx context.Context) ([]string, error) {
 	for _, v := range vols {
 		out = append(out, "volume "+v.ID.String())
 	}
-	for _, dir := range []string{"suspended", "firmware"} {
-		kept, _ := filepath.Glob(filepath.Join(n.dir, dir, "*"))
-		out = append(out, kept...)
-	}
+	kept, _ := filepath.Glob(filepath.Join(n.dir, "suspended", "*"))
+	out = append(append(out, kept...), n.firmware()...)
 	files, err := filepath.Glob(filepath.Join(n.dir, "records", "*"))
 	if err != nil {
 		return nil, err

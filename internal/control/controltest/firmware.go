@@ -11,6 +11,12 @@ func (n *Node) variables(v id.ID) string {
 	return filepath.Join(n.dir, "firmware", v.String()+".uefi")
 }
 
+// firmware lists the files of all VMs' variables.
+func (n *Node) firmware() []string {
+	kept, _ := filepath.Glob(filepath.Join(n.dir, "firmware", "*"))
+	return kept
+}
+
 // Variables gives what the UEFI firmware of a VM keeps on the node; empty for nothing.
 func (n *Node) Variables(v id.ID) string {
 	b, _ := os.ReadFile(n.variables(v))

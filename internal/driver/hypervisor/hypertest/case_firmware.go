@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
@@ -31,25 +32,32 @@ func keepsVariables(b *bench) {
 			b.wantCode(err, errs.Unsupported, kind+", which the host does not have")
 			continue
 		}
-		b.start(m)
-		b.kill(m.Ref)
-		kept, err := os.ReadFile(m.Variables)
-		if err != nil || len(kept) == 0 {
-			b.Fatalf("%s: %d bytes of variables, %v", kind, len(kept), err)
-		}
-		// the end of the file, which no firmware touches as early as this
-		kept[len(kept)-1] ^= 0x5a
-		if err := os.WriteFile(m.Variables, kept, 0o600); err != nil {
-			b.Fatal(err)
-		}
-		m.Epoch++
-		b.start(m)
-		b.kill(m.Ref)
-		if again, err := os.ReadFile(m.Variables); err != nil || len(again) != len(kept) || !bytes.Equal(again[len(again)-1:], kept[len(kept)-1:]) {
-			b.Errorf("%s: the variables were made anew: %d bytes of %d, %v", kind, len(again), len(kept), err)
-		}
-		b.clean(m)
+		b.keeps(m)
 	}
+}
+
+// keeps starts a machine twice, and looks whether the second time finds what the
+// first has left.
+func (b *bench) keeps(m contract.Machine) {
+	b.Helper()
+	b.start(m)
+	b.kill(m.Ref)
+	kept, err := os.ReadFile(m.Variables)
+	if err != nil || len(kept) == 0 {
+		b.Fatalf("%s: %d bytes of variables, %v", m.Firmware, len(kept), err)
+	}
+	// the end of the file, which no firmware touches as early as this
+	kept[len(kept)-1] ^= 0x5a
+	if err := os.WriteFile(m.Variables, kept, 0o600); err != nil { //nolint:gosec // a file of the test itself
+		b.Fatal(err)
+	}
+	m.Epoch++
+	b.start(m)
+	b.kill(m.Ref)
+	if again, err := os.ReadFile(m.Variables); err != nil || len(again) != len(kept) || !bytes.Equal(again[len(again)-1:], kept[len(kept)-1:]) {
+		b.Errorf("%s: the variables were made anew: %d bytes of %d, %v", m.Firmware, len(again), len(kept), err)
+	}
+	b.clean(m)
 }
 
 func refusesFirmware(b *bench) {

@@ -81,16 +81,17 @@ func findFirmware(folders []string) firmwares {
 // usable tells whether it is UEFI of two raw images for our boards, and is there.
 func (b build) usable() bool {
 	m := b.Mapping
-	if !slices.Contains(b.Interfaces, "uefi") || m.Device != "flash" || m.Mode != "" && m.Mode != "split" ||
-		m.Executable.Format != "raw" || m.Template.Format != "raw" || !b.forBoard("pc-q35-7.2") {
+	flash := m.Device == "flash" && (m.Mode == "" || m.Mode == "split") && m.Executable.Format == "raw" && m.Template.Format == "raw"
+	if !flash || !slices.Contains(b.Interfaces, "uefi") || !b.forBoard("pc-q35-7.2") {
 		return false
 	}
-	for _, f := range []string{m.Executable.Filename, m.Template.Filename} {
-		if info, err := os.Stat(f); !filepath.IsAbs(f) || err != nil || !info.Mode().IsRegular() || info.Size() > mostVariables {
-			return false
-		}
-	}
-	return true
+	return there(m.Executable.Filename) && there(m.Template.Filename)
+}
+
+// there tells whether a file of firmware is.
+func there(file string) bool {
+	info, err := os.Stat(file)
+	return filepath.IsAbs(file) && err == nil && info.Mode().IsRegular() && info.Size() <= mostVariables
 }
 
 func (b build) forBoard(board string) bool {

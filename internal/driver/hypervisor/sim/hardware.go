@@ -28,6 +28,14 @@ func fits(m contract.Machine) error {
 	return nil
 }
 
+// ready makes what a machine needs beside its disks, and refuses what it cannot have.
+func ready(m contract.Machine) error {
+	if err := fits(m); err != nil {
+		return err
+	}
+	return keepVariables(m)
+}
+
 // keepVariables makes the file of a machine's variables, as a real firmware does.
 func keepVariables(m contract.Machine) error {
 	if _, err := os.Stat(m.Variables); m.Variables == "" || err == nil {

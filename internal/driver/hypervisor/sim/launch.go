@@ -15,16 +15,13 @@ func (d *Driver) Launch(ctx context.Context, m contract.Machine) (contract.Statu
 	if err := m.Validate(); err != nil {
 		return contract.Status{}, err
 	}
-	if err := fits(m); err != nil {
+	if err := ready(m); err != nil {
 		return contract.Status{}, err
 	}
 	if err := mayJoin(m); err != nil {
 		return contract.Status{}, err
 	}
 	if err := checkSaved(m); err != nil && !d.runs(m.Ref) {
-		return contract.Status{}, err
-	}
-	if err := keepVariables(m); err != nil {
 		return contract.Status{}, err
 	}
 	ctx, leave, err := d.begin(ctx, m.VM)
