@@ -275,7 +275,7 @@ func TestApplyHardware(t *testing.T) {
 	r.applied("vm web: refused no_node_fits\n", "", doc(`,"machine":{"type":"pc-q35-99.0"}`))
 	r.applied("vm web: refused invalid_field /spec/machine/type\n", "", doc(`,"machine":{"type":"pc"}`))
 	v, _ := call[api.VM](r, "GET", "/api/v1/vms/web", nil)
-	if v.Spec.Machine == nil || *v.Spec.Machine != (api.VMMachine{Type: "pc-q35-8.2", CPU: "max"}) || *v.Document().Spec.Machine != *v.Spec.Machine {
+	if v.Spec.Machine == nil || *v.Spec.Machine != (api.VMMachine{Type: "pc-q35-8.2", CPU: "max", Firmware: "bios"}) || *v.Document().Spec.Machine != *v.Spec.Machine {
 		t.Errorf("%+v", v.Spec.Machine)
 	}
 }
