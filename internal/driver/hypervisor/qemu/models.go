@@ -4,21 +4,16 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
-	"strings"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/novacron/novacron/internal/domain/vm"
-	"github.com/novacron/novacron/internal/driver/hypervisor/qmp"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
@@ -51,6 +46,14 @@ type definition struct {
 	Deprecated  bool     `json:"deprecated"`
 }
 
+// questions are all that is said to QEMU. Quitting is among them, so that it ends also
+// when nobody lives to hear its answers.
+const questions = `{"execute":"qmp_capabilities"}
+{"execute":"query-machines","id":"machines"}
+{"execute":"query-cpu-definitions","id":"cpus"}
+{"execute":"quit"}
+`
+
 // askModels starts a QEMU without a machine and asks it.
 func (d *Driver) askModels(ctx context.Context, accel string) (models, error) {
 	ctx, cancel := d.within(ctx, proofTime)
@@ -59,12 +62,10 @@ func (d *Driver) askModels(ctx context.Context, accel string) (models, error) {
 		Name string `json:"name"`
 	}
 	var cpus []definition
-	err := d.ask(ctx, accel, func(c *qmp.Client) error {
-		if err := c.Execute(ctx, "query-machines", nil, &machines); err != nil {
-			return err
-		}
-		return c.Execute(ctx, "query-cpu-definitions", nil, &cpus)
-	})
+	said, err := d.ask(ctx, accel)
+	if err == nil {
+		err = errors.Join(answer(said, "machines", &machines), answer(said, "cpus", &cpus))
+	}
 	if err != nil {
 		return models{}, errs.New(errs.HostFailure, "QEMU does not tell its machines and processors").Because(err)
 	}
@@ -79,56 +80,44 @@ func (d *Driver) askModels(ctx context.Context, accel string) (models, error) {
 	return out, nil
 }
 
-// ask runs a QEMU that executes nothing, for questions.
-func (d *Driver) ask(ctx context.Context, accel string, questions func(*qmp.Client) error) error {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// ask runs a QEMU that executes nothing, and gives what it says.
+func (d *Driver) ask(ctx context.Context, accel string) ([]byte, error) {
+	from, to, err := os.Pipe()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	theirs, ours := os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control")
-	conn, err := net.FileConn(ours)
-	_ = ours.Close()
-	if err != nil {
-		_ = theirs.Close()
-		return err
+	defer func() { _, _ = from.Close(), to.Close() }()
+	// there before QEMU is; they fit into any pipe
+	if _, err := to.WriteString(questions); err != nil {
+		return nil, err
 	}
-	var complained bytes.Buffer
 	cmd := exec.CommandContext(ctx, d.opt.Binary, //nolint:gosec // the operator's choice
 		"-nodefaults", "-no-user-config", "-display", "none", "-S",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-machine", "none", "-accel", accel,
-		"-chardev", "socket,id=control,fd=3", "-mon", "chardev=control,mode=control")
-	cmd.ExtraFiles, cmd.Stderr = []*os.File{theirs}, &complained
-	// it goes with this agent, whatever ends that: nobody would ever ask it again. The
-	// signal is the thread's, so the thread stays.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	err = cmd.Start()
-	_ = theirs.Close()
-	if err != nil {
-		_ = conn.Close()
-		return err
+		"-chardev", "stdio,id=control,signal=off", "-mon", "chardev=control,mode=control")
+	// QEMU has the other end, too: at the end of its input it would forget what it was asked
+	cmd.Stdin, cmd.ExtraFiles = from, []*os.File{to}
+	said, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(exit.Stderr))
 	}
-	err = converse(ctx, conn, questions)
-	if waited := cmd.Wait(); err != nil {
-		return fmt.Errorf("%w; %w: %s", err, cmp.Or(waited, err), strings.TrimSpace(complained.String()))
-	}
-	return nil
+	return said, err
 }
 
-// converse asks, and has QEMU end.
-func converse(ctx context.Context, conn net.Conn, questions func(*qmp.Client) error) error {
-	c, err := qmp.New(ctx, conn, qmp.Options{})
-	if err != nil {
-		return err
+// answer finds one among the answers.
+func answer(said []byte, question string, out any) error {
+	for line := range bytes.Lines(said) {
+		var a struct {
+			ID     string          `json:"id"`
+			Return json.RawMessage `json:"return"`
+		}
+		if json.Unmarshal(line, &a) == nil && a.ID == question && a.Return != nil {
+			return json.Unmarshal(a.Return, out)
+		}
 	}
-	defer func() { _ = c.Close() }()
-	err = questions(c)
-	if quit := c.Execute(ctx, "quit", nil, nil); err == nil {
-		err = quit
-	}
-	return err
+	return fmt.Errorf("no answer about its %s", question)
 }
 
 var versionOf = regexp.MustCompile(`^pc-q35-(\d+)\.(\d+)(?:\.(\d+))?$`)
