@@ -99,8 +99,7 @@ func (d *Driver) ask(ctx context.Context, accel string) ([]byte, error) {
 	// QEMU has the other end, too: at the end of its input it would forget what it was asked
 	cmd.Stdin, cmd.ExtraFiles = from, []*os.File{to}
 	said, err := cmd.Output()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(exit.Stderr))
 	}
 	return said, err
