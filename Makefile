@@ -17,7 +17,7 @@ GOFUMPT := CGO_ENABLED=0 $(TOOL) gofumpt
 GO_FILES = $$(git ls-files --cached --others --exclude-standard -- '*.go')
 SHELL_FILES := e2e/debian-guest scripts/cover scripts/fuzz scripts/upgrade-test scripts/fresh-machine-test scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/uefi-guest scripts/env.sh .ci/run
 
-.PHONY: upgrade-test debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench bench-parts fuzz up down clean cover vuln build guest
+.PHONY: upgrade-test debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench bench-parts fuzz up down clean cover vuln build guest guests
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,13 +40,13 @@ clean: down ## Stop it and remove its data, the binary and the test guest
 	@if [[ -x bin/novacron ]]; then bin/novacron clean --yes; fi
 	rm -rf bin dist cover.out cover.html .cache/guest
 
-test: guest ## Run every test, with a real database and real QEMU
+test: guests ## Run every test, with a real database and real QEMU
 	source scripts/env.sh && go test -timeout 14m ./...
 
-race: guest ## Run the tests under the race detector, but for e2e, which builds the program without it
+race: guests ## Run the tests under the race detector, but for e2e, which builds the program without it
 	CGO_ENABLED=1 go test -race -short -timeout 14m $$(go list ./... | grep -v '/e2e$$')
 
-e2e: guest ## Run the tests of the whole system, uncached
+e2e: guests ## Run the tests of the whole system, uncached
 	go test -count=1 -timeout 14m ./e2e/...
 
 fleet: guest ## 200 simulated nodes, 2,000 VMs, a server killed every few seconds (10 minutes)
@@ -74,7 +74,7 @@ bench-parts: guest ## Run the benchmarks of single packages and print one table
 	        for (i = 3; i < NF; i += 2) out = out sprintf(" %12s %-9s", $$i, $$(i+1)); print out } \
 	    /^(FAIL|---|panic)/ { print; bad = 1 } END { exit bad }'
 
-cover: guest ## Run every test and show what it covers, the programs of the e2e tests included, in cover.html
+cover: guests ## Run every test and show what it covers, the programs of the e2e tests included, in cover.html
 	@scripts/cover
 
 fuzz: ## Run every fuzz target for FUZZTIME (30s)
@@ -101,4 +101,7 @@ vuln: ## Look for known vulnerabilities in what we import
 guest:
 	@compgen -G '.cache/guest-kernel/boot/vmlinuz-*' >/dev/null || scripts/setup
 	@scripts/guest-image
+
+# What tests boot besides.
+guests: guest
 	@scripts/uefi-guest
