@@ -41,6 +41,8 @@ type request struct {
 	size int64
 	// safe: may it be sent again although an earlier try may have arrived?
 	safe bool
+	// limit of one try, if not attemptTimeout.
+	limit time.Duration
 }
 
 func get[T any](ctx context.Context, c *Client, path string) (T, error) {
@@ -87,7 +89,7 @@ func remove[T any](ctx context.Context, c *Client, path string) (T, error) {
 // do makes the call and decodes its answer into out.
 func (c *Client) do(ctx context.Context, r request, out any) error {
 	return c.repeat(ctx, r, func(ctx context.Context) error {
-		limit := attemptTimeout
+		limit := max(attemptTimeout, r.limit)
 		if r.raw != nil {
 			limit = 24 * time.Hour // as long as the upload takes
 		}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/novacron/novacron/api"
 )
@@ -115,6 +116,26 @@ func (s VMs) RemoveDisk(ctx context.Context, vm, disk string) (Change, error) {
 }
 
 func diskPath(vm, disk string) string { return vmPath(vm) + "/disks/" + url.PathEscape(disk) }
+
+// Guest reads what a VM's guest says of itself.
+func (s VMs) Guest(ctx context.Context, vm string) (api.VMGuest, error) {
+	return get[api.VMGuest](ctx, s.c, vmPath(vm)+"/guest")
+}
+
+// Exec runs a program in a VM's guest and waits for its end. It is not tried again by
+// itself: nobody could tell how often it was run.
+func (s VMs) Exec(ctx context.Context, vm string, req api.VMExec) (api.VMExecResult, error) {
+	var out api.VMExecResult
+	body, err := json.Marshal(req)
+	if err != nil {
+		return out, fail(CodeInvalidConfig, "the request cannot be written as JSON", err)
+	}
+	err = s.c.do(ctx, request{method: http.MethodPost, path: vmPath(vm) + "/exec", body: body, limit: execTimeout}, &out)
+	return out, err
+}
+
+// execTimeout is longer than any program in a guest may take.
+const execTimeout = 11 * time.Minute
 
 // Delete removes a VM and its disks.
 func (s VMs) Delete(ctx context.Context, vm string) (Change, error) {

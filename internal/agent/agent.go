@@ -259,6 +259,8 @@ var handlers = map[string]handler{
 	(*nodelink.OpenLog)(nil).Method():        plain((*Agent).openLog),
 	(*nodelink.OpenDisplay)(nil).Method():    plain((*Agent).openDisplay),
 	(*nodelink.OpenScreenshot)(nil).Method(): plain((*Agent).openScreenshot),
+	(*nodelink.AskGuest)(nil).Method():       plain((*Agent).askGuest),
+	(*nodelink.RunInGuest)(nil).Method():     plain((*Agent).runInGuest),
 	(*nodelink.ReadVolume)(nil).Method():     plain((*Agent).readVolume),
 	(*nodelink.Metrics)(nil).Method():        plain((*Agent).metrics),
 	(*nodelink.ListHoldings)(nil).Method():   plain((*Agent).listHoldings),

@@ -47,6 +47,7 @@ var floors = map[string]floor{
 	"internal/driver/hypervisor/turn":      floorHelper,
 	"internal/driver/hypervisor/rfb":       floorHelper,
 	"internal/driver/hypervisor/tap":       floorHelper,
+	"internal/driver/hypervisor/qga":       floorHelper,
 	"internal/driver/hypervisor/hypertest": floorSuite,
 	"internal/driver/volume/voltest":       floorSuite,
 	"internal/driver/network/nettest":      floorSuite,

@@ -41,6 +41,8 @@ const exitCodesText = `The exit code tells a script what it can do:
   9    'novacron diff' found a difference, and nothing is wrong
   130  interrupted
 
+'novacron vm exec' ends as the program in the guest did.
+
 With -o json or -o yaml the error itself is printed to standard error as a
 document, whose "code" is stable.`
 
@@ -134,6 +136,9 @@ func exitCode(err error) int {
 	}
 	if errors.Is(err, errDiffers) {
 		return exitDiffers
+	}
+	if e, ok := errors.AsType[guestExit](err); ok {
+		return e.code
 	}
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return exitInput

@@ -18,8 +18,9 @@ import (
 // report prints an error to standard error: what happened, to what, what stands
 // in the way, and what to do next.
 func (a *app) report(cmd *cobra.Command, err error) {
-	if errors.Is(err, errDiffers) {
-		return // what differs is said already
+	_, guest := errors.AsType[guestExit](err)
+	if guest || errors.Is(err, errDiffers) {
+		return // what differs, or what a program in a guest says, is said already
 	}
 	f, _ := output.Parse(a.flags.output)
 	p := output.Printer{Out: a.err, Format: f, Colour: a.colour(a.err)}

@@ -23,7 +23,7 @@ func newVM(a *app) *cobra.Command {
 		newVMAction(a, "pause", "Halt the CPUs of virtual machines; their memory stays", client.VMs.Pause),
 		newVMAction(a, "suspend", "Save the memory of virtual machines to disk and end them", client.VMs.Suspend),
 		newVMAction(a, "resume", "Let paused or suspended virtual machines go on", client.VMs.Resume),
-		newVMSet(a), newVMLabel(a), newVMDisk(a), newVMDelete(a), newVMConsole(a), newVMVNC(a), newVMScreenshot(a), newVMLogs(a))
+		newVMGuest(a), newVMDf(a), newVMExec(a), newVMSet(a), newVMLabel(a), newVMDisk(a), newVMDelete(a), newVMConsole(a), newVMVNC(a), newVMScreenshot(a), newVMLogs(a))
 	cmd.Aliases = []string{"vms"}
 	return cmd
 }

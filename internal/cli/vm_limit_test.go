@@ -71,3 +71,30 @@ func TestVMOnABridge(t *testing.T) {
 		t.Errorf("%d requests: what is not understood was sent", n-before)
 	}
 }
+
+func TestVMGuest(t *testing.T) {
+	b := newBench(t)
+	b.on("GET /vms/web/guest", 200, api.VMGuest{
+		Agent: "connected", Version: "7.2.22",
+		Interfaces:  []api.GuestInterface{{Name: "eth0", MAC: "02:4e:43:00:00:01", Addresses: []string{"10.0.0.5/24", "fe80::1/64"}}},
+		FileSystems: []api.GuestFileSystem{{Path: "/", Type: "ext4", TotalBytes: 10 << 30, UsedBytes: 5 << 30}, {Path: "/proc", Type: "proc"}},
+	})
+	got := b.do(t, "vm guest web", 0)
+	for _, want := range []string{"connected 7.2.22", "02:4e:43:00:00:01 10.0.0.5/24, fe80::1/64", "ext4, 5 GiB of 10 GiB used (50%)"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q lacks %q", got, want)
+		}
+	}
+	if got := b.do(t, "vm df web", 0); !strings.Contains(got, "5 GiB") || !strings.Contains(got, "50%") {
+		t.Error(got)
+	}
+	b.on("GET /vms/db/guest", 200, api.VMGuest{Agent: "absent"})
+	b.do(t, "vm df db", 8)
+	b.on("POST /vms/web/exec", 200, api.VMExecResult{ExitCode: 42, Stdout: []byte("hello\n")})
+	if got := b.do(t, "vm exec web -- sh -c true", 42); !strings.Contains(got, "hello\n") {
+		t.Error(got)
+	}
+	all := b.requests()
+	expect(t, all[len(all)-1], `POST /api/v1/vms/web/exec {"command":["sh","-c","true"],"timeout_seconds":60}`)
+	b.do(t, "vm exec web", 2)
+}

@@ -28,6 +28,8 @@ const (
 	Delete  Action = "delete"
 	Execute Action = "execute"
 	Admin   Action = "admin"
+	// Run is to run programs in a guest: more than to start and stop it.
+	Run Action = "run"
 )
 
 // Resource is a type of object.

@@ -112,6 +112,8 @@ type Capabilities struct {
 	Console bool
 	// Display: is there a screen to look at (Displayer)?
 	Display bool
+	// GuestAgent: is there a line to an agent in the guest (Guester)?
+	GuestAgent bool
 	// UserNetwork: is there user-mode networking with port forwards?
 	UserNetwork bool
 	// CPUWeight and CPUCap: can a machine's share of the processors be weighted, and

@@ -28,6 +28,8 @@ type shape struct {
 	nets map[int]int
 	// taps are the descriptors of the interfaces that are joined to bridges, by slot
 	taps map[int]int
+	// agent: is there a line to an agent in the guest?
+	agent bool
 }
 
 // object is a JSON value of QEMU's command line. Keys are sorted by encoding.
@@ -72,6 +74,9 @@ func commandLine(m contract.Machine, s shape) ([]string, error) {
 	}
 	if m.Screen {
 		w.addScreen(s)
+	}
+	if s.agent {
+		w.addAgent(s)
 	}
 	if w.err != nil {
 		return nil, w.err

@@ -65,13 +65,15 @@ func TestCommandLineIsAsReviewed(t *testing.T) {
 	kvm.accel, kvm.cpu = "kvm", "host"
 	passt := onHost
 	passt.nets = map[int]int{0: 70}
+	agent := onHost
+	agent.agent = true
 	bridged, tapped := full(), passt
 	bridged.NICs = append([]contract.NIC{{ID: fixed(8), MAC: "02:4e:43:12:34:56", Bridge: "br0"}}, bridged.NICs...)
 	tapped.taps, tapped.nets = tapFDs(bridged), map[int]int{1: 71}
 	for name, c := range map[string]struct {
 		m contract.Machine
 		s shape
-	}{"full": {full(), onHost}, "plain": {plain(), kvm}, "passt": {full(), passt}, "bridge": {bridged, tapped}} {
+	}{"full": {full(), onHost}, "plain": {plain(), kvm}, "passt": {full(), passt}, "bridge": {bridged, tapped}, "agent": {plain(), agent}} {
 		got, err := commandLine(c.m, c.s)
 		if err != nil {
 			t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"image/png"
 	"io"
-	"net"
 	"path/filepath"
 	"strings"
 
@@ -38,10 +37,7 @@ func (d *Driver) Display(ctx context.Context, r contract.Ref) (io.ReadWriteClose
 	if !g.rec.Machine.Screen {
 		return nil, errs.New(errs.Unsupported, "VM %s was started without a screen: it has one when it starts again", r.VM)
 	}
-	ctx, cancel := g.timed(ctx)
-	defer cancel()
-	var dialer net.Dialer
-	c, err := dialer.DialContext(ctx, "unix", filepath.Join(g.at.inside(), vncSocket))
+	c, err := g.dialInside(ctx, vncSocket)
 	if err != nil {
 		return nil, errs.New(errs.HostFailure, "the screen of VM %s cannot be reached", r.VM).Because(err)
 	}

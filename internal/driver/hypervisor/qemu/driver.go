@@ -142,7 +142,7 @@ func isNilRoot(c io.Closer) bool {
 // Capabilities implements contract.Driver.
 func (d *Driver) Capabilities() contract.Capabilities {
 	c := contract.Capabilities{
-		Pause: true, GrowDisk: true, Suspend: true, Shutdown: true, Console: true, Display: true, UserNetwork: true,
+		Pause: true, GrowDisk: true, Suspend: true, Shutdown: true, Console: true, Display: true, GuestAgent: true, UserNetwork: true,
 		DiskLimits: true, CPUWeight: d.cgroups.HasCPU(), CPUCap: d.cgroups.HasCPU(),
 		Bridges:     d.bridges(),
 		Confinement: []string{"seccomp", "no_new_privs"},
@@ -313,6 +313,9 @@ func (d *Driver) Shutdown(ctx context.Context, r contract.Ref) error {
 	}
 	if err := g.noteAsked(askedRecord{Shutdown: true}); err != nil {
 		return err
+	}
+	if g.powerDownByAgent(ctx) {
+		return nil
 	}
 	err = g.ask(ctx, "system_powerdown")
 	if err == nil {

@@ -38,6 +38,8 @@ type guest struct {
 
 	// ended is closed when the end is settled: judged, recorded, told.
 	ended chan struct{}
+	// line is taken by who talks with the agent in the guest.
+	line chan struct{}
 
 	mu     sync.Mutex
 	status contract.Status
@@ -57,7 +59,7 @@ type guest struct {
 func (d *Driver) newGuest(rec machineRecord) *guest {
 	return &guest{
 		d: d, ref: rec.Machine.Ref, at: d.opt.places(rec.Machine.VM), rec: rec,
-		ended:  make(chan struct{}),
+		ended: make(chan struct{}), line: make(chan struct{}, 1),
 		status: contract.Status{Ref: rec.Machine.Ref},
 	}
 }

@@ -31,6 +31,8 @@ type machineRecord struct {
 	CPU   string `json:"cpu,omitempty"`
 	// Code is the image of its UEFI firmware.
 	Code string `json:"code,omitempty"`
+	// Agent: is there a line to an agent in the guest?
+	Agent bool `json:"agent,omitempty"`
 	// At is wall time.
 	At time.Time `json:"at"`
 }

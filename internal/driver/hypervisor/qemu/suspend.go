@@ -52,6 +52,7 @@ type savedRecord struct {
 	Type  string         `json:"type"`
 	Accel string         `json:"accel"`
 	CPU   string         `json:"cpu,omitempty"` // empty: of an earlier program, unnamedCPU
+	Agent bool           `json:"agent,omitempty"`
 }
 
 func savedPath(file string) string { return file + ".json" }
@@ -76,7 +77,7 @@ func readSaved(file string) (savedRecord, error) {
 }
 
 // asSuspended gives the record of a machine that goes on from a saved memory: its
-// board and its processor are those it had.
+// board, its processor and its devices are those it had.
 func asSuspended(rec machineRecord) (machineRecord, error) {
 	if rec.Machine.Incoming == "" {
 		return rec, nil
@@ -89,6 +90,7 @@ func asSuspended(rec machineRecord) (machineRecord, error) {
 		return rec, errs.New(errs.HostFailure, "VM %s was suspended under %s, and this node has %s now: its processor would be another one",
 			rec.Machine.VM, saved.Accel, rec.Accel)
 	}
+	rec.Agent = saved.Agent
 	rec.Type, rec.CPU = saved.Type, cmp.Or(saved.CPU, unnamedCPU(saved.Accel))
 	return rec, nil
 }
@@ -197,7 +199,7 @@ func (g *guest) commit(f *os.File, file string) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	b, err := json.Marshal(savedRecord{Epoch: g.ref.Epoch, Type: g.rec.Type, Accel: g.rec.Accel, CPU: g.rec.CPU})
+	b, err := json.Marshal(savedRecord{Epoch: g.ref.Epoch, Type: g.rec.Type, Accel: g.rec.Accel, CPU: g.rec.CPU, Agent: g.rec.Agent})
 	if err != nil {
 		return err
 	}

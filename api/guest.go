@@ -1,0 +1,51 @@
+package api
+
+// VMGuest is what a guest says of itself, by its agent (qemu-guest-agent). It is read
+// when it is asked for, and only as true as the guest is honest.
+type VMGuest struct {
+	// Agent is absent (none has opened the line), connected, or unresponsive.
+	Agent   string `json:"agent"`
+	Version string `json:"version,omitempty"`
+	// Interfaces with their addresses, the loopback among them.
+	Interfaces  []GuestInterface  `json:"interfaces"`
+	FileSystems []GuestFileSystem `json:"file_systems"`
+}
+
+// GuestInterface is a network interface as the guest has it.
+type GuestInterface struct {
+	Name string `json:"name"`
+	MAC  string `json:"mac,omitempty"`
+	// Addresses with their prefix lengths, such as 10.0.0.5/24.
+	Addresses []string `json:"addresses"`
+}
+
+// GuestFileSystem is a file system as the guest has it.
+type GuestFileSystem struct {
+	Path string `json:"path"`
+	Type string `json:"type"`
+	// TotalBytes and UsedBytes are absent where the guest does not tell.
+	TotalBytes Bytes `json:"total_bytes,omitempty"`
+	UsedBytes  Bytes `json:"used_bytes,omitempty"`
+}
+
+// VMExec runs a program in a guest.
+type VMExec struct {
+	// Command is the program and its arguments; no shell looks at it.
+	Command []string `json:"command"`
+	// Input is what it reads, in base64; with the command 64 KiB at most.
+	Input []byte `json:"input,omitempty"`
+	// TimeoutSeconds is how long it may take: 1 to 600, 60 by default.
+	TimeoutSeconds *int64 `json:"timeout_seconds,omitempty"`
+}
+
+// VMExecResult is how a program in a guest ended.
+type VMExecResult struct {
+	// ExitCode is 128 and the signal for what a signal ended.
+	ExitCode int `json:"exit_code"`
+	Signal   int `json:"signal,omitempty"`
+	// Stdout and Stderr are what it wrote, in base64, 256 KiB of each at most; Truncated
+	// says that there was more.
+	Stdout    []byte `json:"stdout"`
+	Stderr    []byte `json:"stderr"`
+	Truncated bool   `json:"truncated,omitempty"`
+}

@@ -1,0 +1,51 @@
+package control_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/novacron/novacron/internal/control/controltest"
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// What a guest says comes through, and a program is run in it: on record first, by its
+// name, without its arguments.
+func TestGuests(t *testing.T) {
+	c := controltest.New(t, 1)
+	make1(t, c, c.NewVM("a", true))
+	g, err := c.Service.Guest(t.Context(), c, "a")
+	if err != nil || g.Agent != "connected" || len(g.Interfaces) != 1 || len(g.FileSystems) != 1 || g.FileSystems[0].UsedBytes != 3<<30 {
+		t.Errorf("%+v %v", g, err)
+	}
+	run := func(command ...string) error {
+		out, err := c.Service.RunInGuest(t.Context(), c, controltest.Admin(), "a", vm.Program{Command: command, Time: time.Minute})
+		if err == nil && string(out.Output) != "secret word\n" {
+			t.Errorf("%+v", out)
+		}
+		return err
+	}
+	if err := run("/bin/echo", "secret", "word"); err != nil {
+		t.Fatal(err)
+	}
+	var rows, secrets int
+	var detail string
+	err = c.DB.Owner.QueryRow(t.Context(), `SELECT count(*), count(*) FILTER (WHERE detail::text LIKE '%secret%'), max(detail::text) FROM audit_log WHERE action = 'vm.exec'`).Scan(&rows, &secrets, &detail)
+	if err != nil || rows != 1 || secrets != 0 || !strings.Contains(detail, "/bin/echo") {
+		t.Errorf("%d records, %d with a secret: %s %v", rows, secrets, detail, err)
+	}
+	if err := run("/bin/none"); !errs.Is(err, errs.GuestFailure) {
+		t.Errorf("a program that is not there: %v", err)
+	}
+	if err := run("a\x00b"); !errs.Is(err, errs.InvalidField) {
+		t.Errorf("a NUL: %v", err)
+	}
+	request(t, c, "a", vm.Stop)
+	if _, err := c.Service.Guest(t.Context(), c, "a"); !errs.Is(err, errs.InvalidState) && !errs.Is(err, errs.NotFound) {
+		t.Errorf("of one that is stopped: %v", err)
+	}
+	if err := run("/bin/true"); !errs.Is(err, errs.InvalidState) && !errs.Is(err, errs.NotFound) {
+		t.Errorf("in one that is stopped: %v", err)
+	}
+}

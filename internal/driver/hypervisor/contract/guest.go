@@ -1,0 +1,102 @@
+package contract
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// AgentState is how the agent in a guest is.
+type AgentState string
+
+// The states of an agent.
+const (
+	// AgentAbsent: nobody in the guest has opened its end of the line.
+	AgentAbsent AgentState = "absent"
+	// AgentConnected: it answers.
+	AgentConnected AgentState = "connected"
+	// AgentUnresponsive: somebody has opened the line, and does not answer.
+	AgentUnresponsive AgentState = "unresponsive"
+)
+
+// Guester is what a driver also is whose Capabilities say GuestAgent. What it tells of
+// a guest is what the guest says: text of a stranger, bounded and cleaned.
+type Guester interface {
+	// Guest asks the agent of a live machine about the guest. An agent that is absent or
+	// does not answer is no error: the state says so.
+	Guest(ctx context.Context, r Ref) (Guest, error)
+	// Run runs a program in the guest and waits for its end, or for the end of its time:
+	// errs.Timeout then, and the program goes on. errs.GuestFailure without an agent that
+	// answers, or when that refuses.
+	Run(ctx context.Context, r Ref, p Program) (Outcome, error)
+}
+
+// Guest is what a guest says of itself.
+type Guest struct {
+	Agent AgentState
+	// Version of the agent; empty unless it is connected.
+	Version     string
+	Interfaces  []GuestInterface
+	FileSystems []GuestFileSystem
+}
+
+// GuestInterface is a network interface as the guest has it.
+type GuestInterface struct {
+	Name, MAC string
+	Addresses []netip.Prefix
+}
+
+// GuestFileSystem is a file system as the guest has it.
+type GuestFileSystem struct {
+	Path, Type string
+	// TotalBytes and UsedBytes are 0 where it does not tell.
+	TotalBytes, UsedBytes int64
+}
+
+// Program is what to run in a guest.
+type Program struct {
+	Path  string
+	Args  []string
+	Input []byte
+	// Time it may take.
+	Time time.Duration
+}
+
+// Bounds of a Program and of its Outcome.
+const (
+	MaxProgramArgs  = 256
+	MaxProgramBytes = 64 << 10 // of path, arguments and input together
+	MaxProgramTime  = 10 * time.Minute
+	MaxOutput       = 256 << 10 // of each stream
+)
+
+// Outcome is how a program ended.
+type Outcome struct {
+	// Code is its exit code; of what a signal ended, 128 and the signal.
+	Code int
+	// Signal that ended it, or 0.
+	Signal int
+	// Output and Errors are what it wrote, MaxOutput bytes of each at most; Cut says
+	// that there was more.
+	Output, Errors []byte
+	Cut            bool
+}
+
+// Validate refuses programs that no driver runs.
+func (p Program) Validate() error {
+	size := len(p.Path) + len(p.Input)
+	for _, a := range p.Args {
+		size += len(a)
+	}
+	switch {
+	case p.Path == "":
+		return errs.New(errs.InvalidField, "the program to run in the guest is not named")
+	case len(p.Args) > MaxProgramArgs || size > MaxProgramBytes:
+		return errs.New(errs.TooLarge, "a program has up to %d arguments, and %d bytes with its input", MaxProgramArgs, MaxProgramBytes)
+	case p.Time <= 0 || p.Time > MaxProgramTime:
+		return errs.New(errs.OutOfRange, "a program in a guest may take up to %v", MaxProgramTime)
+	}
+	return nil
+}

@@ -1,0 +1,90 @@
+package hypertest
+
+import (
+	"time"
+
+	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+func guestCases() []testCase {
+	return []testCase{
+		{"A guest's agent is told as it is, and programs run where it answers", asksGuest},
+		{"Guest and Run refuse what is not there", guestRefuses},
+	}
+}
+
+// guester gives the driver's ability, or checks that it denies having it.
+func (b *bench) guester() (contract.Guester, bool) {
+	b.Helper()
+	g, is := b.Driver().(contract.Guester)
+	if is != b.Driver().Capabilities().GuestAgent {
+		b.Fatalf("the driver is a Guester: %v; its capabilities say %v", is, !is)
+	}
+	return g, is
+}
+
+func asksGuest(b *bench) {
+	g, ok := b.guester()
+	if !ok {
+		return
+	}
+	m := b.launch(Polite)
+	b.ready(m.VM)
+	is, err := g.Guest(b.ctx, m.Ref)
+	if err != nil {
+		b.Fatal(err)
+	}
+	run := func(p contract.Program) (contract.Outcome, error) { return g.Run(b.ctx, m.Ref, p) }
+	switch is.Agent {
+	case contract.AgentConnected:
+		out, err := run(contract.Program{Path: "echo", Args: []string{"a b", "$HOME"}, Time: time.Minute})
+		if err != nil || out.Code != 0 || string(out.Output) != "a b $HOME\n" {
+			b.Fatalf("%+v %v", out, err)
+		}
+		if out, err := run(contract.Program{Path: "false", Time: time.Minute}); err != nil || out.Code != 1 {
+			b.Fatalf("%+v %v", out, err)
+		}
+	case contract.AgentAbsent:
+		if is.Version != "" || len(is.Interfaces)+len(is.FileSystems) > 0 {
+			b.Fatalf("an absent agent tells %+v", is)
+		}
+		_, err := run(contract.Program{Path: "echo", Time: time.Minute})
+		b.wantCode(err, errs.GuestFailure, "without an agent")
+	default:
+		b.Fatalf("the agent is %q", is.Agent)
+	}
+	_, err = run(contract.Program{Time: time.Minute})
+	b.wantCode(err, errs.InvalidField, "no program")
+	_, err = run(contract.Program{Path: "echo", Time: time.Hour})
+	b.wantCode(err, errs.OutOfRange, "an hour")
+	b.clean(m)
+}
+
+func guestRefuses(b *bench) {
+	g, ok := b.guester()
+	if !ok {
+		return
+	}
+	m := b.launch(Polite)
+	echo := contract.Program{Path: "echo", Time: time.Minute}
+	for _, c := range []struct {
+		r    contract.Ref
+		code errs.Code
+	}{
+		{contract.Ref{VM: m.VM, Epoch: 7}, errs.StaleEpoch},
+		{contract.Ref{VM: id.New(), Epoch: 1}, errs.NotFound},
+	} {
+		_, err := g.Guest(b.ctx, c.r)
+		b.wantCode(err, c.code, "asking")
+		_, err = g.Run(b.ctx, c.r, echo)
+		b.wantCode(err, c.code, "running")
+	}
+	b.kill(m.Ref)
+	_, err := g.Guest(b.ctx, m.Ref)
+	b.wantCode(err, errs.InvalidState, "a guest that ended")
+	_, err = g.Run(b.ctx, m.Ref, echo)
+	b.wantCode(err, errs.InvalidState, "a guest that ended")
+	b.clean(m)
+}
