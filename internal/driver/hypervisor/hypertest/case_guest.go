@@ -39,13 +39,7 @@ func asksGuest(b *bench) {
 	run := func(p contract.Program) (contract.Outcome, error) { return g.Run(b.ctx, m.Ref, p) }
 	switch is.Agent {
 	case contract.AgentConnected:
-		out, err := run(contract.Program{Path: "echo", Args: []string{"a b", "$HOME"}, Time: time.Minute})
-		if err != nil || out.Code != 0 || string(out.Output) != "a b $HOME\n" {
-			b.Fatalf("%+v %v", out, err)
-		}
-		if out, err := run(contract.Program{Path: "false", Time: time.Minute}); err != nil || out.Code != 1 {
-			b.Fatalf("%+v %v", out, err)
-		}
+		b.runs(run)
 	case contract.AgentAbsent:
 		if is.Version != "" || len(is.Interfaces)+len(is.FileSystems) > 0 {
 			b.Fatalf("an absent agent tells %+v", is)
@@ -60,6 +54,18 @@ func asksGuest(b *bench) {
 	_, err = run(contract.Program{Path: "echo", Time: time.Hour})
 	b.wantCode(err, errs.OutOfRange, "an hour")
 	b.clean(m)
+}
+
+// runs expects programs to run.
+func (b *bench) runs(run func(contract.Program) (contract.Outcome, error)) {
+	b.Helper()
+	out, err := run(contract.Program{Path: "echo", Args: []string{"a b", "$HOME"}, Time: time.Minute})
+	if err != nil || out.Code != 0 || string(out.Output) != "a b $HOME\n" {
+		b.Fatalf("%+v %v", out, err)
+	}
+	if out, err := run(contract.Program{Path: "false", Time: time.Minute}); err != nil || out.Code != 1 {
+		b.Fatalf("%+v %v", out, err)
+	}
 }
 
 func guestRefuses(b *bench) {

@@ -65,7 +65,7 @@ func (d *Driver) Launch(ctx context.Context, m contract.Machine) (contract.Statu
 
 // fitted gives the record of a machine, once all that it needs of the host is there.
 func (d *Driver) fitted(ctx context.Context, m contract.Machine) (machineRecord, error) {
-	rec := machineRecord{Machine: m, At: d.opt.Clock.Now()}
+	rec := machineRecord{Machine: m, Agent: true, At: d.opt.Clock.Now()}
 	host, err := d.describe(ctx)
 	if err != nil {
 		return rec, err
