@@ -137,7 +137,7 @@ func exitCode(err error) int {
 	if errors.Is(err, errDiffers) {
 		return exitDiffers
 	}
-	if e, ok := errors.AsType[guestExit](err); ok {
+	if e, ok := errors.AsType[guestExitError](err); ok {
 		return e.code
 	}
 	if _, ok := errors.AsType[*usageError](err); ok {

@@ -18,7 +18,7 @@ import (
 // report prints an error to standard error: what happened, to what, what stands
 // in the way, and what to do next.
 func (a *app) report(cmd *cobra.Command, err error) {
-	_, guest := errors.AsType[guestExit](err)
+	_, guest := errors.AsType[guestExitError](err)
 	if guest || errors.Is(err, errDiffers) {
 		return // what differs, or what a program in a guest says, is said already
 	}

@@ -76,7 +76,7 @@ func newVMDf(a *app) *cobra.Command {
 			{Title: "type", Cell: func(f api.GuestFileSystem) string { return f.Type }},
 			{Title: "size", Cell: func(f api.GuestFileSystem) string { return known(f, size(f.TotalBytes)) }},
 			{Title: "used", Cell: func(f api.GuestFileSystem) string { return known(f, size(f.UsedBytes)) }},
-			{Title: "full", Cell: func(f api.GuestFileSystem) string { return full(f) }},
+			{Title: "full", Cell: full},
 		})
 	})
 	cmd.ValidArgsFunction = a.completeVMs
@@ -97,11 +97,11 @@ func full(f api.GuestFileSystem) string {
 	return fmt.Sprintf("%d%%", percent(f))
 }
 
-// guestExit is how a program in a guest ended, as the end of this one.
-type guestExit struct{ code int }
+// guestExitError is how a program in a guest ended, as the end of this one.
+type guestExitError struct{ code int }
 
 // Error implements error.
-func (e guestExit) Error() string {
+func (e guestExitError) Error() string {
 	return fmt.Sprintf("the program in the guest ended with exit code %d", e.code)
 }
 
@@ -170,7 +170,7 @@ func (a *app) execEnded(r api.VMExecResult) error {
 		fmt.Fprintln(a.err, "novacron: the program wrote more than is handed on")
 	}
 	if r.ExitCode != 0 {
-		return guestExit{r.ExitCode}
+		return guestExitError{r.ExitCode}
 	}
 	return nil
 }
