@@ -109,15 +109,6 @@ func (c *Client) Call(ctx context.Context, name string, args, out any) error {
 	return nil
 }
 
-// Tell asks for something that has no answer when it succeeds, as a shutdown.
-func (c *Client) Tell(ctx context.Context, name string, args any) error {
-	defer c.bound(ctx)()
-	if err := c.send(name, args); err != nil {
-		return fmt.Errorf("%s: %w", name, errors.Join(ErrSilent, err))
-	}
-	return nil
-}
-
 // bound closes the connection when ctx ends, until what it gives is called.
 func (c *Client) bound(ctx context.Context) func() {
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
