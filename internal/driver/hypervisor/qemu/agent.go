@@ -225,11 +225,14 @@ func (g *guest) powerDownByAgent(ctx context.Context) bool {
 	ctx, cancel := g.d.within(ctx, pressTime)
 	defer cancel()
 	c, err := g.talk(ctx, pressTime)
-	if err != nil {
-		return false
+	if err == nil {
+		err = c.PowerDown(ctx)
+		c.close()
 	}
-	defer c.close()
-	return c.PowerDown(ctx) == nil
+	if err != nil {
+		g.d.log.Info("the agent in a guest has not said that it took up a shutdown: the power button is pressed, too", "vm", g.ref.VM, "error", err)
+	}
+	return err == nil
 }
 
 // dialInside connects to a socket that QEMU has made in its folder. That folder is the

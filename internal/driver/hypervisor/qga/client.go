@@ -15,6 +15,8 @@ import (
 const (
 	// MaxReply bounds one answer, in bytes, and what may come before it.
 	MaxReply = 4 << 20
+	// mostStale bounds the answers to others that are passed over.
+	mostStale = 64
 	// sentinel begins what is sent and answers to guest-sync-delimited: it is in no text
 	// of JSON.
 	sentinel = 0xFF
@@ -64,17 +66,20 @@ func (c *Client) sync(ctx context.Context) error {
 	if err := c.send("guest-sync-delimited", map[string]int64{"id": n}, sentinel); err != nil {
 		return errors.Join(ErrSilent, err)
 	}
-	if err := c.skip(); err != nil {
-		return errors.Join(ErrSilent, err)
+	// answers to those who gave up before us may come first: none of them is ours
+	for range mostStale {
+		if err := c.skip(); err != nil {
+			return errors.Join(ErrSilent, err)
+		}
+		var got int64
+		if err := c.answer(&got); err != nil {
+			return errors.Join(ErrSilent, err)
+		}
+		if got == n {
+			return nil
+		}
 	}
-	var got int64
-	if err := c.answer(&got); err != nil {
-		return errors.Join(ErrSilent, err)
-	}
-	if got != n {
-		return fmt.Errorf("%w: it answers something else", ErrSilent)
-	}
-	return nil
+	return fmt.Errorf("%w: it answers something else", ErrSilent)
 }
 
 // skip reads to the sentinel.

@@ -61,7 +61,7 @@ func agent(t testing.TB, before string, answers map[string]string) net.Conn {
 
 // What lies in the line from before is no answer, whatever it looks like.
 func TestForgetsWhatCameBefore(t *testing.T) {
-	for _, before := range []string{"", `{"return": {"pid": 4}}` + "\n", `{"return": {"ver`, strings.Repeat("x", 100_000)} {
+	for _, before := range []string{"", `{"return": {"pid": 4}}` + "\n", `{"return": {"ver`, strings.Repeat("x", 100_000), "\xff{\"return\": 5}\n\xff{\"return\": 6}\n"} {
 		c, err := qga.New(within(t, 10*time.Second), agent(t, before, map[string]string{"guest-info": `{"return": {"version": "7.2.22"}}`}))
 		if err != nil {
 			t.Fatalf("behind %.20q: %v", before, err)
@@ -106,7 +106,7 @@ func TestAnswersAreBounded(t *testing.T) {
 func TestStrangersAreCutOff(t *testing.T) {
 	flood := strings.Repeat("a", qga.MaxReply+100)
 	for name, line := range map[string]string{
-		"floods without an answer": flood, "an answer too long": "\xff" + flood, "another number": "\xff{\"return\": 7}",
+		"floods without an answer": flood, "an answer too long": "\xff" + flood, "other numbers for ever": strings.Repeat("\xff{\"return\": 7}\n", 100),
 		"nonsense": "\xff}{", "a list": "\xff[]", "nothing in it": "\xff{}",
 	} {
 		if _, err := qga.New(within(t, 20*time.Second), agent(t, "", map[string]string{"guest-sync-delimited": line})); !errors.Is(err, qga.ErrSilent) {
