@@ -104,4 +104,5 @@ guest:
 
 # What tests boot besides.
 guests: guest
+	@[[ -x .cache/guest-agent/usr/sbin/qemu-ga ]] || scripts/setup
 	@scripts/uefi-guest

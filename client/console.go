@@ -63,7 +63,7 @@ func (s VMs) attach(ctx context.Context, path string, q url.Values) (*Console, e
 	var conn *websocket.Conn
 	// Attaching is safe: an attempt that broke off holds nothing.
 	err := s.c.repeat(ctx, request{safe: true}, func(ctx context.Context) (err error) {
-		conn, _, err = s.c.websocket(ctx, path, q) //nolint:bodyclose // the library closes it
+		conn, _, err = s.c.websocket(ctx, path, q) //nolint:bodyclose // of an answer that became a WebSocket there is no body, and of others the library keeps a copy and closes it
 		return err
 	})
 	if err != nil {

@@ -68,7 +68,7 @@ func steadyPort(ctx context.Context, host, before string) string {
 		return "0"
 	}
 	for range tries {
-		port := strconv.Itoa(first + rand.IntN(end-first)) //nolint:gosec // any will do
+		port := strconv.Itoa(first + rand.IntN(end-first)) //nolint:gosec // which port it is is no secret: it is printed
 		if tryPort(ctx, net.JoinHostPort(host, port)) == nil {
 			return port
 		}
