@@ -68,7 +68,7 @@ func BenchmarkAcceptedToExec(b *testing.B) {
 	program := installedQEMU(b)
 	i := up(b, "--accel", "tcg")
 	i.importTiny()
-	i.must("vm", "create", "web", "--image", "tiny", "--cpus", "1", "--memory", "64MiB", "--wait")
+	i.must("vm", "create", "web", "--image", "tiny", "--cpus", "1", "--memory", "128MiB", "--wait")
 	c := i.client()
 	seen := watchExecs(b, program)
 	raw := func() time.Duration {

@@ -37,7 +37,7 @@ func BenchmarkAgentMemory(b *testing.B) {
 	i.importTiny()
 	alone := i.memoryOf(b, "node-1")
 	for k := range vms {
-		i.must("vm", "create", vmName(k), "--image", "tiny", "--cpus", "1", "--memory", "96MiB", "--start", "--wait")
+		i.must("vm", "create", vmName(k), "--image", "tiny", "--cpus", "1", "--memory", "128MiB", "--start", "--wait")
 	}
 	for k := range vms {
 		i.logged(vmName(k), ready)
