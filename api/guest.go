@@ -1,5 +1,7 @@
 package api
 
+import "time"
+
 // VMGuest is what a guest says of itself, by its agent (qemu-guest-agent). It is read
 // when it is asked for, and only as true as the guest is honest.
 type VMGuest struct {
@@ -49,3 +51,26 @@ type VMExecResult struct {
 	Stderr    []byte `json:"stderr"`
 	Truncated bool   `json:"truncated,omitempty"`
 }
+
+// VMFreeze has a guest's file systems frozen.
+type VMFreeze struct {
+	// Seconds until they are thawed: 1 to 60, 10 by default.
+	Seconds *int64 `json:"seconds,omitempty"`
+}
+
+// VMFrozen says that a guest's file systems are frozen.
+type VMFrozen struct {
+	// Until is when they are thawed at the latest.
+	Until time.Time `json:"until"`
+	// Reason says why they could not be.
+	Reason string `json:"reason,omitempty"`
+}
+
+// VMFreezeResult is what was frozen.
+type VMFreezeResult struct {
+	FileSystems int       `json:"file_systems"`
+	Until       time.Time `json:"until"`
+}
+
+// VMThawed says that nothing is frozen any more.
+type VMThawed struct{}

@@ -129,6 +129,11 @@ type VMStatus struct {
 	Job string `json:"job,omitempty"`
 	// Placement says, per node, why none fits.
 	Placement []PlacementReason `json:"placement,omitempty"`
+	// Addresses are where others reach the guest, as its agent said last: up to 16, those
+	// of the VM's own interfaces first.
+	Addresses []string `json:"addresses,omitempty"`
+	// Frozen: the guest's file systems are; absent for not.
+	Frozen *VMFrozen `json:"frozen,omitempty"`
 	// Restarts is what became of it by its restart policy since somebody started it;
 	// absent when nothing did.
 	Restarts *VMRestarts `json:"restarts,omitempty"`

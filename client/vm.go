@@ -134,6 +134,30 @@ func (s VMs) Exec(ctx context.Context, vm string, req api.VMExec) (api.VMExecRes
 	return out, err
 }
 
+// Freeze has a guest's file systems frozen for so many seconds, 10 when that is 0. It is
+// not tried again by itself: they would be frozen already.
+func (s VMs) Freeze(ctx context.Context, vm string, seconds int64) (api.VMFreezeResult, error) {
+	var out api.VMFreezeResult
+	var req api.VMFreeze
+	if seconds != 0 {
+		req.Seconds = &seconds
+	}
+	body, err := json.Marshal(req)
+	if err != nil {
+		return out, fail(CodeInvalidConfig, "the request cannot be written as JSON", err)
+	}
+	err = s.c.do(ctx, request{method: http.MethodPost, path: vmPath(vm) + "/freeze", body: body, limit: freezeTimeout}, &out)
+	return out, err
+}
+
+// Thaw has them thawed before that; none that is frozen is no error.
+func (s VMs) Thaw(ctx context.Context, vm string) error {
+	return s.c.do(ctx, request{method: http.MethodPost, path: vmPath(vm) + "/thaw", limit: freezeTimeout}, &api.VMThawed{})
+}
+
+// freezeTimeout is longer than a guest may take to freeze.
+const freezeTimeout = 90 * time.Second
+
 // execTimeout is longer than any program in a guest may take.
 const execTimeout = 11 * time.Minute
 

@@ -89,8 +89,9 @@ type Agent struct {
 	cluster id.ID
 	// images is held while image files are dropped, and shared while a VM takes one
 	// up: between the look at a file and the record that keeps it, nobody drops it
-	images sync.RWMutex
-	plan   hostPlan
+	images  sync.RWMutex
+	plan    hostPlan
+	glances glances
 	// keyboards are those of screens
 	keyboards keyboards
 	// life ends with Close; work is what goes on in the background until then.
@@ -114,7 +115,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, records: recs, guests: map[id.ID]*guest{}, cluster: cfg.Cluster,
 		log:     cfg.Log,
-		reports: newReporter(cfg.Epoch),
+		reports: newReporter(cfg.Epoch), glances: newGlances(),
 	}
 	a.life, a.end = context.WithCancel(context.Background())
 	a.meter = newMeter(a)
@@ -160,6 +161,9 @@ func (a *Agent) Start(ctx context.Context) error {
 		}
 		if again {
 			ended = append(ended, g)
+		}
+		if err := a.findFrozen(g, alive[v]); err != nil {
+			return err
 		}
 	}
 	a.bringUp(ctx, ended)
@@ -261,6 +265,8 @@ var handlers = map[string]handler{
 	(*nodelink.OpenScreenshot)(nil).Method(): plain((*Agent).openScreenshot),
 	(*nodelink.AskGuest)(nil).Method():       plain((*Agent).askGuest),
 	(*nodelink.RunInGuest)(nil).Method():     plain((*Agent).runInGuest),
+	(*nodelink.FreezeGuest)(nil).Method():    plain((*Agent).freezeGuest),
+	(*nodelink.ThawGuest)(nil).Method():      plain((*Agent).thawGuest),
 	(*nodelink.ReadVolume)(nil).Method():     plain((*Agent).readVolume),
 	(*nodelink.Metrics)(nil).Method():        plain((*Agent).metrics),
 	(*nodelink.ListHoldings)(nil).Method():   plain((*Agent).listHoldings),

@@ -33,6 +33,9 @@ type bench struct {
 	volume  id.ID
 	op      id.ID
 	head    nodelink.Header
+	clock   clock.Clock
+	// wrap, unless nil, stands between the agent and its driver
+	wrap func(*sim.Driver) hypervisor.Driver
 }
 
 func newBench(t *testing.T) *bench {
@@ -42,7 +45,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(h.Close)
-	b := &bench{t: t, dir: t.TempDir(), host: h, cluster: id.New(), boot: "boot-1", vm: id.New(), volume: id.New(), op: id.New()}
+	b := &bench{t: t, dir: t.TempDir(), host: h, cluster: id.New(), boot: "boot-1", vm: id.New(), volume: id.New(), op: id.New(), clock: clock.System{}}
 	b.head = nodelink.Header{Cluster: b.cluster, VM: b.vm, OwnerEpoch: 1, Operation: b.op, OpSeq: 1, Attempt: 1, BudgetMS: 10_000}
 	b.restart()
 	t.Cleanup(func() { _ = b.agent.Close() })
@@ -63,8 +66,14 @@ func (b *bench) restart() {
 	}
 	b.agent, err = New(Config{
 		Node: id.New(), Cluster: b.cluster, Epoch: b.epoch, DataDir: b.dir, Boot: b.boot,
-		NewHypervisor: func(s hypervisor.Sink) (hypervisor.Driver, error) { return sim.New(b.host, s), nil },
-		Volumes:       vols, Images: cacheOf(b.t, b.dir), Clock: clock.System{}, Log: slog.New(slog.DiscardHandler),
+		NewHypervisor: func(s hypervisor.Sink) (hypervisor.Driver, error) {
+			d := sim.New(b.host, s)
+			if b.wrap != nil {
+				return b.wrap(d), nil
+			}
+			return d, nil
+		},
+		Volumes: vols, Images: cacheOf(b.t, b.dir), Clock: b.clock, Log: slog.New(slog.DiscardHandler),
 	})
 	if err == nil {
 		err = b.agent.Start(b.t.Context())

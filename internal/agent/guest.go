@@ -26,6 +26,8 @@ type guest struct {
 	// wanted is the newest fence that asked for a turn: once it has, an older one
 	// gets none, wherever it stands in the queue
 	wanted fence
+	// ice is held by who freezes or thaws
+	ice sync.Mutex
 }
 
 type answer struct {

@@ -33,6 +33,8 @@ type record struct {
 	Bases map[id.ID]nodelink.ImageFile `json:"bases,omitempty"`
 	// Volumes were made for it by this node; records of older agents do not tell.
 	Volumes []id.ID `json:"volumes,omitempty"`
+	// Frozen: its guest's file systems are, or may be.
+	Frozen *freeze `json:"frozen,omitempty"`
 	// Erased: everything is gone but this fence.
 	Erased bool `json:"erased,omitempty"`
 }

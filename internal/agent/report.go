@@ -26,6 +26,14 @@ type reporter struct {
 	// told counts what the driver told, seen is the count at which it spoke of a VM
 	told int64
 	seen map[id.ID]int64
+	// notes are what guests that are there said
+	notes map[id.ID]note
+}
+
+// note is what the guest of one incarnation said.
+type note struct {
+	epoch gen.OwnerEpoch
+	nodelink.GuestNote
 }
 
 type watch struct {
@@ -42,6 +50,7 @@ func newReporter(epoch gen.NodeEpoch) *reporter {
 		wake:    make(chan struct{}, 1),
 		watches: map[*watch]struct{}{},
 		seen:    map[id.ID]int64{},
+		notes:   map[id.ID]note{},
 	}
 }
 
@@ -130,12 +139,75 @@ func (r *reporter) put(s hypervisor.Status) nodelink.Report {
 	if ok && old.Epoch == s.Epoch && old.Phase == s.Phase && old.Reason == s.Reason {
 		return old
 	}
+	if n, ok := r.notes[s.VM]; ok && (n.epoch != s.Epoch || !s.Phase.OnNode()) {
+		delete(r.notes, s.VM)
+	}
+	rep := nodelink.Report{VM: s.VM, Epoch: s.Epoch, Phase: s.Phase, Reason: s.Reason, Since: s.Since}
+	return r.queue(rep)
+}
+
+// queue gives a report its number and what the guest said. It is called with r.mu held.
+func (r *reporter) queue(rep nodelink.Report) nodelink.Report {
 	r.next++
-	rep := nodelink.Report{VM: s.VM, Epoch: s.Epoch, Seq: r.next, Phase: s.Phase, Reason: s.Reason, Since: s.Since}
-	r.last[s.VM] = rep
-	r.unsent[s.VM] = struct{}{}
+	rep.Seq, rep.Guest = r.next, nil
+	if n, ok := r.notes[rep.VM]; ok {
+		said := n.GuestNote
+		rep.Guest = &said
+	}
+	r.last[rep.VM] = rep
+	r.unsent[rep.VM] = struct{}{}
 	r.nudge()
 	return rep
+}
+
+// noted gives what the guest of an incarnation said.
+func (r *reporter) noted(of hypervisor.Ref) nodelink.GuestNote {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n, ok := r.notes[of.VM]; ok && n.epoch == of.Epoch {
+		return n.GuestNote
+	}
+	return nodelink.GuestNote{}
+}
+
+// note changes what the guest of an incarnation that is there said, and reports it if
+// that is another thing.
+func (r *reporter) note(of hypervisor.Ref, change func(*nodelink.GuestNote)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last, ok := r.last[of.VM]
+	if !ok || last.Epoch != of.Epoch || !last.Phase.OnNode() {
+		return
+	}
+	n := r.notes[of.VM]
+	now := n.GuestNote
+	change(&now)
+	if now.Equal(&n.GuestNote) {
+		return
+	}
+	r.notes[of.VM] = note{of.Epoch, now}
+	r.queue(last)
+}
+
+// is tells whether an incarnation is there.
+func (r *reporter) is(of hypervisor.Ref) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last, ok := r.last[of.VM]
+	return ok && last.Epoch == of.Epoch && last.Phase.OnNode()
+}
+
+// there lists the guests that are there.
+func (r *reporter) there() []hypervisor.Ref {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []hypervisor.Ref
+	for _, last := range r.last {
+		if last.Phase == vm.PhaseRunning {
+			out = append(out, hypervisor.Ref{VM: last.VM, Epoch: last.Epoch})
+		}
+	}
+	return out
 }
 
 func (r *reporter) nudge() {
@@ -199,4 +271,5 @@ func (r *reporter) forget(vm id.ID) {
 	delete(r.last, vm)
 	delete(r.unsent, vm)
 	delete(r.seen, vm)
+	delete(r.notes, vm)
 }

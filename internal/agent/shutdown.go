@@ -47,6 +47,7 @@ func (a *Agent) shutdownOne(ctx context.Context, g *guest, grace time.Duration) 
 	if err := g.change(a.records, func(r *record) { r.Boot = "" }); err != nil {
 		return err
 	}
+	a.thawFirst(ctx, g, s.Ref)
 	if a.plan.shutdown() == node.ShutdownSuspend && a.suspendOne(ctx, s.Ref) {
 		return nil
 	}

@@ -57,6 +57,7 @@ func (a *Agent) suspend(ctx context.Context, _ Peer, g *guest, c *nodelink.Suspe
 	if err != nil {
 		return nil, err
 	}
+	a.thawFirst(ctx, g, hypervisor.Ref{VM: c.VM, Epoch: c.OwnerEpoch})
 	mark := a.reports.mark()
 	s, err := d.Suspend(ctx, hypervisor.Ref{VM: c.VM, Epoch: c.OwnerEpoch}, a.savedFile(c.VM))
 	if err != nil {

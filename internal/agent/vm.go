@@ -16,7 +16,7 @@ import (
 func (a *Agent) launchCommand(ctx context.Context, _ Peer, g *guest, c *nodelink.Launch) (any, error) {
 	a.images.RLock()
 	err := g.change(a.records, func(r *record) {
-		r.PowerOn, r.Machine, r.Boot, r.Erased = true, &c.Machine, a.cfg.Boot, false
+		r.PowerOn, r.Machine, r.Boot, r.Erased, r.Frozen = true, &c.Machine, a.cfg.Boot, false, nil
 	})
 	a.images.RUnlock()
 	if err != nil {
@@ -176,6 +176,7 @@ func (a *Agent) shutdown(ctx context.Context, _ Peer, g *guest, c *nodelink.Shut
 	if !alive {
 		return a.ended(s, c.OwnerEpoch), nil
 	}
+	a.thawFirst(ctx, g, s.Ref)
 	gone, stop := a.reports.watch(c.VM, func(s hypervisor.Status) bool { return !s.Phase.OnNode() })
 	defer stop()
 	grace := time.Duration(c.GraceMS) * time.Millisecond
@@ -260,7 +261,7 @@ func (a *Agent) resume(ctx context.Context, _ Peer, _ *guest, c *nodelink.Resume
 // that nothing can start what is being removed.
 func (a *Agent) erase(ctx context.Context, _ Peer, g *guest, c *nodelink.Erase) (any, error) {
 	err := g.change(a.records, func(r *record) {
-		r.PowerOn, r.Machine, r.Bases, r.Volumes, r.Erased = false, nil, nil, nil, true
+		r.PowerOn, r.Machine, r.Bases, r.Volumes, r.Frozen, r.Erased = false, nil, nil, nil, nil, true
 	})
 	if err != nil {
 		return nil, err

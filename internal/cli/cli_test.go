@@ -148,9 +148,9 @@ func TestVMListAndShow(t *testing.T) {
 web    running   node-1   2      512 MiB   3h
 db     stopped   node-1   2      512 MiB   3h
 `)
-	expect(t, b.do(t, "vms ls -o wide", 0), `NAME   STATE     NODE     CPUS   MEMORY    AGE   IMAGE    DISKS          LABELS     REASON   ID
-web    running   node-1   2      512 MiB   3h    debian   10 GiB+1 GiB   tier=web   -        id-web
-db     stopped   node-1   2      512 MiB   3h    debian   10 GiB+1 GiB   tier=web   -        id-db
+	expect(t, b.do(t, "vms ls -o wide", 0), `NAME   STATE     NODE     CPUS   MEMORY    AGE   ADDRESS   IMAGE    DISKS          LABELS     REASON   ID
+web    running   node-1   2      512 MiB   3h    -         debian   10 GiB+1 GiB   tier=web   -        id-web
+db     stopped   node-1   2      512 MiB   3h    -         debian   10 GiB+1 GiB   tier=web   -        id-db
 `)
 	expect(t, b.do(t, "vm show lost", 0), `name:            lost
 id:              id-lost

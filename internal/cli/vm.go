@@ -23,7 +23,7 @@ func newVM(a *app) *cobra.Command {
 		newVMAction(a, "pause", "Halt the CPUs of virtual machines; their memory stays", client.VMs.Pause),
 		newVMAction(a, "suspend", "Save the memory of virtual machines to disk and end them", client.VMs.Suspend),
 		newVMAction(a, "resume", "Let paused or suspended virtual machines go on", client.VMs.Resume),
-		newVMGuest(a), newVMDf(a), newVMExec(a), newVMSet(a), newVMLabel(a), newVMDisk(a), newVMDelete(a), newVMConsole(a), newVMVNC(a), newVMScreenshot(a), newVMLogs(a))
+		newVMGuest(a), newVMDf(a), newVMExec(a), newVMFreeze(a), newVMThaw(a), newVMSet(a), newVMLabel(a), newVMDisk(a), newVMDelete(a), newVMConsole(a), newVMVNC(a), newVMScreenshot(a), newVMLogs(a))
 	cmd.Aliases = []string{"vms"}
 	return cmd
 }
@@ -37,6 +37,7 @@ func (a *app) vmColumns() []output.Column[api.VM] {
 		{Title: "cpus", Cell: func(v api.VM) string { return strconv.Itoa(v.Spec.CPUs) }},
 		{Title: "memory", Cell: func(v api.VM) string { return size(v.Spec.MemoryBytes) }},
 		{Title: "age", Cell: func(v api.VM) string { return output.Age(now, v.CreatedAt) }},
+		{Title: "address", Wide: true, Cell: func(v api.VM) string { return address(v.Status) }},
 		{Title: "image", Wide: true, Cell: func(v api.VM) string { return v.Spec.Image }},
 		{Title: "disks", Wide: true, Cell: diskSizes},
 		{Title: "labels", Wide: true, Cell: func(v api.VM) string { return output.Labels(v.Labels) }},
@@ -114,6 +115,8 @@ func (a *app) vmPairs(v api.VM) []output.Pair {
 		{Key: "last state", Value: v.Status.LastState},
 		{Key: "node", Value: v.Status.Node},
 		{Key: "job", Value: v.Status.Job},
+		{Key: "addresses", Value: strings.Join(v.Status.Addresses, ", ")},
+		{Key: "frozen", Value: frozen(v.Status.Frozen)},
 		{Key: "power", Value: v.Spec.Power},
 		{Key: "cpus", Value: strconv.Itoa(v.Spec.CPUs)},
 		{Key: "memory", Value: size(v.Spec.MemoryBytes)},

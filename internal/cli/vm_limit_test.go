@@ -98,3 +98,32 @@ func TestVMGuest(t *testing.T) {
 	expect(t, all[len(all)-1], `POST /api/v1/vms/web/exec {"command":["sh","-c","true"],"timeout_seconds":60}`)
 	b.do(t, "vm exec web", 2)
 }
+
+func TestVMFreeze(t *testing.T) {
+	b := newBench(t)
+	b.on("POST /vms/db/freeze", 200, api.VMFreezeResult{FileSystems: 2, Until: birth})
+	b.on("POST /vms/db/thaw", 200, api.VMThawed{})
+	expect(t, b.do(t, "vm freeze db --for 20s", 0), "2 file systems of db are frozen until 2025-12-31T21:00:00Z\n")
+	expect(t, b.requests()[0], `POST /api/v1/vms/db/freeze {"seconds":20}`)
+	expect(t, b.do(t, "vm thaw db", 0), "the file systems of db are not frozen\n")
+	before := len(b.requests())
+	for _, length := range []string{"0s", "61s", "1500ms"} {
+		b.do(t, "vm freeze db --for "+length, 2)
+	}
+	if n := len(b.requests()); n != before {
+		t.Errorf("%d requests: what is not possible was sent", n-before)
+	}
+	v := someVM("db", "running")
+	v.Status.Addresses, v.Status.Frozen = []string{"10.0.0.5", "2001:db8::5"}, &api.VMFrozen{Until: birth, Reason: "its agent has gone"}
+	b.on("GET /vms/db", 200, v)
+	got := b.do(t, "vm show db", 0)
+	for _, want := range []string{"10.0.0.5, 2001:db8::5", "its file systems, until 2025-12-31T21:00:00Z: its agent has gone"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q lacks %q", got, want)
+		}
+	}
+	b.on("GET /vms", 200, api.List[api.VM]{Items: []api.VM{v}})
+	if got := b.do(t, "vm ls -o wide", 0); !strings.Contains(got, "ADDRESS") || !strings.Contains(got, "10.0.0.5 +1") {
+		t.Error(got)
+	}
+}

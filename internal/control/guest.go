@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"github.com/novacron/novacron/internal/control/flows"
 	"github.com/novacron/novacron/internal/domain/vm"
@@ -84,4 +85,56 @@ func (s *Service) RunInGuest(ctx context.Context, nodes flows.Nodes, c Caller, r
 		VM: on.VM, Epoch: on.Epoch, Path: p.Command[0], Args: p.Command[1:], Input: p.Input, TimeMS: p.Time.Milliseconds(),
 	}, &out)
 	return out, err
+}
+
+// Freeze has a VM's guest freeze its file systems, for a bounded time after which its
+// node thaws them, whoever is still there.
+func (s *Service) Freeze(ctx context.Context, nodes flows.Nodes, c Caller, ref string, length time.Duration) (nodelink.FreezeReply, error) {
+	var out nodelink.FreezeReply
+	if err := vm.ValidateFreeze(length); err != nil {
+		return out, err
+	}
+	on, err := s.Placed(ctx, ref)
+	if err != nil {
+		return out, err
+	}
+	err = s.recordIce(ctx, c, on, "vm.freeze", map[string]any{"seconds": int64(length / time.Second)}, func(v vm.View) error {
+		_, err := vm.Decide(v, vm.Freeze)
+		return err
+	})
+	if err != nil {
+		return out, err
+	}
+	err = nodes.Call(ctx, on.Node, &nodelink.FreezeGuest{VM: on.VM, Epoch: on.Epoch, TimeMS: length.Milliseconds()}, &out)
+	return out, err
+}
+
+// Thaw has them thawed before that; also while a job holds the VM, which may be waiting
+// for it.
+func (s *Service) Thaw(ctx context.Context, nodes flows.Nodes, c Caller, ref string) error {
+	on, err := s.Placed(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if err := s.recordIce(ctx, c, on, "vm.thaw", nil, func(vm.View) error { return nil }); err != nil {
+		return err
+	}
+	return nodes.Call(ctx, on.Node, &nodelink.ThawGuest{VM: on.VM, Epoch: on.Epoch}, &nodelink.Done{})
+}
+
+// recordIce puts on record what is then asked of a guest, if may allows it.
+func (s *Service) recordIce(ctx context.Context, c Caller, on Incarnation, action string, detail map[string]any, may func(vm.View) error) error {
+	return s.change(ctx, func(tx *store.Tx) error {
+		v, err := tx.VMGet(ctx, s.cfg.Project, on.VM.String())
+		if err != nil {
+			return err
+		}
+		s.judge(&v)
+		if err := may(v); err != nil {
+			return err
+		}
+		r := c.record(action, "vm", v.Intent.ID, v.Intent.Name)
+		r.ProjectID, r.Detail = &s.cfg.Project, detail
+		return tx.AuditInsert(ctx, r)
+	})
 }

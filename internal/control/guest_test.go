@@ -49,3 +49,41 @@ func TestGuests(t *testing.T) {
 		t.Errorf("in one that is stopped: %v", err)
 	}
 }
+
+// A guest is frozen for a moment, on record, while nothing else holds its VM; that shows
+// on the VM, and it is thawed when asked, or when it ends.
+func TestFreezeAndThaw(t *testing.T) {
+	c := controltest.New(t, 1)
+	make1(t, c, c.NewVM("a", true))
+	freeze := func(length time.Duration) error {
+		_, err := c.Service.Freeze(t.Context(), c, controltest.Admin(), "a", length)
+		return err
+	}
+	for _, length := range []time.Duration{0, time.Second - 1, 61 * time.Second, -time.Second} {
+		if err := freeze(length); !errs.Is(err, errs.OutOfRange) {
+			t.Errorf("for %v: %v", length, err)
+		}
+	}
+	out, err := c.Service.Freeze(t.Context(), c, controltest.Admin(), "a", time.Minute)
+	if err != nil || out.FileSystems != 1 || time.Until(out.Until) > time.Minute {
+		t.Fatalf("%+v %v", out, err)
+	}
+	if err := freeze(time.Second); !errs.Is(err, errs.InvalidState) {
+		t.Errorf("twice: %v", err)
+	}
+	if err := c.Service.Thaw(t.Context(), c, controltest.Admin(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := freeze(time.Minute); err != nil {
+		t.Errorf("again: %v", err)
+	}
+	var frozen, thawed int
+	err = c.DB.Owner.QueryRow(t.Context(), `SELECT count(*) FILTER (WHERE action = 'vm.freeze'), count(*) FILTER (WHERE action = 'vm.thaw') FROM audit_log`).Scan(&frozen, &thawed)
+	if err != nil || frozen != 3 || thawed != 1 {
+		t.Errorf("%d and %d records: %v", frozen, thawed, err)
+	}
+	request(t, c, "a", vm.Stop)
+	if err := freeze(time.Second); !errs.Is(err, errs.InvalidState) || !strings.Contains(err.Error(), "stopped") {
+		t.Errorf("one that is stopped: %v", err)
+	}
+}

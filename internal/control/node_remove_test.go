@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -81,7 +82,7 @@ func TestRemoveNodeByForce(t *testing.T) {
 		}
 	}
 	v, err := c.Service.VM(t.Context(), "on")
-	if err != nil || v.Intent.Epoch <= was.Intent.Epoch || v.Observed == nil || *v.Observed != *was.Observed {
+	if err != nil || v.Intent.Epoch <= was.Intent.Epoch || v.Observed == nil || !reflect.DeepEqual(v.Observed, was.Observed) {
 		t.Errorf("epoch %d after %d; observed %+v, was %+v; %v", v.Intent.Epoch, was.Intent.Epoch, v.Observed, was.Observed, err)
 	}
 	if _, err := c.Service.Placed(t.Context(), "on"); !errs.Is(err, errs.NodeRemoved) {

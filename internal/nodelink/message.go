@@ -289,6 +289,8 @@ type Report struct {
 	Phase  vm.Phase       `json:"phase"`
 	Reason string         `json:"reason,omitempty"`
 	Since  time.Time      `json:"since"`
+	// Guest is what the guest said last; nil for nothing.
+	Guest *GuestNote `json:"guest,omitempty"`
 }
 
 // Hello opens the uplink.

@@ -108,6 +108,14 @@ func fromCloudInit(c *api.VMCloudInit) *vm.CloudInit {
 
 func vmStatus(v vm.View, s *api.VMStatus) {
 	s.Restarts = toRestarts(v.Restarts)
+	if o := v.Observed; o != nil {
+		for _, a := range o.Addresses {
+			s.Addresses = append(s.Addresses, a.String())
+		}
+		if f := o.Frozen; f != nil {
+			s.Frozen = &api.VMFrozen{Until: f.Until.UTC(), Reason: f.Reason}
+		}
+	}
 	if v.Node != nil {
 		s.Node = v.Node.Name
 	}

@@ -19,6 +19,14 @@ func (s *Server) guestRoutes() []Route {
 			Method: "POST", Path: "/api/v1/vms/{vm}/exec", ID: "execInVM", Summary: "Run a program in a VM's guest and wait for its end",
 			Need: auth.Need{Resource: auth.VM, Action: auth.Run},
 		}, s.execInGuest),
+		handle(Route{
+			Method: "POST", Path: "/api/v1/vms/{vm}/freeze", ID: "freezeVM", Summary: "Freeze the file systems in a VM's guest for a moment",
+			Need: auth.Need{Resource: auth.VM, Action: auth.Execute},
+		}, s.freezeGuest),
+		handle(Route{
+			Method: "POST", Path: "/api/v1/vms/{vm}/thaw", ID: "thawVM", Summary: "Thaw the file systems in a VM's guest",
+			Need: auth.Need{Resource: auth.VM, Action: auth.Execute},
+		}, s.thawGuest),
 	}
 }
 
@@ -52,4 +60,23 @@ func (s *Server) execInGuest(ctx context.Context, r *Request, b api.VMExec) (rep
 	return reply[api.VMExecResult]{Body: api.VMExecResult{
 		ExitCode: out.Code, Signal: out.Signal, Stdout: append([]byte{}, out.Output...), Stderr: append([]byte{}, out.Errors...), Truncated: out.Cut,
 	}}, err
+}
+
+func (s *Server) freezeGuest(ctx context.Context, r *Request, b api.VMFreeze) (reply[api.VMFreezeResult], error) {
+	length := vm.FreezeTime
+	if b.Seconds != nil {
+		length = seconds(*b.Seconds)
+	}
+	r.park()
+	ctx, cancel := context.WithTimeout(ctx, vm.MaxFreeze+streamTimeout)
+	defer cancel()
+	out, err := s.control.Freeze(ctx, s.agents, r.Caller, r.Arg("vm"), length)
+	return reply[api.VMFreezeResult]{Body: api.VMFreezeResult{FileSystems: out.FileSystems, Until: out.Until.UTC()}}, err
+}
+
+func (s *Server) thawGuest(ctx context.Context, r *Request, _ none) (reply[api.VMThawed], error) {
+	r.park()
+	ctx, cancel := context.WithTimeout(ctx, vm.MaxFreeze+streamTimeout)
+	defer cancel()
+	return reply[api.VMThawed]{}, s.control.Thaw(ctx, s.agents, r.Caller, r.Arg("vm"))
 }

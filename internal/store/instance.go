@@ -2,9 +2,12 @@ package store
 
 import (
 	"context"
+	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/engine/pgtx"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/store/query"
@@ -189,8 +192,25 @@ func reportsParams(batch []*delivery) (query.ReportsApplyParams, map[incarnation
 		p.Phases = append(p.Phases, string(r.Phase))
 		p.Reasons = append(p.Reasons, r.Reason)
 		p.Sinces = append(p.Sinces, orEpoch(r.Since))
+		addresses, frozen := r.Kept()
+		if frozen == nil {
+			frozen = &vm.Frozen{}
+		}
+		p.Addresses = append(p.Addresses, arrayText(addresses))
+		p.FrozenUntils = append(p.FrozenUntils, orEpoch(frozen.Until))
+		p.FrozenWhys = append(p.FrozenWhys, frozen.Reason)
 	}
 	return p, place
+}
+
+// arrayText is an array of PostgreSQL's, as text; no address holds what means something
+// in one.
+func arrayText(all []netip.Addr) string {
+	texts := make([]string, len(all))
+	for i, a := range all {
+		texts[i] = a.String()
+	}
+	return "{" + strings.Join(texts, ",") + "}"
 }
 
 // orEpoch keeps a missing time from reaching the database as the year 1.

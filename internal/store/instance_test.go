@@ -134,3 +134,41 @@ func TestReportsInAnyOrder(t *testing.T) {
 	}
 	b.noDrift()
 }
+
+// What a guest said is kept while it is there: addresses that are some, as many as there
+// is room for, and whether it is frozen; it goes with the guest.
+func TestNotesOfGuests(t *testing.T) {
+	b := newBench(t)
+	n := b.node("n1", 64, 64*unit.GiB, 900*unit.GiB)
+	web := b.running("web", n.ID, 1)
+	apply := func(seq int, phase vm.Phase, note *nodelink.GuestNote) *vm.Observation {
+		t.Helper()
+		r := report(web, 1, seq, phase)
+		r.Guest = note
+		got, err := b.ReportsApply(b.ctx, n.ID, 1, []nodelink.Report{r})
+		b.must(err)
+		if got[0] != nodelink.Applied {
+			t.Errorf("%d: %s", seq, got[0])
+		}
+		return b.view(web.Intent.ID).Observed
+	}
+	until := time.Date(2026, 1, 1, 0, 0, 30, 0, time.UTC)
+	evil := &nodelink.GuestNote{
+		Addresses: []string{"10.0.0.5", "x", "{}", "2001:db8::5", "fe80::1%eth0", ""},
+		Frozen:    &nodelink.FrozenNote{Until: until, Reason: "a\x00b"},
+	}
+	o := apply(1, vm.PhaseRunning, evil)
+	if got := fmt.Sprint(o.Addresses); got != "[10.0.0.5 2001:db8::5]" || o.Frozen == nil || !o.Frozen.Until.Equal(until) || o.Frozen.Reason != "a b" {
+		t.Errorf("%s %+v", got, o.Frozen)
+	}
+	many := &nodelink.GuestNote{}
+	for i := range 100 {
+		many.Addresses = append(many.Addresses, fmt.Sprintf("10.0.0.%d", i))
+	}
+	if o := apply(2, vm.PhasePaused, many); len(o.Addresses) != vm.MostAddresses || o.Frozen != nil {
+		t.Errorf("%v %+v", o.Addresses, o.Frozen)
+	}
+	if o := apply(3, vm.PhaseExited, evil); len(o.Addresses) != 0 || o.Frozen != nil {
+		t.Errorf("of a guest that is gone: %v %+v", o.Addresses, o.Frozen)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"net/netip"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,7 +23,7 @@ var vmList = lister{
   v.protected, v.restart_policy, NOT v.autostart, v.start_order, v.start_delay_s, v.cpu_weight, v.cpu_cap_percent, v.power = 'on', v.node_id, v.owner_epoch, v.op_seq, v.reserved, v.deleting, v.placement,
   (SELECT l.name FROM nodes l WHERE l.id = v.lost_node_id), v.lost_at, v.lost_reason,
   v.failure_code, v.failure_message, v.failed_at, v.revision, v.created_at, v.updated_at,
-  o.owner_epoch, o.node_id, o.node_epoch, o.report_seq, o.phase::text, o.reason, o.since,
+  o.owner_epoch, o.node_id, o.node_epoch, o.report_seq, o.phase::text, o.reason, o.since, o.addresses, o.frozen_until, o.frozen_why,
   n.name, coalesce(n.seen_at, n.created_at),
   j.id, j.kind, j.target_id, j.cancellable AND NOT j.cancel_requested, j.state = 'needs_attention',
   coalesce(nullif(j.wait_reason, ''), j.error_message, ''), j.created_at,
@@ -81,6 +82,9 @@ type vmRow struct {
 		phase     *string
 		reason    *string
 		since     *time.Time
+		addresses []netip.Addr
+		frozen    *time.Time
+		frozenWhy *string
 	}
 	node struct {
 		name *string
@@ -107,7 +111,7 @@ func (r *vmRow) targets() []any {
 		&r.key, &in.ID, &in.ProjectID, &in.Name, &r.labels, &in.CPUs, &in.MemoryBytes, &in.Hardware.Type, &in.Hardware.CPU, &in.Hardware.Firmware, &in.ImageID, &in.ImageName, &r.told, &r.seed.id, &r.seed.name,
 		&in.Policy.Protected, &in.Policy.Restart, &in.Policy.ByHand, &in.Policy.StartOrder, &r.startDelay, &in.Limits.CPUWeight, &in.Limits.CPUCapPercent, &in.PowerOn, &in.NodeID, &in.Epoch, &in.OpSeq, &in.Reserved, &in.Deleting, &r.place, &r.lost.node, &r.lost.at, &r.lost.reason,
 		&r.fail.code, &r.fail.message, &r.fail.at, &in.Revision, &in.CreatedAt, &in.UpdatedAt,
-		&s.epoch, &s.node, &s.nodeEpoch, &s.seq, &s.phase, &s.reason, &s.since,
+		&s.epoch, &s.node, &s.nodeEpoch, &s.seq, &s.phase, &s.reason, &s.since, &s.addresses, &s.frozen, &s.frozenWhy,
 		&r.node.name, &r.node.seen,
 		&j.id, &j.kind, &j.target, &j.cancel, &j.attends, &j.why, &j.created,
 		&r.volumes, &r.nics,
@@ -129,12 +133,7 @@ func (r *vmRow) view() (vm.View, error) {
 	if s := r.seed; s.id != nil {
 		v.Intent.SeedImage = &vm.SeedImage{ID: *s.id, Name: *s.name}
 	}
-	if s := r.seen; s.epoch != nil {
-		v.Observed = &vm.Observation{
-			Epoch: *s.epoch, NodeID: *s.node, NodeEpoch: *s.nodeEpoch, Seq: *s.seq,
-			Phase: vm.Phase(*s.phase), Reason: *s.reason, Since: *s.since,
-		}
-	}
+	v.Observed = r.observed()
 	if r.in.NodeID != nil && r.node.name != nil {
 		v.Node = &vm.NodeView{ID: *r.in.NodeID, Name: *r.node.name, SeenAt: *r.node.seen}
 	}
@@ -147,6 +146,22 @@ func (r *vmRow) view() (vm.View, error) {
 		v.Restarts = vm.Restarts{Total: *e.total, InARow: *e.inARow, Reason: *e.reason, EndedAt: *e.ended, LastAt: e.last, NextAt: e.next, GaveUpAt: e.up}
 	}
 	return v, r.documents(&v)
+}
+
+// observed is nil for what was never reported.
+func (r *vmRow) observed() *vm.Observation {
+	s := r.seen
+	if s.epoch == nil {
+		return nil
+	}
+	o := &vm.Observation{
+		Epoch: *s.epoch, NodeID: *s.node, NodeEpoch: *s.nodeEpoch, Seq: *s.seq,
+		Phase: vm.Phase(*s.phase), Reason: *s.reason, Since: *s.since, Addresses: s.addresses,
+	}
+	if s.frozen != nil {
+		o.Frozen = &vm.Frozen{Until: *s.frozen, Reason: *s.frozenWhy}
+	}
+	return o
 }
 
 func (r *vmRow) documents(v *vm.View) error {

@@ -66,7 +66,7 @@ var verdicts = map[State]map[Request]verdict{
 	Pending:      {Delete: yes},
 	Provisioning: {},
 	Starting:     {Start: done, Stop: yes, Delete: yes},
-	Running:      {Start: done, Stop: yes, Restart: yes, Pause: yes, Resume: done, Suspend: yes, Migrate: yes, Snapshot: yes, GrowDisk: yes, Limit: yes, Delete: yes},
+	Running:      {Start: done, Stop: yes, Restart: yes, Pause: yes, Resume: done, Suspend: yes, Migrate: yes, Snapshot: yes, GrowDisk: yes, Limit: yes, Freeze: yes, Delete: yes},
 	Paused:       {Stop: yes, Restart: yes, Pause: done, Resume: yes, Suspend: yes, Migrate: yes, Snapshot: yes, GrowDisk: yes, Limit: yes, Delete: yes},
 	Suspended:    {Start: yes, Stop: yes, Resume: yes, Suspend: done, Migrate: yes, Limit: yes, Delete: yes},
 	Stopping:     {Stop: yes, Delete: yes},

@@ -108,11 +108,13 @@ const (
 	GrowDisk   Request = "grow_disk"
 	RemoveDisk Request = "remove_disk"
 	// Limit changes what it may take of its node.
-	Limit  Request = "limit"
+	Limit Request = "limit"
+	// Freeze halts its guest's file systems for a moment.
+	Freeze Request = "freeze"
 	Delete Request = "delete"
 )
 
 // Requests lists all requests.
 func Requests() []Request {
-	return []Request{Start, Stop, Restart, Pause, Resume, Suspend, Migrate, Snapshot, Restore, Clone, Capture, Resize, AddDisk, GrowDisk, RemoveDisk, Limit, Delete}
+	return []Request{Start, Stop, Restart, Pause, Resume, Suspend, Migrate, Snapshot, Restore, Clone, Capture, Resize, AddDisk, GrowDisk, RemoveDisk, Limit, Freeze, Delete}
 }

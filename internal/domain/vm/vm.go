@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -133,6 +134,10 @@ type Observation struct {
 	Phase     Phase
 	Reason    string
 	Since     time.Time
+	// Addresses are what the guest said last of where others reach it.
+	Addresses []netip.Addr
+	// Frozen: are its file systems halted; nil for not.
+	Frozen *Frozen
 }
 
 // NodeView is what Appear needs of the node.

@@ -121,18 +121,18 @@ func TestAppearIsTotal(t *testing.T) {
 
 // The whole matrix, written out: the letter is j(ob), d(one), or x (refused).
 func TestDecideEveryPair(t *testing.T) {
-	order := Requests() // start stop restart pause resume suspend migrate snapshot restore clone capture resize add_disk grow_disk remove_disk limit delete
+	order := Requests() // start stop restart pause resume suspend migrate snapshot restore clone capture resize add_disk grow_disk remove_disk limit freeze delete
 	want := map[State]string{
-		Pending:   "xxxxxxxxxxxxxxxxj",
-		Starting:  "djxxxxxxxxxxxxxxj",
-		Running:   "djjjdjjjxxxxxjxjj",
-		Paused:    "xjjdjjjjxxxxxjxjj",
-		Suspended: "jjxxjdjxxxxxxxxjj",
-		Stopping:  "xjxxxxxxxxxxxxxxj",
-		Stopped:   "jdjxxxjjjjjjjjjjj",
-		Deleting:  "xxxxxxxxxxxxxxxxj",
-		Failed:    "jjjxxxxxjjjjjjjjj",
-		Unknown:   "xjxxxxxxxxxxxxxxj",
+		Pending:   "xxxxxxxxxxxxxxxxxj",
+		Starting:  "djxxxxxxxxxxxxxxxj",
+		Running:   "djjjdjjjxxxxxjxjjj",
+		Paused:    "xjjdjjjjxxxxxjxjxj",
+		Suspended: "jjxxjdjxxxxxxxxjxj",
+		Stopping:  "xjxxxxxxxxxxxxxxxj",
+		Stopped:   "jdjxxxjjjjjjjjjjxj",
+		Deleting:  "xxxxxxxxxxxxxxxxxj",
+		Failed:    "jjjxxxxxjjjjjjjjxj",
+		Unknown:   "xjxxxxxxxxxxxxxxxj",
 	}
 	for s, row := range want {
 		for i, r := range order {

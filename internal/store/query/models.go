@@ -8,6 +8,7 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/google/uuid"
@@ -598,15 +599,18 @@ type ImageUpload struct {
 }
 
 type Instance struct {
-	VmID       uuid.UUID
-	OwnerEpoch int64
-	NodeID     uuid.UUID
-	NodeEpoch  int64
-	ReportSeq  int64
-	Phase      VmPhase
-	Reason     string
-	Since      time.Time
-	UpdatedAt  time.Time
+	VmID        uuid.UUID
+	OwnerEpoch  int64
+	NodeID      uuid.UUID
+	NodeEpoch   int64
+	ReportSeq   int64
+	Phase       VmPhase
+	Reason      string
+	Since       time.Time
+	UpdatedAt   time.Time
+	Addresses   []netip.Addr
+	FrozenUntil *time.Time
+	FrozenWhy   string
 }
 
 type Job struct {

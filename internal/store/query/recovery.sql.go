@@ -41,7 +41,8 @@ const instancePut = `-- name: InstancePut :exec
 INSERT INTO instances AS t (vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (vm_id, owner_epoch) DO UPDATE SET node_id = EXCLUDED.node_id, node_epoch = EXCLUDED.node_epoch,
-  report_seq = EXCLUDED.report_seq, phase = EXCLUDED.phase, reason = EXCLUDED.reason, since = EXCLUDED.since, updated_at = now()
+  report_seq = EXCLUDED.report_seq, phase = EXCLUDED.phase, reason = EXCLUDED.reason, since = EXCLUDED.since,
+  addresses = '{}', frozen_until = NULL, frozen_why = '', updated_at = now() -- the node tells them again
 WHERE t.report_seq < EXCLUDED.report_seq
 `
 

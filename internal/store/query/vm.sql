@@ -153,18 +153,20 @@ WITH input AS (
   SELECT unnest(@node_ids::uuid[]) AS node_id, unnest(@node_epochs::bigint[]) AS node_epoch,
     unnest(@vm_ids::uuid[]) AS vm_id, unnest(@epochs::bigint[]) AS owner_epoch,
     unnest(@seqs::bigint[]) AS report_seq, unnest(@phases::text[])::vm_phase AS phase,
-    unnest(@reasons::text[]) AS reason, unnest(@sinces::timestamptz[]) AS since
+    unnest(@reasons::text[]) AS reason, unnest(@sinces::timestamptz[]) AS since,
+    unnest(@addresses::text[])::inet[] AS addresses, -- each an array's own text
+    nullif(unnest(@frozen_untils::timestamptz[]), 'epoch') AS frozen_until, unnest(@frozen_whys::text[]) AS frozen_why
 ), placed AS (
   SELECT i.*, v.project_id, v.name, v.job_id, v.owner_epoch AS current
   FROM input i JOIN vms v ON v.id = i.vm_id AND v.node_id = i.node_id
 ), written AS (
-  INSERT INTO instances AS t (vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since)
-  SELECT vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since
+  INSERT INTO instances AS t (vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since, addresses, frozen_until, frozen_why)
+  SELECT vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since, addresses, frozen_until, frozen_why
   FROM placed WHERE owner_epoch >= current AND owner_epoch < 1099511627776 -- none that cannot be true
   ORDER BY vm_id -- batches that overlap take their locks in one order
   ON CONFLICT (vm_id, owner_epoch) DO UPDATE SET node_id = EXCLUDED.node_id, node_epoch = EXCLUDED.node_epoch,
     report_seq = EXCLUDED.report_seq, phase = EXCLUDED.phase, reason = EXCLUDED.reason,
-    since = EXCLUDED.since, updated_at = now()
+    since = EXCLUDED.since, addresses = EXCLUDED.addresses, frozen_until = EXCLUDED.frozen_until, frozen_why = EXCLUDED.frozen_why, updated_at = now()
   WHERE t.report_seq < EXCLUDED.report_seq
   RETURNING t.vm_id, t.owner_epoch
 ), forgotten AS ( -- only the newest incarnation is kept

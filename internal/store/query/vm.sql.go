@@ -43,18 +43,20 @@ WITH input AS (
   SELECT unnest($2::uuid[]) AS node_id, unnest($3::bigint[]) AS node_epoch,
     unnest($4::uuid[]) AS vm_id, unnest($5::bigint[]) AS owner_epoch,
     unnest($6::bigint[]) AS report_seq, unnest($7::text[])::vm_phase AS phase,
-    unnest($8::text[]) AS reason, unnest($9::timestamptz[]) AS since
+    unnest($8::text[]) AS reason, unnest($9::timestamptz[]) AS since,
+    unnest($10::text[])::inet[] AS addresses, -- each an array's own text
+    nullif(unnest($11::timestamptz[]), 'epoch') AS frozen_until, unnest($12::text[]) AS frozen_why
 ), placed AS (
-  SELECT i.node_id, i.node_epoch, i.vm_id, i.owner_epoch, i.report_seq, i.phase, i.reason, i.since, v.project_id, v.name, v.job_id, v.owner_epoch AS current
+  SELECT i.node_id, i.node_epoch, i.vm_id, i.owner_epoch, i.report_seq, i.phase, i.reason, i.since, i.addresses, i.frozen_until, i.frozen_why, v.project_id, v.name, v.job_id, v.owner_epoch AS current
   FROM input i JOIN vms v ON v.id = i.vm_id AND v.node_id = i.node_id
 ), written AS (
-  INSERT INTO instances AS t (vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since)
-  SELECT vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since
+  INSERT INTO instances AS t (vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since, addresses, frozen_until, frozen_why)
+  SELECT vm_id, owner_epoch, node_id, node_epoch, report_seq, phase, reason, since, addresses, frozen_until, frozen_why
   FROM placed WHERE owner_epoch >= current AND owner_epoch < 1099511627776 -- none that cannot be true
   ORDER BY vm_id -- batches that overlap take their locks in one order
   ON CONFLICT (vm_id, owner_epoch) DO UPDATE SET node_id = EXCLUDED.node_id, node_epoch = EXCLUDED.node_epoch,
     report_seq = EXCLUDED.report_seq, phase = EXCLUDED.phase, reason = EXCLUDED.reason,
-    since = EXCLUDED.since, updated_at = now()
+    since = EXCLUDED.since, addresses = EXCLUDED.addresses, frozen_until = EXCLUDED.frozen_until, frozen_why = EXCLUDED.frozen_why, updated_at = now()
   WHERE t.report_seq < EXCLUDED.report_seq
   RETURNING t.vm_id, t.owner_epoch
 ), forgotten AS ( -- only the newest incarnation is kept
@@ -77,15 +79,18 @@ LEFT JOIN written w ON w.vm_id = p.vm_id AND w.owner_epoch = p.owner_epoch
 `
 
 type ReportsApplyParams struct {
-	Relaxed    bool
-	NodeIds    []uuid.UUID
-	NodeEpochs []int64
-	VmIds      []uuid.UUID
-	Epochs     []int64
-	Seqs       []int64
-	Phases     []string
-	Reasons    []string
-	Sinces     []time.Time
+	Relaxed      bool
+	NodeIds      []uuid.UUID
+	NodeEpochs   []int64
+	VmIds        []uuid.UUID
+	Epochs       []int64
+	Seqs         []int64
+	Phases       []string
+	Reasons      []string
+	Sinces       []time.Time
+	Addresses    []string
+	FrozenUntils []time.Time
+	FrozenWhys   []string
 }
 
 type ReportsApplyRow struct {
@@ -112,6 +117,9 @@ func (q *Queries) ReportsApply(ctx context.Context, arg ReportsApplyParams) ([]R
 		arg.Phases,
 		arg.Reasons,
 		arg.Sinces,
+		arg.Addresses,
+		arg.FrozenUntils,
+		arg.FrozenWhys,
 	)
 	if err != nil {
 		return nil, err

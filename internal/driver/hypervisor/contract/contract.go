@@ -114,6 +114,8 @@ type Capabilities struct {
 	Display bool
 	// GuestAgent: is there a line to an agent in the guest (Guester)?
 	GuestAgent bool
+	// Freeze: can the guest's agent halt its file systems (Freezer)?
+	Freeze bool
 	// UserNetwork: is there user-mode networking with port forwards?
 	UserNetwork bool
 	// CPUWeight and CPUCap: can a machine's share of the processors be weighted, and

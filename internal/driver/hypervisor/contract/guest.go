@@ -27,10 +27,36 @@ type Guester interface {
 	// Guest asks the agent of a live machine about the guest. An agent that is absent or
 	// does not answer is no error: the state says so.
 	Guest(ctx context.Context, r Ref) (Guest, error)
+	// Glance asks for what is looked at often; it costs a fraction of Guest.
+	Glance(ctx context.Context, r Ref) (Glance, error)
 	// Run runs a program in the guest and waits for its end, or for the end of its time:
 	// errs.Timeout then, and the program goes on. errs.GuestFailure without an agent that
 	// answers, or when that refuses.
 	Run(ctx context.Context, r Ref, p Program) (Outcome, error)
+}
+
+// Freezer is what a driver also is whose Capabilities say Freeze. While a guest's file
+// systems are frozen they are whole on its disks, whatever writes to them waits, and its
+// agent answers little else.
+type Freezer interface {
+	// Freeze has the agent in the guest of a live machine write out its file systems and
+	// halt them, and tells how many; the time for that is ctx's. errs.InvalidState when
+	// they are frozen already, errs.GuestFailure without an agent that answers, or when
+	// that refuses; after another error they may be frozen, or become it.
+	Freeze(ctx context.Context, r Ref) (int, error)
+	// Thaw lets them go on; none that is frozen is no error. errs.GuestFailure without an
+	// agent that answers.
+	Thaw(ctx context.Context, r Ref) error
+}
+
+// Glance is what a guest says in passing.
+type Glance struct {
+	Agent AgentState
+	// Frozen: are file systems frozen by the agent? Then it tells nothing else.
+	Frozen bool
+	// Told: has it told its interfaces?
+	Told       bool
+	Interfaces []GuestInterface
 }
 
 // Guest is what a guest says of itself.

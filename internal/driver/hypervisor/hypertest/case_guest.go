@@ -12,6 +12,7 @@ func guestCases() []testCase {
 	return []testCase{
 		{"A guest's agent is told as it is, and programs run where it answers", asksGuest},
 		{"Guest and Run refuse what is not there", guestRefuses},
+		{"Glance tells what Guest does, and frozen guests thaw", glances},
 	}
 }
 
@@ -93,4 +94,69 @@ func guestRefuses(b *bench) {
 	_, err = g.Run(b.ctx, m.Ref, echo)
 	b.wantCode(err, errs.InvalidState, "a guest that ended")
 	b.clean(m)
+}
+
+// glances looks at a guest in passing; where its agent answers, it freezes it.
+func glances(b *bench) {
+	g, ok := b.guester()
+	if !ok {
+		return
+	}
+	f, is := b.Driver().(contract.Freezer)
+	if is != b.Driver().Capabilities().Freeze {
+		b.Fatalf("the driver is a Freezer: %v; its capabilities say %v", is, !is)
+	}
+	m := b.launch(Polite)
+	b.ready(m.VM)
+	whole, err := g.Guest(b.ctx, m.Ref)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.sees(g, m.Ref, whole.Agent, false)
+	if is {
+		b.freezes(g, f, m.Ref, whole.Agent)
+	}
+	gone := contract.Ref{VM: m.VM, Epoch: 7}
+	_, err = g.Glance(b.ctx, gone)
+	b.wantCode(err, errs.StaleEpoch, "glancing")
+	b.kill(m.Ref)
+	if is {
+		_, err = f.Freeze(b.ctx, m.Ref)
+		b.wantCode(err, errs.InvalidState, "freezing a guest that ended")
+		b.wantCode(f.Thaw(b.ctx, m.Ref), errs.InvalidState, "thawing a guest that ended")
+		b.wantCode(f.Thaw(b.ctx, gone), errs.StaleEpoch, "thawing another incarnation")
+	}
+	b.clean(m)
+}
+
+// sees expects a look in passing to find this.
+func (b *bench) sees(g contract.Guester, r contract.Ref, agent contract.AgentState, frozen bool) {
+	b.Helper()
+	seen, err := g.Glance(b.ctx, r)
+	told := agent == contract.AgentConnected && !frozen
+	if err != nil || seen.Agent != agent || seen.Frozen != frozen || seen.Told != told || (!told && len(seen.Interfaces) > 0) {
+		b.Fatalf("a look in passing: %+v %v; want the agent %s, frozen %v", seen, err, agent, frozen)
+	}
+}
+
+func (b *bench) freezes(g contract.Guester, f contract.Freezer, r contract.Ref, agent contract.AgentState) {
+	b.Helper()
+	if agent != contract.AgentConnected {
+		_, err := f.Freeze(b.ctx, r)
+		b.wantCode(err, errs.GuestFailure, "freezing without an agent")
+		b.wantCode(f.Thaw(b.ctx, r), errs.GuestFailure, "thawing without an agent")
+		return
+	}
+	if _, err := f.Freeze(b.ctx, r); err != nil {
+		b.Fatal(err)
+	}
+	b.sees(g, r, agent, true)
+	_, err := f.Freeze(b.ctx, r)
+	b.wantCode(err, errs.InvalidState, "freezing twice")
+	for range 2 {
+		if err := f.Thaw(b.ctx, r); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.sees(g, r, agent, false)
 }

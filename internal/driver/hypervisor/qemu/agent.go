@@ -87,7 +87,7 @@ func (d *Driver) Run(ctx context.Context, r contract.Ref, p contract.Program) (c
 		return none, err
 	}
 	if !there {
-		return none, errs.New(errs.GuestFailure, "there is no agent in the guest of VM %s: install qemu-guest-agent there", r.VM)
+		return none, noAgent(r)
 	}
 	ctx, cancel := d.within(ctx, p.Time)
 	defer cancel()

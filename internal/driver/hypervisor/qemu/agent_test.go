@@ -113,6 +113,7 @@ func TestGuestAgent(t *testing.T) {
 	m.Boot.Initrd = h.withAgent(t, initrd)
 	m.MemoryBytes = 192 << 20
 	m.NICs = []contract.NIC{{ID: id.New(), MAC: "02:4e:43:00:00:07"}}
+	m.Disks = []contract.Disk{h.fileSystem(t)}
 	sh := h.shellOf(ctx, t, m)
 	is := func() contract.Guest {
 		g, err := h.driver.Guest(ctx, m.Ref)
@@ -139,16 +140,27 @@ func TestGuestAgent(t *testing.T) {
 		t.Errorf("%+v", g)
 	}
 	h.runsPrograms(t, m)
+	h.freezesAndThaws(t, m, sh)
 	sh.run("kill -STOP $(pidof qemu-ga)")
 	if g := is(); g.Agent != contract.AgentUnresponsive {
 		t.Errorf("one that is halted: %+v", g)
 	}
 	sh.run("kill -CONT $(pidof qemu-ga)")
+	until(ctx, t, "an agent that goes on", func() bool { return is().Agent == contract.AgentConnected })
+	if _, err := h.driver.Freeze(ctx, m.Ref); err != nil {
+		t.Error(err)
+	}
 	h.Away(t, nil)
 	if _, err := h.driver.Adopt(ctx); err != nil {
 		t.Fatal(err)
 	}
-	until(ctx, t, "an agent that goes on", func() bool { return is().Agent == contract.AgentConnected })
+	until(ctx, t, "what was left frozen", func() bool {
+		g, err := h.driver.Glance(ctx, m.Ref)
+		return err == nil && g.Frozen
+	})
+	if err := h.driver.Thaw(ctx, m.Ref); err != nil {
+		t.Error(err)
+	}
 	h.runsPrograms(t, m)
 	if err := h.driver.Shutdown(ctx, m.Ref); err != nil {
 		t.Fatal(err)
@@ -157,6 +169,51 @@ func TestGuestAgent(t *testing.T) {
 	if s.Phase != vm.PhaseExited {
 		t.Errorf("a guest without a power button ended as %+v", s)
 	}
+}
+
+// fileSystem makes a disk with a file system that can be frozen.
+func (h *harness) fileSystem(t *testing.T) contract.Disk {
+	t.Helper()
+	d := contract.Disk{ID: id.New(), File: contract.File{Path: filepath.Join(h.dir, "ext4.raw"), Format: "raw"}}
+	if out, err := exec.CommandContext(t.Context(), "mkfs.ext4", "-q", d.File.Path, "8M").CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	return d
+}
+
+// freezesAndThaws expects a guest's writes to wait while it is frozen.
+func (h *harness) freezesAndThaws(t *testing.T, m contract.Machine, sh shell) {
+	t.Helper()
+	ctx := hypertest.Context(t)
+	if _, err := h.driver.Freeze(ctx, m.Ref); !errs.Is(err, errs.GuestFailure) {
+		t.Errorf("a guest with nothing to freeze: %v", err)
+	}
+	sh.run("mkdir -p /mnt; mount -t ext4 /dev/vda /mnt")
+	if n, err := h.driver.Freeze(ctx, m.Ref); err != nil || n != 1 {
+		t.Fatalf("%d file systems are frozen: %v", n, err)
+	}
+	sh.run("(echo written > /mnt/file; echo > /tmp-written) & true")
+	if g, err := h.driver.Glance(ctx, m.Ref); err != nil || g.Agent != contract.AgentConnected || !g.Frozen || g.Told {
+		t.Errorf("while it is frozen: %+v %v", g, err)
+	}
+	if got := sh.run("sleep 1; ls /tmp-written"); !strings.Contains(got, "No such file") {
+		t.Errorf("it wrote while it was frozen: %s", got)
+	}
+	if _, err := h.driver.Freeze(ctx, m.Ref); !errs.Is(err, errs.InvalidState) {
+		t.Errorf("twice: %v", err)
+	}
+	if _, err := h.driver.Run(ctx, m.Ref, contract.Program{Path: "/bin/true", Time: time.Minute}); !errs.Is(err, errs.GuestFailure) {
+		t.Errorf("a program while it is frozen: %v", err)
+	}
+	for range 2 {
+		if err := h.driver.Thaw(ctx, m.Ref); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if g, err := h.driver.Glance(ctx, m.Ref); err != nil || g.Frozen || !g.Told || !strings.Contains(fmt.Sprint(g.Interfaces), "10.5.6.7") {
+		t.Errorf("thawed: %+v %v", g, err)
+	}
+	until(ctx, t, "the write that waited", func() bool { return strings.Contains(sh.run("cat /mnt/file"), "written") })
 }
 
 func (h *harness) runsPrograms(t *testing.T, m contract.Machine) {

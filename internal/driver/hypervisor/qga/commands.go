@@ -100,6 +100,25 @@ func (c *Client) Mounts(ctx context.Context) ([]Mount, error) {
 	return out, nil
 }
 
+// Frozen tells whether file systems are frozen.
+func (c *Client) Frozen(ctx context.Context) (bool, error) {
+	var is string
+	err := c.Call(ctx, "guest-fsfreeze-status", nil, &is)
+	return is == "frozen", err
+}
+
+// Freeze halts the guest's file systems and tells how many.
+func (c *Client) Freeze(ctx context.Context) (int, error) {
+	var n int
+	err := c.Call(ctx, "guest-fsfreeze-freeze", nil, &n)
+	return min(max(n, 0), mostText), err
+}
+
+// Thaw lets them go on.
+func (c *Client) Thaw(ctx context.Context) error {
+	return c.Call(ctx, "guest-fsfreeze-thaw", nil, nil)
+}
+
 // PowerDown asks the guest to shut down. The agent says nothing to that unless it
 // refuses: so it is asked for a number behind it, whose answer shows that it was read.
 func (c *Client) PowerDown(ctx context.Context) error {

@@ -17,6 +17,8 @@ type Faults struct {
 	IgnoreShutdown bool `json:"ignore_shutdown,omitempty"`
 	// Suspend makes Suspend fail, with the guest going on.
 	Suspend *Failure `json:"suspend,omitempty"`
+	// Agent makes every question to the guest's agent fail.
+	Agent *Failure `json:"agent,omitempty"`
 	// Kill makes Kill fail with the process still alive: "not proven".
 	Kill *Failure `json:"kill,omitempty"`
 }
@@ -68,7 +70,7 @@ func (h *Host) ClearFaults() {
 }
 
 func (f Faults) clone() *Faults {
-	for _, p := range []**Failure{&f.Launch, &f.Kill, &f.Suspend} {
+	for _, p := range []**Failure{&f.Launch, &f.Kill, &f.Suspend, &f.Agent} {
 		if *p != nil {
 			c := **p
 			*p = &c

@@ -65,6 +65,7 @@ type guest struct {
 	status  contract.Status
 	asked   bool // a shutdown was asked
 	obeying bool // and the guest is about to act on it
+	frozen  bool // its file systems are
 	ports   []port
 	disks   map[id.ID]int64 // sizes, 0 until grown
 	limits  contract.Limits
