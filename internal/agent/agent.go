@@ -123,6 +123,9 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a.driver, err = cfg.NewHypervisor(a.reports.observe)
+	if f, ok := a.driver.(foreteller); ok {
+		a.reports.foretold(f)
+	}
 	return a, err
 }
 

@@ -28,6 +28,8 @@ type reporter struct {
 	seen map[id.ID]int64
 	// notes are what guests that are there said
 	notes map[id.ID]note
+	// foretell, unless nil, gives the addresses that a guest will say it has
+	foretell func(hypervisor.Ref) []string
 }
 
 // note is what the guest of one incarnation said.
@@ -141,6 +143,9 @@ func (r *reporter) put(s hypervisor.Status) nodelink.Report {
 	}
 	if n, ok := r.notes[s.VM]; ok && (n.epoch != s.Epoch || !s.Phase.OnNode()) {
 		delete(r.notes, s.VM)
+	}
+	if _, ok := r.notes[s.VM]; !ok && s.Phase == vm.PhaseRunning && r.foretell != nil {
+		r.notes[s.VM] = note{s.Epoch, nodelink.GuestNote{Addresses: r.foretell(s.Ref)}}
 	}
 	rep := nodelink.Report{VM: s.VM, Epoch: s.Epoch, Phase: s.Phase, Reason: s.Reason, Since: s.Since}
 	return r.queue(rep)

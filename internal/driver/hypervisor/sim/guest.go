@@ -26,14 +26,19 @@ func (d *Driver) Guest(_ context.Context, r contract.Ref) (contract.Guest, error
 	if g.status.Phase == vm.PhasePaused {
 		return contract.Guest{Agent: contract.AgentUnresponsive}, nil
 	}
-	v := r.VM
 	return contract.Guest{
 		Agent: contract.AgentConnected, Version: agentVersion,
 		Interfaces: []contract.GuestInterface{{
-			Name: "eth0", Addresses: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, v[13], v[14], v[15]}), 8)},
+			Name: "eth0", Addresses: []netip.Prefix{netip.PrefixFrom(d.Foretell(r)[0], 8)},
 		}},
 		FileSystems: []contract.GuestFileSystem{{Path: "/", Type: "ext4", TotalBytes: 10 << 30, UsedBytes: 3 << 30}},
 	}, nil
+}
+
+// Foretell gives the addresses that a guest will say it has.
+func (d *Driver) Foretell(r contract.Ref) []netip.Addr {
+	v := r.VM
+	return []netip.Addr{netip.AddrFrom4([4]byte{10, v[13], v[14], v[15]})}
 }
 
 // executing gives the guest that a call means, if it has started. It is called with
