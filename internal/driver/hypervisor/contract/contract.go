@@ -110,6 +110,8 @@ type Capabilities struct {
 	Shutdown bool
 	// Console: is there a serial console to attach to?
 	Console bool
+	// Media: is there a drive whose medium changes while the guest runs (MediaChanger)?
+	Media bool
 	// Display: is there a screen to look at (Displayer)?
 	Display bool
 	// GuestAgent: is there a line to an agent in the guest (Guester)?
@@ -189,6 +191,10 @@ type Machine struct {
 	// CDs are in drives that the guest sees as /dev/sr0, /dev/sr1, …
 	CDs  []CD
 	NICs []NIC
+	// Drive: is there a drive whose medium changes while the guest runs, behind those of
+	// CDs? Drivers without Media leave it out. Medium is what is in it; nil for nothing.
+	Drive  bool
+	Medium *Medium
 	// Incoming, unless empty, is a file of Suspend: the guest goes on from it instead of
 	// starting. The machine is the one that was suspended, under a later epoch. The file
 	// is gone, durably, before the guest executes; while it does not, it stays.

@@ -47,6 +47,9 @@ func (m Machine) Validate() error {
 	if err := m.validateDevices(); err != nil {
 		return err
 	}
+	if err := m.validateMedium(); err != nil {
+		return err
+	}
 	return m.ValidateLimits(m.Limits)
 }
 

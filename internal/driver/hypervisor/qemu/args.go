@@ -78,6 +78,9 @@ func commandLine(m contract.Machine, s shape) ([]string, error) {
 	if s.agent {
 		w.addAgent(s)
 	}
+	if m.Drive {
+		w.addDrive(m)
+	}
 	if w.err != nil {
 		return nil, w.err
 	}
@@ -113,7 +116,8 @@ func bootArgs(b contract.Boot, s shape) []string {
 type jsonArgs struct {
 	args   []string
 	err    error
-	images int // so many have been added
+	images int    // so many have been added
+	opaque string // what the sets of those that follow are known by
 }
 
 func (w *jsonArgs) add(option string, o object) {
@@ -182,7 +186,7 @@ func serialOf(d contract.Disk) string {
 // the top one.
 func (w *jsonArgs) addImage(name string, f contract.File, readOnly bool, backing *contract.File) string {
 	format := object{
-		"driver": f.Format, "node-name": name, "file": name + "-file", "read-only": readOnly,
+		"driver": f.Format, "node-name": name, "file": name + fileSuffix, "read-only": readOnly,
 	}
 	if !readOnly {
 		format["discard"] = "unmap"
@@ -195,18 +199,26 @@ func (w *jsonArgs) addImage(name string, f contract.File, readOnly bool, backing
 	}
 	option, path := fdset(w.images)
 	w.images++
-	w.args = append(w.args, "-add-fd", option)
+	w.args = append(w.args, "-add-fd", option+w.opaque)
+	w.add("-blockdev", fileNode(name, path, readOnly))
+	w.add("-blockdev", format)
+	return name
+}
+
+// fileNode is the node beneath that of a format.
+func fileNode(name, path string, readOnly bool) object {
 	file := object{
-		"driver": "file", "node-name": name + "-file", "filename": path,
+		"driver": "file", "node-name": name + fileSuffix, "filename": path,
 		"read-only": readOnly, "locking": "on", "aio": "threads",
 	}
 	if !readOnly {
 		file["discard"] = "unmap"
 	}
-	w.add("-blockdev", file)
-	w.add("-blockdev", format)
-	return name
+	return file
 }
+
+// fileSuffix ends the name of a file's node.
+const fileSuffix = "-file"
 
 func (w *jsonArgs) addNIC(slot int, n contract.NIC, s shape) error {
 	name := "net" + strconv.Itoa(slot)

@@ -70,10 +70,13 @@ func TestCommandLineIsAsReviewed(t *testing.T) {
 	bridged, tapped := full(), passt
 	bridged.NICs = append([]contract.NIC{{ID: fixed(8), MAC: "02:4e:43:12:34:56", Bridge: "br0"}}, bridged.NICs...)
 	tapped.taps, tapped.nets = tapFDs(bridged), map[int]int{1: 71}
+	empty, loaded := plain(), full()
+	empty.Drive, loaded.Drive = true, true
+	loaded.Medium = &contract.Medium{ID: strings.Repeat("0f", 32), File: contract.File{Path: "/images/0f", Format: "raw"}}
 	for name, c := range map[string]struct {
 		m contract.Machine
 		s shape
-	}{"full": {full(), onHost}, "plain": {plain(), kvm}, "passt": {full(), passt}, "bridge": {bridged, tapped}, "agent": {plain(), agent}} {
+	}{"drive": {empty, agent}, "medium": {loaded, agent}, "full": {full(), onHost}, "plain": {plain(), kvm}, "passt": {full(), passt}, "bridge": {bridged, tapped}, "agent": {plain(), agent}} {
 		got, err := commandLine(c.m, c.s)
 		if err != nil {
 			t.Fatal(err)

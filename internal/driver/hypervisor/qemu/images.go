@@ -39,6 +39,9 @@ func imagesOf(m contract.Machine) []image {
 	if m.Variables != "" {
 		out = append(out, image{"the variables of the firmware", contract.File{Path: m.Variables, Format: "raw"}, true, true})
 	}
+	if m.Medium != nil {
+		out = append(out, image{fmt.Sprintf("the CD %s", m.Medium.ID[:12]), m.Medium.File, false, false})
+	}
 	return out
 }
 
@@ -83,8 +86,10 @@ func closeImages(files []*os.File) {
 // fdset is the set of descriptors, one in number, that an image is opened from: the
 // n-th that is handed over is in set n+1.
 func fdset(n int) (option, path string) {
-	return fmt.Sprintf("fd=%d,set=%d", keeper.FilesFD+n, n+1), fmt.Sprintf("/dev/fdset/%d", n+1)
+	return fmt.Sprintf("fd=%d,set=%d", keeper.FilesFD+n, n+1), fdsetPath(n + 1)
 }
+
+func fdsetPath(set int) string { return fmt.Sprintf("/dev/fdset/%d", set) }
 
 // Bytes of an image that QEMU locks, each for one right (block/file-posix.c): those
 // from 100 on are held by who uses a right, those from 200 on by who does not share

@@ -65,7 +65,7 @@ func (d *Driver) Launch(ctx context.Context, m contract.Machine) (contract.Statu
 
 // fitted gives the record of a machine, once all that it needs of the host is there.
 func (d *Driver) fitted(ctx context.Context, m contract.Machine) (machineRecord, error) {
-	rec := machineRecord{Machine: m, Agent: true, At: d.opt.Clock.Now()}
+	rec := machineRecord{Machine: m, Agent: true, Layout: layoutNewest, At: d.opt.Clock.Now()}
 	host, err := d.describe(ctx)
 	if err != nil {
 		return rec, err
@@ -81,7 +81,7 @@ func (d *Driver) fitted(ctx context.Context, m contract.Machine) (machineRecord,
 	if err := code.makeVariables(m.Variables); err != nil {
 		return rec, err
 	}
-	return rec, checkFiles(m)
+	return rec, checkFiles(rec.Machine)
 }
 
 // mayHave refuses what this host does not have for a machine.

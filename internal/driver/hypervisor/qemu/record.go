@@ -33,6 +33,8 @@ type machineRecord struct {
 	Code string `json:"code,omitempty"`
 	// Agent: is there a line to an agent in the guest?
 	Agent bool `json:"agent,omitempty"`
+	// Layout is the set of devices that its program gave machines; see layout.go.
+	Layout int `json:"layout,omitempty"`
 	// At is wall time.
 	At time.Time `json:"at"`
 }

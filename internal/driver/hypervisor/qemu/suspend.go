@@ -53,6 +53,8 @@ type savedRecord struct {
 	Accel string         `json:"accel"`
 	CPU   string         `json:"cpu,omitempty"` // empty: of an earlier program, unnamedCPU
 	Agent bool           `json:"agent,omitempty"`
+	// Layout is 0 in what an earlier program saved.
+	Layout int `json:"layout,omitempty"`
 }
 
 func savedPath(file string) string { return file + ".json" }
@@ -91,6 +93,7 @@ func asSuspended(rec machineRecord) (machineRecord, error) {
 			rec.Machine.VM, saved.Accel, rec.Accel)
 	}
 	rec.Agent = saved.Agent
+	rec = rec.laidOut(saved.Layout)
 	rec.Type, rec.CPU = saved.Type, cmp.Or(saved.CPU, unnamedCPU(saved.Accel))
 	return rec, nil
 }
@@ -199,7 +202,7 @@ func (g *guest) commit(f *os.File, file string) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	b, err := json.Marshal(savedRecord{Epoch: g.ref.Epoch, Type: g.rec.Type, Accel: g.rec.Accel, CPU: g.rec.CPU, Agent: g.rec.Agent})
+	b, err := json.Marshal(savedRecord{Epoch: g.ref.Epoch, Type: g.rec.Type, Accel: g.rec.Accel, CPU: g.rec.CPU, Agent: g.rec.Agent, Layout: g.rec.Layout})
 	if err != nil {
 		return err
 	}

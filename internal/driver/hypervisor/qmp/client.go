@@ -130,6 +130,17 @@ func (c *Client) SendFile(ctx context.Context, name string, f *os.File) error {
 	return c.execute(ctx, "getfd", map[string]string{"fdname": name}, nil, f)
 }
 
+// AddFile gives the hypervisor an open file, in a set of descriptors of its own that
+// can be opened by name (add-fd), and tells the set's number. The opaque text comes
+// back with query-fdsets. It has its own copy: the caller may close its.
+func (c *Client) AddFile(ctx context.Context, opaque string, f *os.File) (set int, err error) {
+	var out struct {
+		Set int `json:"fdset-id"`
+	}
+	err = c.execute(ctx, "add-fd", map[string]string{"opaque": opaque}, &out, f)
+	return out.Set, err
+}
+
 func (c *Client) execute(ctx context.Context, command string, args, out any, f *os.File) error {
 	n, reply, err := c.register()
 	if err != nil {

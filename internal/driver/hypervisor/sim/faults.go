@@ -19,6 +19,8 @@ type Faults struct {
 	Suspend *Failure `json:"suspend,omitempty"`
 	// Agent makes every question to the guest's agent fail.
 	Agent *Failure `json:"agent,omitempty"`
+	// HoldMedium makes the guest keep the medium in its drive unless it is forced.
+	HoldMedium bool `json:"hold_medium,omitempty"`
 	// Kill makes Kill fail with the process still alive: "not proven".
 	Kill *Failure `json:"kill,omitempty"`
 }

@@ -69,6 +69,8 @@ type guest struct {
 	ports   []port
 	disks   map[id.ID]int64 // sizes, 0 until grown
 	limits  contract.Limits
+	drive   bool   // is there one whose medium changes?
+	medium  string // what is in it
 	serial  *serial.Ring
 	console *console
 	// done ends when this incarnation does, and takes along what waits for it.

@@ -96,6 +96,8 @@ func (h *Host) prepare(m contract.Machine) (g *guest, running bool, err error) {
 		ports:  ports,
 		disks:  disksOf(m),
 		limits: m.Limits,
+		drive:  m.Drive,
+		medium: mediumOf(m),
 		serial: serial.NewRing(logKeep),
 	}
 	g.done, g.stop = context.WithCancel(h.life)

@@ -33,6 +33,9 @@ type record struct {
 	Disks map[id.ID]int64 `json:"disks,omitempty"`
 	// Limits of the machine.
 	Limits contract.Limits `json:"limits,omitzero"`
+	// Drive: is there one whose medium changes? Medium is what is in it.
+	Drive  bool   `json:"drive,omitempty"`
+	Medium string `json:"medium,omitempty"`
 	// Gone ends what was said of the VM before.
 	Gone bool `json:"gone,omitempty"`
 }
@@ -62,6 +65,7 @@ func recordOf(g *guest) record {
 	r := record{
 		VM: g.status.VM, Epoch: g.status.Epoch, Phase: g.status.Phase,
 		Reason: g.status.Reason, Since: g.status.Since, Asked: g.asked, Disks: g.disks, Limits: g.limits,
+		Drive: g.drive, Medium: g.medium,
 	}
 	for _, p := range g.ports {
 		r.Ports = append(r.Ports, recordPort{p.protocol, p.addr.String()})
@@ -170,6 +174,8 @@ func (h *Host) take(r record) {
 		asked:  r.Asked,
 		disks:  r.Disks,
 		limits: r.Limits,
+		drive:  r.Drive,
+		medium: r.Medium,
 		serial: serial.NewRing(logKeep),
 	}
 	g.done, g.stop = context.WithCancel(h.life)

@@ -1,0 +1,80 @@
+package sim
+
+import (
+	"context"
+	"os"
+
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+var _ contract.MediaChanger = (*Driver)(nil)
+
+func mediumOf(m contract.Machine) string {
+	if m.Medium == nil {
+		return ""
+	}
+	return m.Medium.ID
+}
+
+// ChangeMedium implements contract.MediaChanger.
+func (d *Driver) ChangeMedium(ctx context.Context, r contract.Ref, m *contract.Medium, force bool) error {
+	if m != nil {
+		if err := m.Validate(); err != nil {
+			return err
+		}
+	}
+	_, leave, err := d.begin(ctx, r.VM)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	h := d.host
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g, err := d.booted(r)
+	if err != nil {
+		return err
+	}
+	want := mediumOf(contract.Machine{Medium: m})
+	switch {
+	case !g.drive:
+		return errs.New(errs.Unsupported, "VM %s was started without a drive whose medium changes: it has one when it starts again", r.VM)
+	case g.status.Phase == vm.PhasePaused:
+		return errs.New(errs.InvalidState, "VM %s is paused, and its guest cannot answer: resume it first", r.VM)
+	case g.medium != "" && g.medium != want && !force && h.faultsOf(r.VM).HoldMedium:
+		return errs.New(errs.InUse, "the guest keeps the CD in its drive, which it has in use: unmount it there, or eject it by force")
+	}
+	if m != nil && g.medium != want {
+		if _, err := os.Stat(m.File.Path); err != nil {
+			return errs.New(errs.NotFound, "the CD %s is not on this node", want[:12]).Because(err)
+		}
+	}
+	g.medium = want
+	h.save(g)
+	return nil
+}
+
+// Medium implements contract.MediaChanger.
+func (d *Driver) Medium(_ context.Context, r contract.Ref) (string, error) {
+	d.host.mu.Lock()
+	defer d.host.mu.Unlock()
+	g, err := d.booted(r)
+	if err != nil {
+		return "", err
+	}
+	return g.medium, nil
+}
+
+// Medium tells what is in a live guest's drive; false where there is no guest.
+func (h *Host) Medium(v id.ID) (string, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g, ok := h.guests[v]
+	if !ok || !g.status.Phase.OnNode() {
+		return "", false
+	}
+	return g.medium, true
+}
