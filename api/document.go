@@ -43,6 +43,8 @@ type VMDocumentSpec struct {
 	CloudInit *VMCloudInit `json:"cloud_init,omitempty"`
 	// SeedImage is the CD that the guest finds instead; empty takes it away.
 	SeedImage *string `json:"seed_image,omitempty"`
+	// CDROM is the CD in the drive whose medium changes at any time; empty for none.
+	CDROM     *string `json:"cdrom,omitempty"`
 	Protected *bool   `json:"protected,omitempty"`
 	// RestartPolicy is never, on_failure or always.
 	RestartPolicy *string `json:"restart_policy,omitempty"`
@@ -159,6 +161,9 @@ func (v VM) Document() VMDocument {
 	}
 	if v.Spec.SeedImage != "" {
 		d.Spec.SeedImage = &v.Spec.SeedImage
+	}
+	if v.Spec.CDROM != "" {
+		d.Spec.CDROM = &v.Spec.CDROM
 	}
 	v.Spec.policies(&d.Spec)
 	for _, k := range v.Spec.Disks {

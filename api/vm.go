@@ -23,6 +23,8 @@ type VMSpec struct {
 	CloudInit *VMCloudInit `json:"cloud_init,omitempty"`
 	// SeedImage is the CD that the guest finds in its drive instead.
 	SeedImage string `json:"seed_image,omitempty"`
+	// CDROM is the CD in the drive whose medium changes at any time.
+	CDROM string `json:"cdrom,omitempty"`
 	// Protected: is its deletion refused?
 	Protected bool `json:"protected,omitempty"`
 	// RestartPolicy says when it is started again whose guest ended by itself: never,
@@ -180,6 +182,8 @@ type VMCreate struct {
 	// SeedImage is the name or id of a CD (an image of type iso) that the guest finds
 	// in its drive instead.
 	SeedImage string `json:"seed_image,omitempty"`
+	// CDROM is the name or id of a CD in the drive whose medium changes at any time.
+	CDROM string `json:"cdrom,omitempty"`
 	// Protected refuses its deletion, and that of its disks, until it is taken away.
 	Protected bool `json:"protected,omitempty"`
 	// RestartPolicy is never, on_failure or always; never when absent.
@@ -254,6 +258,18 @@ type VMPatch struct {
 	// once, by the job that the answer's status names. A cap of 0 is none.
 	CPUWeight     *int `json:"cpu_weight,omitempty"`
 	CPUCapPercent *int `json:"cpu_cap_percent,omitempty"`
+}
+
+// VMCDROMAttach puts a CD into a VM's drive.
+type VMCDROMAttach struct {
+	// Image is the name or id of a CD, an image of type iso.
+	Image string `json:"image"`
+}
+
+// VMCDROMEject empties a VM's drive.
+type VMCDROMEject struct {
+	// Force takes a CD that the guest has in use.
+	Force bool `json:"force,omitempty"`
 }
 
 // VMClone asks for a VM made from another one.

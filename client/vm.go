@@ -115,6 +115,17 @@ func (s VMs) RemoveDisk(ctx context.Context, vm, disk string) (Change, error) {
 	return remove[Change](ctx, s.c, diskPath(vm, disk))
 }
 
+// AttachCD puts a CD, an image of type iso, into a VM's drive, while it runs too.
+func (s VMs) AttachCD(ctx context.Context, vm, image string) (Change, error) {
+	return s.act(ctx, vm, "cdrom/attach", api.VMCDROMAttach{Image: image})
+}
+
+// EjectCD empties a VM's drive, while it runs too. With force it takes a CD that the
+// guest has in use.
+func (s VMs) EjectCD(ctx context.Context, vm string, force bool) (Change, error) {
+	return s.act(ctx, vm, "cdrom/eject", api.VMCDROMEject{Force: force})
+}
+
 func diskPath(vm, disk string) string { return vmPath(vm) + "/disks/" + url.PathEscape(disk) }
 
 // Guest reads what a VM's guest says of itself.

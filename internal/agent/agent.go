@@ -257,6 +257,7 @@ var handlers = map[string]handler{
 	(*nodelink.Resume)(nil).Method():         fenced((*Agent).resume),
 	(*nodelink.Suspend)(nil).Method():        fenced((*Agent).suspend),
 	(*nodelink.SetLimits)(nil).Method():      fenced((*Agent).setLimits),
+	(*nodelink.SetMedium)(nil).Method():      fenced((*Agent).setMedium),
 	(*nodelink.Look)(nil).Method():           fenced((*Agent).look),
 	(*nodelink.Erase)(nil).Method():          fenced((*Agent).erase),
 	(*nodelink.OfferImage)(nil).Method():     plain((*Agent).offerImage),

@@ -194,7 +194,7 @@ func (r record) images(used map[string]bool) {
 	}
 	files := []*nodelink.ImageFile{r.Machine.Kernel, r.Machine.Initrd}
 	if r.PowerOn {
-		files = append(files, r.Machine.CD) // the next start names it anew, if it is still wanted
+		files = append(files, r.Machine.CD, r.Machine.Medium) // the next start names it anew, if it is still wanted
 	}
 	for _, f := range files {
 		if f != nil {

@@ -87,6 +87,10 @@ func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m no
 	if machine.CDs, err = a.drive(ctx, machine.VM, m); err != nil {
 		return hypervisor.Status{}, err
 	}
+	machine.Drive = a.driver.Capabilities().Media
+	if machine.Medium, err = a.medium(m.Medium); err != nil {
+		return hypervisor.Status{}, err
+	}
 	for _, n := range m.NICs {
 		machine.NICs = append(machine.NICs, nic(n))
 	}

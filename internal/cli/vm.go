@@ -23,7 +23,7 @@ func newVM(a *app) *cobra.Command {
 		newVMAction(a, "pause", "Halt the CPUs of virtual machines; their memory stays", client.VMs.Pause),
 		newVMAction(a, "suspend", "Save the memory of virtual machines to disk and end them", client.VMs.Suspend),
 		newVMAction(a, "resume", "Let paused or suspended virtual machines go on", client.VMs.Resume),
-		newVMGuest(a), newVMDf(a), newVMExec(a), newVMFreeze(a), newVMThaw(a), newVMSet(a), newVMLabel(a), newVMDisk(a), newVMDelete(a), newVMConsole(a), newVMVNC(a), newVMScreenshot(a), newVMLogs(a))
+		newVMGuest(a), newVMDf(a), newVMExec(a), newVMFreeze(a), newVMThaw(a), newVMSet(a), newVMLabel(a), newVMDisk(a), newVMCDROM(a), newVMDelete(a), newVMConsole(a), newVMVNC(a), newVMScreenshot(a), newVMLogs(a))
 	cmd.Aliases = []string{"vms"}
 	return cmd
 }
@@ -138,7 +138,7 @@ func (a *app) vmPairs(v api.VM) []output.Pair {
 		}
 		pairs = append(pairs, output.Pair{Key: "disk " + strconv.Itoa(d.Slot), Value: value})
 	}
-	pairs = append(pairs, output.Pair{Key: "seed", Value: v.Spec.SeedImage})
+	pairs = append(pairs, output.Pair{Key: "cdrom", Value: v.Spec.CDROM}, output.Pair{Key: "seed", Value: v.Spec.SeedImage})
 	pairs = append(pairs, cloudPairs(v.Spec.CloudInit)...)
 	for i, n := range v.Spec.NICs {
 		pairs = append(pairs, output.Pair{Key: "nic " + strconv.Itoa(i), Value: n.MAC + onBridge(n.Bridge) + forwards(n.Forwards)})

@@ -26,6 +26,7 @@ type createFlags struct {
 	limits              limitFlags
 	hardware            hardwareFlags
 	nics                []string
+	cdrom               string
 }
 
 func newVMCreate(a *app) *cobra.Command {
@@ -43,7 +44,7 @@ func newVMCreate(a *app) *cobra.Command {
 		if edit != nil {
 			req.CloudInit = edit(nil)
 		}
-		req.SeedImage = f.cloud.seed
+		req.SeedImage, req.CDROM = f.cloud.seed, f.cdrom
 		c, err := a.connect(cmd)
 		if err != nil {
 			return err
@@ -65,6 +66,8 @@ func newVMCreate(a *app) *cobra.Command {
 	fl.StringArrayVar(&f.forwards, "forward", nil, "lead a port of the node to the guest: `tcp:[HOSTIP:]HOSTPORT:GUESTPORT`")
 	fl.StringArrayVar(&f.labels, "label", nil, "a label, `key=value`")
 	fl.StringVar(&f.node, "node", "", "place it on this `node` only")
+	fl.StringVar(&f.cdrom, "cdrom", "", "CD in its drive, which may be ejected at any time: an `image` imported with --iso")
+	mustComplete(cmd.RegisterFlagCompletionFunc("cdrom", a.completeImages))
 	fl.BoolVar(&f.start, "start", false, "start it once it is made")
 	f.policy.add(cmd)
 	f.limits.add(cmd)

@@ -33,7 +33,10 @@ func (a *vmApplier) apply(ctx context.Context, tx *store.Tx, c Caller, o ApplyOp
 	a.s.judge(&v)
 	want, err := a.s.sameImages(ctx, tx, *a.d.VM, v)
 	if err == nil {
-		want.SeedImage, err = a.s.sameSeed(ctx, tx, v, want.SeedImage)
+		want.SeedImage, err = a.s.sameCD(ctx, tx, v.Intent.SeedImage, want.SeedImage)
+	}
+	if err == nil {
+		want.CDROM, err = a.s.sameCD(ctx, tx, v.Intent.CDROM, want.CDROM)
 	}
 	if err != nil {
 		return Applied{}, within(err, "")
@@ -113,6 +116,10 @@ func (s *Service) step(ctx context.Context, tx *store.Tx, c Caller, v vm.View, s
 		}
 	case vm.StepLimitDisk:
 		a, err = s.limitDisk(ctx, tx, c, v, step.Disk, step.Limits)
+	case vm.StepEjectCD:
+		a, err = s.ejectCD(ctx, tx, c, v, false)
+	case vm.StepAttachCD:
+		a, err = s.attachCD(ctx, tx, c, v, step.CD)
 	case vm.StepAddDisk:
 		if err = step.Add.Validate(); err == nil {
 			a, err = s.addDisk(ctx, tx, c, v, step.Add)
@@ -141,6 +148,10 @@ func (s *Service) mayStep(ctx context.Context, tx *store.Tx, v vm.View, step vm.
 		}
 	case vm.StepLimitDisk:
 		err = s.mayLimitDisk(ctx, tx, v, step.Disk, step.Limits)
+	case vm.StepEjectCD:
+		_, err = vm.Decide(v, vm.ChangeCD)
+	case vm.StepAttachCD:
+		_, _, err = s.mayAttachCD(ctx, tx, v, step.CD)
 	case vm.StepAddDisk:
 		if err = step.Add.Validate(); err == nil {
 			_, err = s.mayAddDisk(ctx, tx, v, step.Add)

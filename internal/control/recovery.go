@@ -74,7 +74,7 @@ func machine(m nodelink.Machine) *recovery.Machine {
 	out := &recovery.Machine{
 		Name: nodelink.Text(m.Name), CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, Hardware: hardware(m), Cmdline: nodelink.Text(m.Cmdline), Volumes: m.Volumes, Seed: m.Seed,
 	}
-	for from, to := range map[*nodelink.ImageFile]**image.File{m.Kernel: &out.Kernel, m.Initrd: &out.Initrd, m.CD: &out.CD} {
+	for from, to := range map[*nodelink.ImageFile]**image.File{m.Kernel: &out.Kernel, m.Initrd: &out.Initrd, m.CD: &out.CD, m.Medium: &out.Medium} {
 		if from != nil {
 			f := imageFile(*from)
 			*to = &f

@@ -9,9 +9,9 @@ import (
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
-// seedImage finds the CD that a VM is to find in its drive, and keeps it from being
-// deleted until the transaction ends; nil for an empty reference.
-func (s *Service) seedImage(ctx context.Context, tx *store.Tx, ref string) (*vm.SeedImage, error) {
+// cd finds a CD that a VM is to have, and keeps it from being deleted until the
+// transaction ends; nil for an empty reference. at is where a request names it.
+func (s *Service) cd(ctx context.Context, tx *store.Tx, ref, at string) (*vm.CD, error) {
 	if ref == "" {
 		return nil, nil
 	}
@@ -21,9 +21,9 @@ func (s *Service) seedImage(ctx context.Context, tx *store.Tx, ref string) (*vm.
 	}
 	if img.Kind != image.ISO {
 		return nil, errs.New(errs.InvalidField, "image %q is a %s, not a CD: import one with 'novacron image import NAME --iso FILE'", img.Name, img.Kind).
-			At(errs.Field{Pointer: "/seed_image", Message: "is no CD", Limit: string(image.ISO), Got: ref})
+			At(errs.Field{Pointer: at, Message: "is no CD", Limit: string(image.ISO), Got: ref})
 	}
-	return &vm.SeedImage{ID: img.ID, Name: img.Name}, nil
+	return &vm.CD{ID: img.ID, Name: img.Name}, nil
 }
 
 // reseeded gives the intent as a change makes it, with the CD that it names.
@@ -33,14 +33,13 @@ func (s *Service) reseeded(ctx context.Context, tx *store.Tx, in vm.Intent, chan
 		return next, nil
 	}
 	var err error
-	next.SeedImage, err = s.seedImage(ctx, tx, *change.SeedImage)
+	next.SeedImage, err = s.cd(ctx, tx, *change.SeedImage, "/seed_image")
 	return next, err
 }
 
-// sameSeed writes a reference to the CD that a VM has already as the VM knows it,
+// sameCD writes a reference to the CD that a VM has already as the VM knows it,
 // where it is the same one by another name.
-func (s *Service) sameSeed(ctx context.Context, tx *store.Tx, v vm.View, ref *string) (*string, error) {
-	has := v.Intent.SeedImage
+func (s *Service) sameCD(ctx context.Context, tx *store.Tx, has *vm.CD, ref *string) (*string, error) {
 	if ref == nil || *ref == "" || has == nil || has.Is(*ref) {
 		return ref, nil
 	}
@@ -56,6 +55,6 @@ func bootable(img image.Image) error {
 	if img.Kind != image.ISO {
 		return nil
 	}
-	return errs.New(errs.InvalidField, "image %q is a CD: a VM finds it in its drive (seed_image) and is made from another image", img.Name).
+	return errs.New(errs.InvalidField, "image %q is a CD: a VM finds it in its drive (cdrom or seed_image) and is made from another image", img.Name).
 		At(errs.Field{Pointer: "/image", Message: "is a CD", Got: img.Name})
 }

@@ -155,7 +155,10 @@ func (s *Service) newView(ctx context.Context, tx *store.Tx, n NewVM, img image.
 		Policy: n.Policy.Normal(), Limits: n.Limits.Normal(),
 	}}
 	var err error
-	if v.Intent.SeedImage, err = s.seedImage(ctx, tx, n.SeedImage); err != nil {
+	if v.Intent.SeedImage, err = s.cd(ctx, tx, n.SeedImage, "/seed_image"); err != nil {
+		return v, err
+	}
+	if v.Intent.CDROM, err = s.cd(ctx, tx, n.CDROM, "/cdrom"); err != nil {
 		return v, err
 	}
 	disks := n.Disks

@@ -58,6 +58,7 @@ func cloneOf(source vm.View, name string, labels map[string]string) (vm.View, fl
 		CPUs: from.CPUs, MemoryBytes: from.MemoryBytes, Hardware: from.Hardware, ImageID: from.ImageID, ImageName: from.ImageName, Limits: from.Limits,
 	}}
 	v.Intent.CloudInit, v.Intent.SeedImage = from.CloudInit.For(name), from.SeedImage
+	v.Intent.CDROM = from.CDROM
 	if labels == nil {
 		v.Intent.Labels = maps.Clone(from.Labels)
 	}

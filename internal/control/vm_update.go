@@ -32,7 +32,7 @@ func (s *Service) UpdateVM(ctx context.Context, c Caller, ref string, change vm.
 			return err
 		}
 		s.judge(&v)
-		if change.SeedImage, err = s.sameSeed(ctx, tx, v, change.SeedImage); err != nil {
+		if change.SeedImage, err = s.sameCD(ctx, tx, v.Intent.SeedImage, change.SeedImage); err != nil {
 			return err
 		}
 		_, err = s.update(ctx, tx, c, v, change)

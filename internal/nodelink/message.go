@@ -181,6 +181,9 @@ type Machine struct {
 	Seed bool `json:"seed,omitempty"`
 	// CD is what the guest finds there otherwise; nil for an image of none.
 	CD *ImageFile `json:"cd,omitempty"`
+	// Medium is what is in the drive whose medium changes while the guest runs; nil for
+	// nothing.
+	Medium *ImageFile `json:"medium,omitempty"`
 	// Limits are what it may take of its node.
 	Limits Limits `json:"limits,omitzero"`
 }

@@ -55,6 +55,9 @@ func toVM(v vm.View) api.VM {
 	if in.SeedImage != nil {
 		out.Spec.SeedImage = in.SeedImage.Name
 	}
+	if in.CDROM != nil {
+		out.Spec.CDROM = in.CDROM.Name
+	}
 	vmStatus(v, &out.Status)
 	return out
 }

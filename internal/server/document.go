@@ -261,7 +261,7 @@ func vmDocument(raw []byte) (control.Document, error) {
 	}
 	d, err := documentMeta(b.DocumentMeta)
 	w := &vm.Want{
-		Labels: b.Labels, CPUs: b.Spec.CPUs, MemoryBytes: (*int64)(b.Spec.MemoryBytes), Hardware: fromMachine(b.Spec.Machine), Image: b.Spec.Image, CloudInit: fromCloudInit(b.Spec.CloudInit), SeedImage: b.Spec.SeedImage,
+		Labels: b.Labels, CPUs: b.Spec.CPUs, MemoryBytes: (*int64)(b.Spec.MemoryBytes), Hardware: fromMachine(b.Spec.Machine), Image: b.Spec.Image, CloudInit: fromCloudInit(b.Spec.CloudInit), SeedImage: b.Spec.SeedImage, CDROM: b.Spec.CDROM,
 		Policy: vm.PolicyChange{Protected: b.Spec.Protected, Restart: (*vm.RestartPolicy)(b.Spec.RestartPolicy), Autostart: b.Spec.Autostart, StartOrder: b.Spec.StartOrder, StartDelaySeconds: b.Spec.StartDelaySeconds},
 		Limits: vm.LimitsChange{CPUWeight: b.Spec.CPUWeight, CPUCapPercent: b.Spec.CPUCapPercent},
 	}
@@ -320,6 +320,9 @@ func storableWant(w *vm.Want) error {
 	}
 	if w.SeedImage != nil {
 		names["/spec/seed_image"] = *w.SeedImage
+	}
+	if w.CDROM != nil {
+		names["/spec/cdrom"] = *w.CDROM
 	}
 	if w.Disks != nil {
 		for i, k := range *w.Disks {

@@ -61,7 +61,7 @@ func (s *Server) getVM(ctx context.Context, r *Request, _ none) (reply[api.VM], 
 }
 
 func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (reply[api.Accepted], error) {
-	names := map[string]string{"/image": b.Image, "/node": b.Node, "/seed_image": b.SeedImage}
+	names := map[string]string{"/image": b.Image, "/node": b.Node, "/seed_image": b.SeedImage, "/cdrom": b.CDROM}
 	for i, d := range b.Disks {
 		names["/disks/"+strconv.Itoa(i)+"/image"] = d.Image
 	}
@@ -70,7 +70,7 @@ func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (repl
 	}
 	n := control.NewVM{
 		Spec: vm.Spec{
-			Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: int64(b.MemoryBytes), Hardware: fromMachine(b.Machine), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage,
+			Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: int64(b.MemoryBytes), Hardware: fromMachine(b.Machine), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage, CDROM: b.CDROM,
 			Policy: vm.PolicyChange{Autostart: b.Autostart, StartDelaySeconds: &b.StartDelaySeconds}.Apply(
 				vm.Policy{Protected: b.Protected, Restart: vm.RestartPolicy(b.RestartPolicy), StartOrder: b.StartOrder}),
 			Limits: vm.Limits{CPUWeight: b.CPUWeight, CPUCapPercent: b.CPUCapPercent},

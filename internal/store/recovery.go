@@ -223,7 +223,7 @@ func (t *Tx) VMAdopt(ctx context.Context, project id.ID, p recovery.VMPlan) erro
 func (t *Tx) VMRecreate(ctx context.Context, project id.ID, p recovery.VMPlan) error {
 	a := p.Adoption
 	err := t.q.VMRecreate(ctx, query.VMRecreateParams{
-		ID: p.VM, ProjectID: project, Name: a.Name, Cpus: int32(a.CPUs), MemoryBytes: a.MemoryBytes, MachineType: a.Hardware.Type, CpuModel: a.Hardware.CPU, Firmware: a.Hardware.Firmware, ImageID: a.ImageID, SeedImageID: a.SeedImageID,
+		ID: p.VM, ProjectID: project, Name: a.Name, Cpus: int32(a.CPUs), MemoryBytes: a.MemoryBytes, MachineType: a.Hardware.Type, CpuModel: a.Hardware.CPU, Firmware: a.Hardware.Firmware, ImageID: a.ImageID, SeedImageID: a.SeedImageID, CdromImageID: a.CDROMID,
 		Power: power(a.PowerOn), NodeID: &p.Node, OwnerEpoch: int64(a.Fence.Epoch), OpSeq: a.Fence.OpSeq, Reserved: a.PowerOn,
 	})
 	if err != nil {

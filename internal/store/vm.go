@@ -32,7 +32,7 @@ func (t *Tx) VMInsert(ctx context.Context, v vm.View, job id.ID) error {
 	}
 	err = t.q.VMInsert(ctx, query.VMInsertParams{
 		ID: in.ID, ProjectID: in.ProjectID, Name: in.Name, Labels: labels,
-		Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, ImageID: in.ImageID, CloudInit: told, SeedImageID: seedImage(in),
+		Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, ImageID: in.ImageID, CloudInit: told, SeedImageID: imageOf(in.SeedImage), CdromImageID: imageOf(in.CDROM),
 		MachineType: in.Hardware.Type, CpuModel: in.Hardware.CPU, Firmware: in.Hardware.Firmware, Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
 		Autostart: !in.Policy.ByHand, StartOrder: int32(in.Policy.StartOrder), StartDelayS: int32(in.Policy.StartDelay / time.Second),
 		CpuWeight: int32(in.Limits.Normal().CPUWeight), CpuCapPercent: int32(in.Limits.CPUCapPercent), Power: power, JobID: &job,
@@ -53,11 +53,19 @@ func (t *Tx) VMInsert(ctx context.Context, v vm.View, job id.ID) error {
 	return t.vmEvent(ctx, in.ID, "vm.created", in, &job)
 }
 
-func seedImage(in vm.Intent) *id.ID {
-	if in.SeedImage == nil {
+func imageOf(cd *vm.CD) *id.ID {
+	if cd == nil {
 		return nil
 	}
-	return &in.SeedImage.ID
+	return &cd.ID
+}
+
+// VMCDROM records what is in a VM's CD drive; nil for nothing.
+func (t *Tx) VMCDROM(ctx context.Context, in vm.Intent, cd *vm.CD) error {
+	if err := t.q.VMCDROM(ctx, query.VMCDROMParams{ID: in.ID, CdromImageID: imageOf(cd)}); err != nil {
+		return pgtx.Map(err)
+	}
+	return t.VMChanged(ctx, in, nil)
 }
 
 func nonNil(m map[string]string) map[string]string {
@@ -262,7 +270,7 @@ func (t *Tx) VMUpdate(ctx context.Context, in vm.Intent, was string) error {
 		return err
 	}
 	n, err := t.q.VMUpdate(ctx, query.VMUpdateParams{
-		ID: in.ID, Name: in.Name, Labels: b, Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, CloudInit: told, SeedImageID: seedImage(in),
+		ID: in.ID, Name: in.Name, Labels: b, Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, CloudInit: told, SeedImageID: imageOf(in.SeedImage),
 		MachineType: in.Hardware.Type, CpuModel: in.Hardware.CPU, Firmware: in.Hardware.Firmware, Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
 		Autostart: !in.Policy.ByHand, StartOrder: int32(in.Policy.StartOrder), StartDelayS: int32(in.Policy.StartDelay / time.Second),
 		CpuWeight: int32(in.Limits.Normal().CPUWeight), CpuCapPercent: int32(in.Limits.CPUCapPercent), Revision: int64(in.Revision),

@@ -66,6 +66,7 @@ type QEMUHost struct {
 	short, dir string
 	volumes    *dir.Driver
 	images     *agent.Cache
+	base       string // what its disks stand on
 }
 
 var _ Host = (*QEMUHost)(nil)
@@ -84,6 +85,7 @@ func newQEMUHost(tb testing.TB, node id.ID, sector []byte) Host {
 	h.images, err = agent.OpenCache(filepath.Join(base, "images"), agent.CacheOptions{Clock: clock.System{}, Log: slog.New(slog.DiscardHandler)})
 	must(tb, err)
 	f := sectorImage(sector)
+	h.base = f.SHA256
 	must(tb, h.images.Ensure(tb.Context(), nodelink.ImageFile{SHA256: f.SHA256, SizeBytes: f.SizeBytes}, func(_ context.Context, w io.Writer) error {
 		_, err := io.Copy(w, bytes.NewReader(sector))
 		return err

@@ -205,12 +205,12 @@ func wireFile(f image.File) nodelink.ImageFile {
 	return nodelink.ImageFile{SHA256: f.SHA256, SizeBytes: f.SizeBytes, Format: f.Format, VirtualBytes: f.VirtualBytes}
 }
 
-// seedImage is the CD in the VM's drive; nil when it is none of the user's.
-func seedImage(ctx context.Context, r *run, v vm.View) (*nodelink.ImageFile, error) {
-	if v.Intent.SeedImage == nil {
+// cdFile is the file of a CD; nil for none.
+func cdFile(ctx context.Context, r *run, cd *vm.CD) (*nodelink.ImageFile, error) {
+	if cd == nil {
 		return nil, nil
 	}
-	i, err := r.Env.Store.ImageByID(ctx, v.Intent.SeedImage.ID)
+	i, err := r.Env.Store.ImageByID(ctx, cd.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -27,8 +27,10 @@ func imagesOf(v vm.View) (images []id.ID) {
 	if v.Intent.ImageID != nil {
 		images = append(images, *v.Intent.ImageID)
 	}
-	if s := v.Intent.SeedImage; s != nil {
-		images = append(images, s.ID)
+	for _, cd := range []*vm.CD{v.Intent.SeedImage, v.Intent.CDROM} {
+		if cd != nil {
+			images = append(images, cd.ID)
+		}
 	}
 	for _, d := range v.Volumes {
 		if d.ImageID != nil {

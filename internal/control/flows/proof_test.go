@@ -185,6 +185,18 @@ var proofs = map[string]proof{
 			return limited(ctx, w, name, want)
 		},
 	},
+	vm.JobCDROM: {
+		before: started,
+		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
+			if _, err := w.AddCD(ctx, "disc"); err != nil {
+				return control.Accepted{}, err
+			}
+			return w.Service.AttachCD(ctx, controltest.Admin(), name, "disc")
+		},
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			return hasCD(ctx, w, name, end == job.Succeeded)
+		},
+	},
 	flows.JobImageConvert: {
 		before: waiting,
 		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {

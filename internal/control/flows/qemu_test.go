@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 func TestProofsOnQEMU(t *testing.T) {
 	for _, f := range flows.All() {
 		switch f.Name {
-		case vm.JobStart, vm.JobStop, vm.JobSuspend, vm.JobDelete, vm.JobClone, vm.JobCapture, vm.JobDiskAdd, vm.JobDiskGrow, vm.JobDiskRemove, vm.JobLimit:
+		case vm.JobStart, vm.JobStop, vm.JobSuspend, vm.JobDelete, vm.JobClone, vm.JobCapture, vm.JobDiskAdd, vm.JobDiskGrow, vm.JobDiskRemove, vm.JobLimit, vm.JobCDROM:
 		default:
 			continue
 		}

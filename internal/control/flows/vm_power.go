@@ -229,7 +229,10 @@ func launch(ctx context.Context, r *run) (any, error) {
 		Machine: machine(v, img),
 		Resume:  suspended(v),
 	}
-	if cmd.Machine.CD, err = seedImage(ctx, r, v); err != nil {
+	if cmd.Machine.CD, err = cdFile(ctx, r, v.Intent.SeedImage); err != nil {
+		return nil, err
+	}
+	if cmd.Machine.Medium, err = cdFile(ctx, r, v.Intent.CDROM); err != nil {
 		return nil, err
 	}
 	rep, err := observe(ctx, r, v, cmd)

@@ -75,7 +75,7 @@ func Compare(s Snapshot) Plan {
 func (c *comparison) used(i id.ID) bool {
 	is := func(of *id.ID) bool { return of != nil && *of == i }
 	return slices.ContainsFunc(c.plan.VMs, func(v VMPlan) bool {
-		return v.Adoption != nil && (is(v.Adoption.ImageID) || is(v.Adoption.SeedImageID) ||
+		return v.Adoption != nil && (is(v.Adoption.ImageID) || is(v.Adoption.SeedImageID) || is(v.Adoption.CDROMID) ||
 			slices.ContainsFunc(v.Adoption.Volumes, func(d vm.Volume) bool { return is(d.ImageID) }))
 	})
 }

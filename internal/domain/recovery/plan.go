@@ -102,6 +102,8 @@ type Adoption struct {
 	ImageID *id.ID
 	// SeedImageID is of the CD in its drive; nil for none.
 	SeedImageID *id.ID
+	// CDROMID is of the CD in the drive whose medium changes; nil for none.
+	CDROMID *id.ID
 	// Volumes in slot order: of a VM that the database knows, those that it lacks.
 	Volumes []vm.Volume
 	// Resized are volumes of another size than the database says, Gone those that

@@ -85,6 +85,8 @@ type Machine struct {
 	Cmdline  string
 	// CD is what its guest finds in its drive; nil for nothing.
 	CD *image.File
+	// Medium is what is in the drive whose medium changes at any time; nil for nothing.
+	Medium *image.File
 	// Seed: does its guest find what cloud-init is told?
 	Seed    bool
 	Volumes []id.ID

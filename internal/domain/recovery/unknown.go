@@ -87,6 +87,9 @@ func (c *comparison) recreateDisks(n Node, h Holding, a *Adoption) string {
 	if cd := h.Machine.CD; cd != nil {
 		a.SeedImageID = c.image(image.ISO, "", *cd)
 	}
+	if cd := h.Machine.Medium; cd != nil {
+		a.CDROMID = c.image(image.ISO, "", *cd)
+	}
 	return ""
 }
 

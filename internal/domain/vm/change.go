@@ -78,7 +78,7 @@ func (c Change) Apply(in Intent) Intent {
 	if c.SeedImage != nil && !in.SeedImage.Is(*c.SeedImage) {
 		in.SeedImage = nil
 		if *c.SeedImage != "" {
-			in.SeedImage = &SeedImage{Name: *c.SeedImage}
+			in.SeedImage = &CD{Name: *c.SeedImage}
 		}
 	}
 	return in
@@ -109,6 +109,8 @@ func (r Request) does() string {
 		return "grow a disk of VM"
 	case Limit:
 		return "change the limits of VM"
+	case ChangeCD:
+		return "change the CD of VM"
 	case RemoveDisk:
 		return "remove a disk of VM"
 	default:

@@ -41,8 +41,10 @@ type Spec struct {
 	CloudInit *CloudInit
 	// SeedImage is the name or id of the CD that the guest finds instead.
 	SeedImage string
-	Policy    Policy
-	Limits    Limits
+	// CDROM is the name or id of the CD in the drive whose medium changes at any time.
+	CDROM  string
+	Policy Policy
+	Limits Limits
 }
 
 // DiskSpec is a disk wanted. Disk 0 of a VM from a disk image is made from it.

@@ -109,6 +109,8 @@ const (
 	RemoveDisk Request = "remove_disk"
 	// Limit changes what it may take of its node.
 	Limit Request = "limit"
+	// ChangeCD changes what is in its CD drive.
+	ChangeCD Request = "change_cd"
 	// Freeze halts its guest's file systems for a moment.
 	Freeze Request = "freeze"
 	Delete Request = "delete"
@@ -116,5 +118,5 @@ const (
 
 // Requests lists all requests.
 func Requests() []Request {
-	return []Request{Start, Stop, Restart, Pause, Resume, Suspend, Migrate, Snapshot, Restore, Clone, Capture, Resize, AddDisk, GrowDisk, RemoveDisk, Limit, Freeze, Delete}
+	return []Request{Start, Stop, Restart, Pause, Resume, Suspend, Migrate, Snapshot, Restore, Clone, Capture, Resize, AddDisk, GrowDisk, RemoveDisk, Limit, ChangeCD, Freeze, Delete}
 }

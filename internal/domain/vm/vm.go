@@ -42,9 +42,11 @@ type Intent struct {
 	// CloudInit is what its guest is told at its first boot; nil for nothing.
 	CloudInit *CloudInit
 	// SeedImage is what its guest finds in its CD drive instead; nil for nothing.
-	SeedImage *SeedImage
-	Policy    Policy
-	Limits    Limits
+	SeedImage *CD
+	// CDROM is what is in the drive whose medium changes at any time; nil for nothing.
+	CDROM  *CD
+	Policy Policy
+	Limits Limits
 	// PowerOn: does the user want it to run?
 	PowerOn bool
 	NodeID  *id.ID
@@ -65,15 +67,15 @@ type Intent struct {
 	UpdatedAt time.Time
 }
 
-// SeedImage is an image of a CD.
-type SeedImage struct {
+// CD is an image of one.
+type CD struct {
 	// ID is nil in what is not recorded yet.
 	ID   id.ID
 	Name string
 }
 
 // Is tells whether a reference names it; one that is empty names none.
-func (s *SeedImage) Is(ref string) bool {
+func (s *CD) Is(ref string) bool {
 	if s == nil {
 		return ref == ""
 	}
@@ -215,11 +217,13 @@ const (
 
 	// JobLimit brings changed limits to the node of a VM that has a guest.
 	JobLimit = "vm.limit"
+	// JobCDROM changes what is in the drive of a VM that has a guest.
+	JobCDROM = "vm.cdrom"
 )
 
 // JobKinds lists all kinds of jobs that hold a VM.
 func JobKinds() []string {
-	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobSuspend, JobDelete, JobClone, JobCapture, JobDiskAdd, JobDiskGrow, JobDiskRemove, JobLimit}
+	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobSuspend, JobDelete, JobClone, JobCapture, JobDiskAdd, JobDiskGrow, JobDiskRemove, JobLimit, JobCDROM}
 }
 
 // DiskBytes is the size of all its disks: what it can come to occupy.

@@ -25,8 +25,10 @@ type Want struct {
 	CloudInit *CloudInit
 	// SeedImage is the name or id of a CD; empty for none.
 	SeedImage *string
-	Policy    PolicyChange
-	Limits    LimitsChange
+	// CDROM is the name or id of the CD in its drive; empty for none.
+	CDROM  *string
+	Policy PolicyChange
+	Limits LimitsChange
 }
 
 // WantDisk is a disk as somebody declares it: the one with this id, else the one
@@ -65,6 +67,7 @@ func (w Want) New(name string) (Spec, error) {
 	set(&s.CPUs, w.CPUs)
 	set(&s.MemoryBytes, w.MemoryBytes)
 	set(&s.SeedImage, w.SeedImage)
+	set(&s.CDROM, w.CDROM)
 	for i, d := range deref(w.Disks) {
 		spec, err := d.spec(i, w.Image)
 		if err != nil {
@@ -109,6 +112,8 @@ const (
 	StepAddDisk    StepKind = "add_disk"
 	StepRemoveDisk StepKind = "remove_disk"
 	StepLimitDisk  StepKind = "limit_disk"
+	StepEjectCD    StepKind = "eject_cd"
+	StepAttachCD   StepKind = "attach_cd"
 	StepStart      StepKind = "start"
 )
 
@@ -126,6 +131,8 @@ type Step struct {
 	SizeBytes int64
 	// Limits is of StepLimitDisk.
 	Limits DiskLimits
+	// CD, by its name or id, is of StepAttachCD.
+	CD string
 }
 
 // Steps tells what has to change of a VM, in order; nothing when it is as wanted.
@@ -148,6 +155,7 @@ func (w Want) Steps(v View, prune bool) ([]Step, error) {
 		steps = append(steps, Step{Kind: StepChange, Change: change})
 	}
 	steps = append(steps, disks...)
+	steps = append(steps, w.cdSteps(v)...)
 	if w.PowerOn != nil && *w.PowerOn && !v.Intent.PowerOn {
 		steps = append(steps, Step{Kind: StepStart, At: "/power"})
 	}
@@ -310,6 +318,10 @@ func (v View) After(s Step) View {
 				v.Volumes[i].Limits = s.Limits
 			}
 		}
+	case StepEjectCD:
+		v.Intent.CDROM = nil
+	case StepAttachCD:
+		v.Intent.CDROM = &CD{Name: s.CD}
 	case StepAddDisk:
 		slot, err := v.FreeSlot()
 		if err == nil {

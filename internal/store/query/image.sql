@@ -42,7 +42,7 @@ FROM images i WHERE i.id = @id FOR UPDATE;
 
 -- name: ImageUsers :many
 -- Some VMs made from an image, and how many there are.
-SELECT v.name, count(*) OVER () AS total FROM vms v WHERE v.image_id = @image_id OR v.seed_image_id = @image_id
+SELECT v.name, count(*) OVER () AS total FROM vms v WHERE v.image_id = @image_id OR v.seed_image_id = @image_id OR v.cdrom_image_id = @image_id
   OR EXISTS (SELECT FROM storage_volumes s WHERE s.vm_id = v.id AND s.image_id = @image_id)
 ORDER BY v.name LIMIT 20;
 
@@ -76,6 +76,8 @@ SELECT nodes.id FROM nodes WHERE nodes.id <> @besides AND nodes.state <> 'remove
   SELECT v.node_id FROM image_files f JOIN vms v ON v.image_id = f.image_id WHERE f.sha256 = @sha256
   UNION
   SELECT v.node_id FROM image_files f JOIN vms v ON v.seed_image_id = f.image_id WHERE f.sha256 = @sha256
+  UNION
+  SELECT v.node_id FROM image_files f JOIN vms v ON v.cdrom_image_id = f.image_id WHERE f.sha256 = @sha256
   UNION
   SELECT v.node_id FROM image_files f JOIN storage_volumes s ON s.image_id = f.image_id JOIN vms v ON v.id = s.vm_id
   WHERE f.sha256 = @sha256

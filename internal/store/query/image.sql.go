@@ -291,6 +291,8 @@ SELECT nodes.id FROM nodes WHERE nodes.id <> $1 AND nodes.state <> 'removed' AND
   UNION
   SELECT v.node_id FROM image_files f JOIN vms v ON v.seed_image_id = f.image_id WHERE f.sha256 = $2
   UNION
+  SELECT v.node_id FROM image_files f JOIN vms v ON v.cdrom_image_id = f.image_id WHERE f.sha256 = $2
+  UNION
   SELECT v.node_id FROM image_files f JOIN storage_volumes s ON s.image_id = f.image_id JOIN vms v ON v.id = s.vm_id
   WHERE f.sha256 = $2
 ) ORDER BY random() LIMIT 3
@@ -388,7 +390,7 @@ func (q *Queries) ImageUnfinished(ctx context.Context, id uuid.UUID) (bool, erro
 }
 
 const imageUsers = `-- name: ImageUsers :many
-SELECT v.name, count(*) OVER () AS total FROM vms v WHERE v.image_id = $1 OR v.seed_image_id = $1
+SELECT v.name, count(*) OVER () AS total FROM vms v WHERE v.image_id = $1 OR v.seed_image_id = $1 OR v.cdrom_image_id = $1
   OR EXISTS (SELECT FROM storage_volumes s WHERE s.vm_id = v.id AND s.image_id = $1)
 ORDER BY v.name LIMIT 20
 `

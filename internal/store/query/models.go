@@ -826,6 +826,7 @@ type Vm struct {
 	MachineType    string
 	CpuModel       string
 	Firmware       string
+	CdromImageID   *uuid.UUID
 }
 
 type VmRestart struct {

@@ -73,8 +73,8 @@ UPDATE vms SET owner_epoch = greatest(owner_epoch, @owner_epoch), op_seq = great
 WHERE id = @id;
 
 -- name: VMRecreate :exec
-INSERT INTO vms (id, project_id, name, cpus, memory_bytes, machine_type, cpu_model, firmware, image_id, seed_image_id, power, node_id, owner_epoch, op_seq, reserved)
-VALUES (@id, @project_id, @name, @cpus, @memory_bytes, @machine_type, @cpu_model, @firmware, @image_id, @seed_image_id, @power, @node_id, @owner_epoch, @op_seq, @reserved);
+INSERT INTO vms (id, project_id, name, cpus, memory_bytes, machine_type, cpu_model, firmware, image_id, seed_image_id, cdrom_image_id, power, node_id, owner_epoch, op_seq, reserved)
+VALUES (@id, @project_id, @name, @cpus, @memory_bytes, @machine_type, @cpu_model, @firmware, @image_id, @seed_image_id, @cdrom_image_id, @power, @node_id, @owner_epoch, @op_seq, @reserved);
 
 -- name: VMMiss :exec
 UPDATE vms SET node_id = NULL, reserved = false, power = 'off', owner_epoch = greatest(owner_epoch, @owner_epoch) + 1,

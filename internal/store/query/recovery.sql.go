@@ -583,26 +583,27 @@ func (q *Queries) VMMiss(ctx context.Context, arg VMMissParams) error {
 }
 
 const vMRecreate = `-- name: VMRecreate :exec
-INSERT INTO vms (id, project_id, name, cpus, memory_bytes, machine_type, cpu_model, firmware, image_id, seed_image_id, power, node_id, owner_epoch, op_seq, reserved)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+INSERT INTO vms (id, project_id, name, cpus, memory_bytes, machine_type, cpu_model, firmware, image_id, seed_image_id, cdrom_image_id, power, node_id, owner_epoch, op_seq, reserved)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 `
 
 type VMRecreateParams struct {
-	ID          uuid.UUID
-	ProjectID   uuid.UUID
-	Name        string
-	Cpus        int32
-	MemoryBytes int64
-	MachineType string
-	CpuModel    string
-	Firmware    string
-	ImageID     *uuid.UUID
-	SeedImageID *uuid.UUID
-	Power       VmPower
-	NodeID      *uuid.UUID
-	OwnerEpoch  int64
-	OpSeq       int64
-	Reserved    bool
+	ID           uuid.UUID
+	ProjectID    uuid.UUID
+	Name         string
+	Cpus         int32
+	MemoryBytes  int64
+	MachineType  string
+	CpuModel     string
+	Firmware     string
+	ImageID      *uuid.UUID
+	SeedImageID  *uuid.UUID
+	CdromImageID *uuid.UUID
+	Power        VmPower
+	NodeID       *uuid.UUID
+	OwnerEpoch   int64
+	OpSeq        int64
+	Reserved     bool
 }
 
 func (q *Queries) VMRecreate(ctx context.Context, arg VMRecreateParams) error {
@@ -617,6 +618,7 @@ func (q *Queries) VMRecreate(ctx context.Context, arg VMRecreateParams) error {
 		arg.Firmware,
 		arg.ImageID,
 		arg.SeedImageID,
+		arg.CdromImageID,
 		arg.Power,
 		arg.NodeID,
 		arg.OwnerEpoch,

@@ -1,7 +1,7 @@
 -- name: VMInsert :exec
-INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, protected, restart_policy,
+INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, cdrom_image_id, protected, restart_policy,
   autostart, start_order, start_delay_s, cpu_weight, cpu_cap_percent, power, op_seq, job_id, machine_type, cpu_model, firmware)
-VALUES (@id, @project_id, @name, @labels, @cpus, @memory_bytes, @image_id, @cloud_init, @seed_image_id, @protected, @restart_policy,
+VALUES (@id, @project_id, @name, @labels, @cpus, @memory_bytes, @image_id, @cloud_init, @seed_image_id, @cdrom_image_id, @protected, @restart_policy,
   @autostart, @start_order, @start_delay_s, @cpu_weight, @cpu_cap_percent, @power, 1, @job_id, @machine_type, @cpu_model, @firmware);
 
 -- name: VolumeInsert :exec
@@ -21,6 +21,9 @@ WHERE id = @id AND vm_id = @vm_id;
 
 -- name: VMLimit :exec
 UPDATE vms SET cpu_weight = @cpu_weight, cpu_cap_percent = @cpu_cap_percent WHERE id = @id;
+
+-- name: VMCDROM :exec
+UPDATE vms SET cdrom_image_id = sqlc.narg(cdrom_image_id) WHERE id = @id;
 
 -- name: VolumeDelete :one
 DELETE FROM storage_volumes WHERE id = @id AND vm_id = @vm_id RETURNING size_bytes;

@@ -189,6 +189,20 @@ func (q *Queries) VMAdmit(ctx context.Context, arg VMAdmitParams) (VMAdmitRow, e
 	return i, err
 }
 
+const vMCDROM = `-- name: VMCDROM :exec
+UPDATE vms SET cdrom_image_id = $1 WHERE id = $2
+`
+
+type VMCDROMParams struct {
+	CdromImageID *uuid.UUID
+	ID           uuid.UUID
+}
+
+func (q *Queries) VMCDROM(ctx context.Context, arg VMCDROMParams) error {
+	_, err := q.db.Exec(ctx, vMCDROM, arg.CdromImageID, arg.ID)
+	return err
+}
+
 const vMDelete = `-- name: VMDelete :execrows
 DELETE FROM vms WHERE id = $1
 `
@@ -287,10 +301,10 @@ func (q *Queries) VMHold(ctx context.Context, arg VMHoldParams) (int64, error) {
 }
 
 const vMInsert = `-- name: VMInsert :exec
-INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, protected, restart_policy,
+INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, cdrom_image_id, protected, restart_policy,
   autostart, start_order, start_delay_s, cpu_weight, cpu_cap_percent, power, op_seq, job_id, machine_type, cpu_model, firmware)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
-  $12, $13, $14, $15, $16, $17, 1, $18, $19, $20, $21)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+  $13, $14, $15, $16, $17, $18, 1, $19, $20, $21, $22)
 `
 
 type VMInsertParams struct {
@@ -303,6 +317,7 @@ type VMInsertParams struct {
 	ImageID       *uuid.UUID
 	CloudInit     []byte
 	SeedImageID   *uuid.UUID
+	CdromImageID  *uuid.UUID
 	Protected     bool
 	RestartPolicy string
 	Autostart     bool
@@ -328,6 +343,7 @@ func (q *Queries) VMInsert(ctx context.Context, arg VMInsertParams) error {
 		arg.ImageID,
 		arg.CloudInit,
 		arg.SeedImageID,
+		arg.CdromImageID,
 		arg.Protected,
 		arg.RestartPolicy,
 		arg.Autostart,

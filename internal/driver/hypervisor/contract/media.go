@@ -13,7 +13,7 @@ type MediaChanger interface {
 	// empties it. What is in it already succeeds. The guest is asked for a medium that it
 	// has in use, and errs.InUse is the answer when it keeps it; with force its tray is
 	// opened all the same. errs.Unsupported for a machine without a drive, and
-	// errs.InvalidState for one that is halted: its guest could not answer. Whatever it was
+	// errs.InvalidState for one that is halted, whose guest could not answer, without force. Whatever it was
 	// broken off by, the same call again, or one with what was there before, settles it,
 	// and then the hypervisor holds no other medium.
 	ChangeMedium(ctx context.Context, r Ref, m *Medium, force bool) error

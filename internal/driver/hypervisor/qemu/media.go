@@ -68,7 +68,7 @@ func (d *Driver) ChangeMedium(ctx context.Context, r contract.Ref, m *contract.M
 	if !g.rec.Machine.Drive {
 		return errs.New(errs.Unsupported, "VM %s was started without a drive whose medium changes: it has one when it starts again", r.VM)
 	}
-	if p := g.Status().Phase; p != vm.PhaseRunning && p != vm.PhaseStopping {
+	if p := g.Status().Phase; p == vm.PhasePaused && !force {
 		return errs.New(errs.InvalidState, "VM %s is %s, and its guest cannot answer: resume it first", r.VM, p)
 	}
 	err = g.changeMedium(ctx, m, force)

@@ -192,6 +192,32 @@ func TestMediumAfterEveryStep(t *testing.T) {
 	}
 }
 
+// A CD whose image is not there changes nothing.
+func TestMediumThatIsNotThere(t *testing.T) {
+	h := newHarness(t, nil)
+	ctx := hypertest.Context(t)
+	m := h.machine(t, benchSector)
+	m.Drive = true
+	one, two := h.medium(t, "one"), h.medium(t, "two")
+	two.File.Path += "-gone"
+	if _, err := h.driver.Launch(ctx, m); err != nil {
+		t.Fatal(err)
+	}
+	for _, has := range []*contract.Medium{nil, one} {
+		h.change(t, m.Ref, has, false)
+		if err := h.driver.ChangeMedium(ctx, m.Ref, two, true); !errs.Is(err, errs.NotFound) {
+			t.Errorf("an image that is not there: %v", err)
+		}
+		want := ""
+		if has != nil {
+			want = has.ID
+		}
+		if got, err := h.driver.Medium(ctx, m.Ref); err != nil || got != want {
+			t.Errorf("the drive has %q, want %q; %v", got, want, err)
+		}
+	}
+}
+
 // onMonitor talks with a guest's hypervisor while no driver does.
 func (h *harness) onMonitor(ctx context.Context, t *testing.T, m contract.Machine, do func(*qmp.Client)) {
 	t.Helper()

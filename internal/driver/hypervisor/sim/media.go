@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"os"
 
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
@@ -42,15 +41,10 @@ func (d *Driver) ChangeMedium(ctx context.Context, r contract.Ref, m *contract.M
 	switch {
 	case !g.drive:
 		return errs.New(errs.Unsupported, "VM %s was started without a drive whose medium changes: it has one when it starts again", r.VM)
-	case g.status.Phase == vm.PhasePaused:
+	case g.status.Phase == vm.PhasePaused && !force:
 		return errs.New(errs.InvalidState, "VM %s is paused, and its guest cannot answer: resume it first", r.VM)
 	case g.medium != "" && g.medium != want && !force && h.faultsOf(r.VM).HoldMedium:
 		return errs.New(errs.InUse, "the guest keeps the CD in its drive, which it has in use: unmount it there, or eject it by force")
-	}
-	if m != nil && g.medium != want {
-		if _, err := os.Stat(m.File.Path); err != nil {
-			return errs.New(errs.NotFound, "the CD %s is not on this node", want[:12]).Because(err)
-		}
 	}
 	g.medium = want
 	h.save(g)
