@@ -87,7 +87,7 @@ func TestCDOfOnesOwn(t *testing.T) {
 	i.must("image", "delete", "cd", "--wait")
 	i.must("vm", "start", "web-2", "--wait")
 	i.logged("web-2", ready)
-	i.console("web-2", "DRIVES-0", "echo DRIVES-$(ls /sys/block | grep -c sr)")
+	i.console("web-2", "DRIVES-1", "echo DRIVES-$(ls /sys/block | grep -c sr)")
 	i.must("vm", "delete", "web-2", "--wait", "--yes")
 	i.must("image", "delete", "tiny", "--wait")
 	i.nothingLeft()

@@ -116,7 +116,7 @@ func TestCDThatTheGuestKeeps(t *testing.T) {
 	a, err := c.Service.EjectCD(t.Context(), controltest.Admin(), "a", false)
 	drive(t, c, err)
 	j, err := c.Service.Job(t.Context(), *a.Job)
-	if err != nil || j.Error == nil || j.Error.Code != errs.InUse {
+	if err != nil || j.ErrorCode != string(errs.InUse) {
 		t.Errorf("%+v %v", j, err)
 	}
 	if v := view(t, c, "a"); v.Intent.CDROM == nil || v.Intent.CDROM.Name != "disc" || v.Job != nil || inDrive(t, c, "a") != disc {

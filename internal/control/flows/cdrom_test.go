@@ -52,13 +52,12 @@ func hasCD(ctx context.Context, w *world, name string, has bool) error {
 }
 
 func withCD(ctx context.Context, w *world, name string) error {
-	if err := started(ctx, w, name); err != nil {
+	if _, err := w.AddCD(ctx, "disc"); err != nil {
 		return err
 	}
-	_, err := w.AddCD(ctx, "disc")
-	if err == nil {
-		_, err = w.Service.AttachCD(ctx, controltest.Admin(), name, "disc")
-	}
+	n := w.NewVM(name, true)
+	n.CDROM = "disc"
+	_, err := w.Service.CreateVM(ctx, controltest.Admin(), n)
 	return finish(ctx, w, err)
 }
 

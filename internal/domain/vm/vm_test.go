@@ -121,18 +121,18 @@ func TestAppearIsTotal(t *testing.T) {
 
 // The whole matrix, written out: the letter is j(ob), d(one), or x (refused).
 func TestDecideEveryPair(t *testing.T) {
-	order := Requests() // start stop restart pause resume suspend migrate snapshot restore clone capture resize add_disk grow_disk remove_disk limit freeze delete
+	order := Requests() // start stop restart pause resume suspend migrate snapshot restore clone capture resize add_disk grow_disk remove_disk limit change_cd freeze delete
 	want := map[State]string{
-		Pending:   "xxxxxxxxxxxxxxxxxj",
-		Starting:  "djxxxxxxxxxxxxxxxj",
-		Running:   "djjjdjjjxxxxxjxjjj",
-		Paused:    "xjjdjjjjxxxxxjxjxj",
-		Suspended: "jjxxjdjxxxxxxxxjxj",
-		Stopping:  "xjxxxxxxxxxxxxxxxj",
-		Stopped:   "jdjxxxjjjjjjjjjjxj",
-		Deleting:  "xxxxxxxxxxxxxxxxxj",
-		Failed:    "jjjxxxxxjjjjjjjjxj",
-		Unknown:   "xjxxxxxxxxxxxxxxxj",
+		Pending:   "xxxxxxxxxxxxxxxxxxj",
+		Starting:  "djxxxxxxxxxxxxxxxxj",
+		Running:   "djjjdjjjxxxxxjxjjjj",
+		Paused:    "xjjdjjjjxxxxxjxjxxj",
+		Suspended: "jjxxjdjxxxxxxxxjxxj",
+		Stopping:  "xjxxxxxxxxxxxxxxxxj",
+		Stopped:   "jdjxxxjjjjjjjjjjjxj",
+		Deleting:  "xxxxxxxxxxxxxxxxxxj",
+		Failed:    "jjjxxxxxjjjjjjjjjxj",
+		Unknown:   "xjxxxxxxxxxxxxxxxxj",
 	}
 	for s, row := range want {
 		for i, r := range order {

@@ -72,15 +72,7 @@ func commandLine(m contract.Machine, s shape) ([]string, error) {
 			return nil, err
 		}
 	}
-	if m.Screen {
-		w.addScreen(s)
-	}
-	if s.agent {
-		w.addAgent(s)
-	}
-	if m.Drive {
-		w.addDrive(m)
-	}
+	w.addExtras(m, s)
 	if w.err != nil {
 		return nil, w.err
 	}
@@ -96,6 +88,20 @@ func commandLine(m contract.Machine, s shape) ([]string, error) {
 		a = append(a, "-incoming", "defer")
 	}
 	return append(a, bootArgs(m.Boot, s)...), nil
+}
+
+// addExtras adds what machines have beside what they are asked to have, in the order in
+// which it was invented: what is newer goes behind what was there.
+func (w *jsonArgs) addExtras(m contract.Machine, s shape) {
+	if m.Screen {
+		w.addScreen(s)
+	}
+	if s.agent {
+		w.addAgent(s)
+	}
+	if m.Drive {
+		w.addDrive(m)
+	}
 }
 
 func bootArgs(b contract.Boot, s shape) []string {

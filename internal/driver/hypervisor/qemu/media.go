@@ -10,6 +10,7 @@ import (
 
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/driver/hypervisor/qmp"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
@@ -27,6 +28,8 @@ const (
 	// trayTime is how long a guest may take to give a medium back, and trayLook spaces
 	// the looks.
 	trayTime, trayLook = 5 * time.Second, 50 * time.Millisecond
+	// trayTries is how often what needs an open tray is tried.
+	trayTries = 5
 )
 
 // addDrive adds the drive whose medium changes, behind the controller of CDs where
@@ -38,15 +41,20 @@ func (w *jsonArgs) addDrive(m contract.Machine) {
 	dev := object{"driver": "scsi-cd", "id": driveName, "bus": "scsi0.0", "scsi-id": driveUnit}
 	if m.Medium != nil {
 		w.opaque = ",opaque=" + mediumWord + " " + m.Medium.ID
-		dev["drive"] = w.addImage(mediumNode(m.Medium.ID), m.Medium.File, true, nil)
+		dev["drive"] = w.addImage(mediumNode(m.Medium), m.Medium.File, true, nil)
 		w.opaque = ""
 	}
 	w.add("-device", dev)
 }
 
-// mediumNode names the node of a medium. QEMU's names have 31 bytes at most, and that of
-// the file's node is longer.
-func mediumNode(id string) string { return mediumPrefix + id[:23] }
+// mediumNode names the node of a medium; empty for none. QEMU's names have 31 bytes at
+// most, and that of the file's node is longer.
+func mediumNode(m *contract.Medium) string {
+	if m == nil {
+		return ""
+	}
+	return mediumPrefix + m.ID[:23]
+}
 
 // ChangeMedium implements contract.MediaChanger. What QEMU says is in the drive counts,
 // no record of ours: so whoever comes after an agent that died goes on from there.
@@ -84,32 +92,48 @@ func (g *guest) changeMedium(ctx context.Context, m *contract.Medium, force bool
 	if err != nil {
 		return err
 	}
-	want := ""
-	if m != nil {
-		want = mediumNode(m.ID)
-	}
-	if now.node() == want && !now.Open {
+	if now.node() != mediumNode(m) {
+		err = g.replaceMedium(ctx, now, m, force)
+	} else if !now.Open {
 		return nil
 	}
-	if m != nil && now.node() != want {
+	if err != nil {
+		return err
+	}
+	return g.tell(ctx, "blockdev-close-tray", object{"id": driveName}, nil)
+}
+
+// replaceMedium leaves the tray open, with m in it. What can fail by itself comes before
+// what the guest notices.
+func (g *guest) replaceMedium(ctx context.Context, now drive, m *contract.Medium, force bool) error {
+	if m != nil {
 		if err := g.openMedium(ctx, m); err != nil {
 			return err
 		}
 	}
-	if err := g.openTray(ctx, now, force); err != nil {
-		return err
-	}
-	if now.node() != "" && now.node() != want {
-		if err := g.tell(ctx, "blockdev-remove-medium", object{"id": driveName}, nil); err != nil {
+	if now.node() != "" {
+		if err := g.onTray(ctx, force, "blockdev-remove-medium", object{"id": driveName}); err != nil {
 			return err
 		}
 	}
-	if m != nil && now.node() != want {
-		if err := g.tell(ctx, "blockdev-insert-medium", object{"id": driveName, "node-name": want}, nil); err != nil {
+	if m == nil {
+		return nil
+	}
+	return g.onTray(ctx, force, "blockdev-insert-medium", object{"id": driveName, "node-name": mediumNode(m)})
+}
+
+// onTray does something with the tray open. A guest that resets its controller, as
+// firmware does when it starts, closes it: then it is opened again.
+func (g *guest) onTray(ctx context.Context, force bool, name string, args object) error {
+	for try := 1; ; try++ {
+		if err := g.openTray(ctx, force); err != nil {
+			return err
+		}
+		err := g.tell(ctx, name, args, nil)
+		if _, refused := errors.AsType[*qmp.Error](err); !refused || try == trayTries {
 			return err
 		}
 	}
-	return g.tell(ctx, "blockdev-close-tray", object{"id": driveName}, nil)
 }
 
 // Medium implements contract.MediaChanger.
@@ -133,7 +157,7 @@ func (g *guest) mediumID(ctx context.Context, now drive) (string, error) {
 		return "", err
 	}
 	for _, s := range sets {
-		if s.path() == now.Inserted.File {
+		if s.path() == now.file() {
 			return s.medium, nil
 		}
 	}
@@ -144,6 +168,7 @@ func (g *guest) mediumID(ctx context.Context, now drive) (string, error) {
 type drive struct {
 	Device   string `json:"qdev"`
 	Open     bool   `json:"tray_open"`
+	Locked   bool   `json:"locked"`
 	Inserted *struct {
 		Node string `json:"node-name"`
 		File string `json:"file"`
@@ -156,6 +181,14 @@ func (d drive) node() string {
 		return ""
 	}
 	return d.Inserted.Node
+}
+
+// file is what its file was opened from; empty for none.
+func (d drive) file() string {
+	if d.Inserted == nil {
+		return ""
+	}
+	return d.Inserted.File
 }
 
 func (g *guest) drive(ctx context.Context) (drive, error) {
@@ -177,7 +210,7 @@ func (g *guest) openMedium(ctx context.Context, m *contract.Medium) error {
 	if err != nil {
 		return err
 	}
-	name := mediumNode(m.ID)
+	name := mediumNode(m)
 	if slices.Contains(nodes, name) {
 		return nil // by who died then
 	}
@@ -209,26 +242,35 @@ func (g *guest) openMedium(ctx context.Context, m *contract.Medium) error {
 
 // openTray opens the tray. A guest that has the medium in use keeps it locked: it is
 // asked, and has a while to give it back.
-func (g *guest) openTray(ctx context.Context, now drive, force bool) error {
-	if now.Open {
-		return nil
-	}
-	empty := now.Inserted == nil
-	// of a tray that is locked QEMU says only that it has asked
-	err := g.tell(ctx, "blockdev-open-tray", object{"id": driveName, "force": force || empty}, nil)
-	if err != nil {
-		return err
-	}
+func (g *guest) openTray(ctx context.Context, force bool) error {
 	wait, cancel := g.d.within(ctx, trayTime)
 	defer cancel()
-	for {
-		if now, err = g.drive(ctx); err != nil || now.Open {
+	for asked := false; ; asked = true {
+		now, err := g.drive(ctx)
+		if err != nil || now.Open {
 			return err
 		}
-		if g.d.opt.Clock.Sleep(wait, trayLook) != nil {
-			break
+		if asked && g.d.opt.Clock.Sleep(wait, trayLook) != nil {
+			return g.kept(ctx)
+		}
+		if err := g.askTray(ctx, now, force, asked); err != nil {
+			return err
 		}
 	}
+}
+
+// askTray has the tray open. Of one that is locked QEMU says only that it has asked the
+// guest, for which once is enough.
+func (g *guest) askTray(ctx context.Context, now drive, force, asked bool) error {
+	force = force || now.Inserted == nil
+	if asked && now.Locked && !force {
+		return nil
+	}
+	return g.tell(ctx, "blockdev-open-tray", object{"id": driveName, "force": force}, nil)
+}
+
+// kept says why a tray did not open.
+func (g *guest) kept(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return errs.New(errs.Timeout, "the guest of VM %s has not given its CD back yet", g.ref.VM).Because(ctx.Err())
 	}
@@ -245,10 +287,9 @@ func (g *guest) dropMedia(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// a format's node has the shorter name, and goes before its file's
-	slices.Sort(nodes)
+	slices.Sort(nodes) // a format's node has the shorter name, and goes before its file's
 	for _, n := range nodes {
-		if now.node() != "" && strings.TrimSuffix(n, fileSuffix) == now.node() {
+		if strings.TrimSuffix(n, fileSuffix) == now.node() {
 			continue
 		}
 		if err := g.tell(ctx, "blockdev-del", object{"node-name": n}, nil); err != nil {
@@ -260,7 +301,7 @@ func (g *guest) dropMedia(ctx context.Context) error {
 		return err
 	}
 	for _, s := range sets {
-		if now.Inserted != nil && s.path() == now.Inserted.File {
+		if s.path() == now.file() {
 			continue
 		}
 		if err := g.tell(ctx, "remove-fd", object{"fdset-id": s.number}, nil); err != nil {

@@ -38,16 +38,26 @@ func (d *Driver) ChangeMedium(ctx context.Context, r contract.Ref, m *contract.M
 		return err
 	}
 	want := mediumOf(contract.Machine{Medium: m})
-	switch {
-	case !g.drive:
-		return errs.New(errs.Unsupported, "VM %s was started without a drive whose medium changes: it has one when it starts again", r.VM)
-	case g.status.Phase == vm.PhasePaused && !force:
-		return errs.New(errs.InvalidState, "VM %s is paused, and its guest cannot answer: resume it first", r.VM)
-	case g.medium != "" && g.medium != want && !force && h.faultsOf(r.VM).HoldMedium:
-		return errs.New(errs.InUse, "the guest keeps the CD in its drive, which it has in use: unmount it there, or eject it by force")
+	if err := h.mayChange(g, want, force); err != nil {
+		return err
 	}
 	g.medium = want
 	h.save(g)
+	return nil
+}
+
+// mayChange refuses what a guest, or the lack of a drive, does not let happen. It is
+// called with h.mu held.
+func (h *Host) mayChange(g *guest, want string, force bool) error {
+	v := g.status.VM
+	switch {
+	case !g.drive:
+		return errs.New(errs.Unsupported, "VM %s was started without a drive whose medium changes: it has one when it starts again", v)
+	case g.status.Phase == vm.PhasePaused && !force:
+		return errs.New(errs.InvalidState, "VM %s is paused, and its guest cannot answer: resume it first", v)
+	case g.medium != "" && g.medium != want && !force && h.faultsOf(v).HoldMedium:
+		return errs.New(errs.InUse, "the guest keeps the CD in its drive, which it has in use: unmount it there, or eject it by force")
+	}
 	return nil
 }
 
