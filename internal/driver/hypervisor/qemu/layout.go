@@ -5,10 +5,8 @@ package qemu
 // one it was started with; a start from cold brings the newest. Each adds behind all
 // that was there before, so that no device of an earlier layout changes its place.
 const (
-	// layoutFirst has neither a drive whose medium changes nor what came later.
-	layoutFirst = iota
-	// layoutDrive has a drive whose medium changes.
-	layoutDrive
+	// layoutDrive has a drive whose medium changes; 0, the first, had none.
+	layoutDrive = 1
 
 	layoutNewest = layoutDrive
 )
