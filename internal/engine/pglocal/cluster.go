@@ -280,6 +280,12 @@ func (o Options) settings() []string {
 		"logging_collector":       "off",
 		"log_line_prefix":         "%m [%p] ",
 		"timezone":                "UTC",
+		// statements here are short: to compile one takes longer than to run it
+		"jit": "off",
+		// with five others under way a commit waits this long, in microseconds, for
+		// those that the same flush can carry
+		"commit_delay":    "400",
+		"commit_siblings": "5",
 	}
 	if o.Unsafe {
 		for _, k := range []string{"fsync", "synchronous_commit", "full_page_writes"} {
