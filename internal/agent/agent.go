@@ -146,6 +146,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	}
 	for _, rec := range recs {
 		a.guests[rec.VM] = newGuest(rec)
+		a.reports.explain(rec.VM, rec.Anew)
 	}
 	found, err := a.driver.Adopt(ctx)
 	if err != nil {

@@ -28,6 +28,8 @@ type reporter struct {
 	seen map[id.ID]int64
 	// notes are what guests that are there said
 	notes map[id.ID]note
+	// anew are incarnations whose firmware began anew
+	anew map[id.ID]gen.OwnerEpoch
 	// foretell, unless nil, gives the addresses that a guest will say it has
 	foretell func(hypervisor.Ref) []string
 }
@@ -53,6 +55,7 @@ func newReporter(epoch gen.NodeEpoch) *reporter {
 		watches: map[*watch]struct{}{},
 		seen:    map[id.ID]int64{},
 		notes:   map[id.ID]note{},
+		anew:    map[id.ID]gen.OwnerEpoch{},
 	}
 }
 
@@ -137,6 +140,7 @@ func (r *reporter) newest(v id.ID) *nodelink.Report {
 
 // put is called with r.mu held.
 func (r *reporter) put(s hypervisor.Status) nodelink.Report {
+	s.Reason = r.why(s)
 	old, ok := r.last[s.VM]
 	if ok && old.Epoch == s.Epoch && old.Phase == s.Phase && old.Reason == s.Reason {
 		return old
@@ -277,4 +281,5 @@ func (r *reporter) forget(vm id.ID) {
 	delete(r.unsent, vm)
 	delete(r.seen, vm)
 	delete(r.notes, vm)
+	delete(r.anew, vm)
 }

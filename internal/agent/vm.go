@@ -97,7 +97,14 @@ func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m no
 	if a.saved(machine.VM) {
 		machine.Incoming = a.savedFile(machine.VM)
 	}
-	return a.driver.Launch(ctx, machine)
+	if err := a.lookForVariables(g, machine); err != nil {
+		return hypervisor.Status{}, err
+	}
+	s, err := a.driver.Launch(ctx, machine)
+	if err != nil {
+		return s, err
+	}
+	return s, a.foundVariables(g, machine)
 }
 
 // boot says what the machine starts from.
@@ -265,7 +272,7 @@ func (a *Agent) resume(ctx context.Context, _ Peer, _ *guest, c *nodelink.Resume
 // that nothing can start what is being removed.
 func (a *Agent) erase(ctx context.Context, _ Peer, g *guest, c *nodelink.Erase) (any, error) {
 	err := g.change(a.records, func(r *record) {
-		r.PowerOn, r.Machine, r.Bases, r.Volumes, r.Frozen, r.Erased = false, nil, nil, nil, nil, true
+		r.PowerOn, r.Machine, r.Bases, r.Volumes, r.Frozen, r.Variables, r.Anew, r.Erased = false, nil, nil, nil, nil, nil, nil, true
 	})
 	if err != nil {
 		return nil, err

@@ -179,3 +179,41 @@ func TestFirmwareVariablesAreTheVMs(t *testing.T) {
 	request(t, c, "b", vm.Delete)
 	clean(t, c)
 }
+
+// Variables that were lost are made anew, and not in silence: the VM says so for as long
+// as that incarnation runs, its event says so, and the next start has nothing to say.
+func TestLostVariablesAreTold(t *testing.T) {
+	c := controltest.New(t, 1)
+	n := c.NewVM("a", true)
+	n.Hardware.Firmware = vm.FirmwareUEFI
+	make1(t, c, n)
+	a := view(t, c, "a").Intent.ID
+	says := func() string { return vm.Appear(view(t, c, "a")).Reason }
+	if why := says(); why != "" {
+		t.Errorf("of its first start: %q", why)
+	}
+	request(t, c, "a", vm.Stop)
+	if err := c.Nodes[0].LoseVariables(a); err != nil {
+		t.Fatal(err)
+	}
+	request(t, c, "a", vm.Start)
+	if why := says(); !strings.Contains(why, "were made anew") || view(t, c, "a").Observed.Phase != vm.PhaseRunning {
+		t.Errorf("after the loss: %q", why)
+	}
+	var events int
+	err := c.DB.Owner.QueryRow(t.Context(), `SELECT count(*) FROM events WHERE object_id = $1 AND data->>'reason' LIKE '%made anew%'`, a).Scan(&events)
+	if err != nil || events == 0 {
+		t.Errorf("%d events, %v", events, err)
+	}
+	request(t, c, "a", vm.Pause)
+	request(t, c, "a", vm.Resume)
+	if why := says(); !strings.Contains(why, "were made anew") {
+		t.Errorf("after a pause: %q", why)
+	}
+	request(t, c, "a", vm.Restart)
+	if why := says(); why != "" {
+		t.Errorf("of the start after: %q", why)
+	}
+	request(t, c, "a", vm.Delete)
+	clean(t, c)
+}

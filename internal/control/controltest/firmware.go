@@ -27,3 +27,6 @@ func (n *Node) Variables(v id.ID) string {
 func (n *Node) SetVariables(v id.ID, text string) error {
 	return os.WriteFile(n.variables(v), []byte(text), 0o600)
 }
+
+// LoseVariables removes them, as a disk that is replaced does.
+func (n *Node) LoseVariables(v id.ID) error { return os.Remove(n.variables(v)) }

@@ -129,8 +129,11 @@ func processor(n node.Node, r Request) string {
 
 // firmware: a node that did not say what it has is of before there was a choice.
 func firmware(n node.Node, r Request) string {
-	if r.Hardware.Firmware == "" || r.Hardware.Firmware == vm.FirmwareBIOS || slices.Contains(n.Inventory.Firmware, r.Hardware.Firmware) {
+	switch is := r.Hardware.Firmware; {
+	case is == "" || is == vm.FirmwareBIOS:
 		return ""
+	case slices.Contains(n.Inventory.Firmware, is):
+		return vm.CannotStart(r.Hardware, n.Inventory.Acceleration)
 	}
 	return fmt.Sprintf("has no firmware %s (package ovmf)", r.Hardware.Firmware)
 }

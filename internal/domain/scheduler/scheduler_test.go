@@ -112,3 +112,23 @@ func TestPlaceWhereLimitsCanBeSet(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// Secure boot on an emulated processor of all features goes nowhere; on any other, and
+// where processors are not emulated, it does.
+func TestPlaceWhereSecureBootStarts(t *testing.T) {
+	for _, c := range []struct {
+		cpu, firmware, acceleration string
+		fits                        bool
+	}{
+		{vm.CPUMax, vm.FirmwareSecure, "tcg", false},
+		{vm.CPUMax, vm.FirmwareSecure, "kvm", true},
+		{vm.CPUMax, vm.FirmwareUEFI, "tcg", true},
+		{vm.CPUBaseline2, vm.FirmwareSecure, "tcg", true},
+	} {
+		n := node.Node{Inventory: node.Inventory{Acceleration: c.acceleration, Firmware: []string{"bios", vm.FirmwareUEFI, vm.FirmwareSecure}}}
+		why := firmware(n, Request{Hardware: vm.Hardware{CPU: c.cpu, Firmware: c.firmware}})
+		if (why == "") != c.fits || (!c.fits && !strings.Contains(why, "take x86-64-v2")) {
+			t.Errorf("%+v: %q", c, why)
+		}
+	}
+}

@@ -99,3 +99,12 @@ func (v *validation) hardware(at string, h Hardware) {
 		v.refuse(errs.InvalidField, at+"/firmware", "must be "+firmwareLimit, firmwareLimit, h.Firmware)
 	}
 }
+
+// CannotStart says why a guest of such hardware does not get past its own start where
+// guests are accelerated so; empty where it does.
+func CannotStart(h Hardware, acceleration string) string {
+	if h.Firmware == FirmwareSecure && h.CPU == CPUMax && acceleration == "tcg" {
+		return "emulates processors, and Linux with secure boot does not start on its emulated CPU model max: take " + CPUBaseline2
+	}
+	return ""
+}

@@ -138,6 +138,11 @@ func (f firmwares) of(m contract.Machine) (build, error) {
 	if !ok {
 		return b, errs.New(errs.Unsupported, "this node has no firmware %s: install the package ovmf and restart its agent", m.Firmware)
 	}
+	for _, file := range []string{b.Mapping.Executable.Filename, b.Mapping.Template.Filename} {
+		if !there(file) {
+			return b, errs.New(errs.Unsupported, "the firmware %s of this node has gone: %s is not there; install the package ovmf and restart the node's agent", m.Firmware, file)
+		}
+	}
 	return b, nil
 }
 

@@ -57,6 +57,12 @@ func TestFirmwareIsFound(t *testing.T) {
 	if got := findFirmware([]string{vendor, local})[vm.FirmwareUEFI].Mapping.Executable.Filename; got != filepath.Join(vendor, "other") {
 		t.Errorf("with one switched off: %q", got)
 	}
+	if err := os.Remove(filepath.Join(vendor, "code")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := found.of(contract.Machine{Firmware: vm.FirmwareUEFI}); !errs.Is(err, errs.Unsupported) || !strings.Contains(err.Error(), "install the package ovmf") {
+		t.Errorf("firmware that has gone since: %v", err)
+	}
 	_, err := firmwares{}.of(contract.Machine{Firmware: vm.FirmwareUEFI})
 	if !errs.Is(err, errs.Unsupported) || !strings.Contains(err.Error(), "ovmf") {
 		t.Errorf("a host without: %v", err)

@@ -75,6 +75,9 @@ func (d *Driver) fitted(ctx context.Context, m contract.Machine) (machineRecord,
 		return rec, err
 	}
 	rec.Accel, rec.Code = host.Accel, code.Mapping.Executable.Filename
+	if why := vm.CannotStart(vm.Hardware{CPU: m.CPU, Firmware: m.Firmware}, host.Accel); why != "" {
+		return rec, errs.New(errs.Unsupported, "this node %s", why)
+	}
 	if rec, err = host.fit(rec); err != nil {
 		return rec, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/hypertest"
+	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 	"github.com/novacron/novacron/internal/vocab/unit"
 )
@@ -133,5 +134,19 @@ func TestUEFIGuestIsSuspended(t *testing.T) {
 	}
 	if after, err := os.ReadFile(m.Variables); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the variables are others: %v", err)
+	}
+}
+
+// What is known not to start is refused, and leaves nothing.
+func TestSecureBootIsRefusedWhereItDoesNotStart(t *testing.T) {
+	h := newHarness(t, func(contract.Status) {})
+	ctx := hypertest.Context(t)
+	m := h.uefi(t, vm.FirmwareSecure, "esp.raw")
+	m.CPU = vm.CPUMax
+	if _, err := h.driver.Launch(ctx, m); !errs.Is(err, errs.Unsupported) || !strings.Contains(err.Error(), vm.CPUBaseline2) {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(m.Variables); err == nil {
+		t.Error("its variables were made")
 	}
 }
