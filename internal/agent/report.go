@@ -145,14 +145,20 @@ func (r *reporter) put(s hypervisor.Status) nodelink.Report {
 	if ok && old.Epoch == s.Epoch && old.Phase == s.Phase && old.Reason == s.Reason {
 		return old
 	}
+	r.turnNote(s)
+	rep := nodelink.Report{VM: s.VM, Epoch: s.Epoch, Phase: s.Phase, Reason: s.Reason, Since: s.Since}
+	return r.queue(rep)
+}
+
+// turnNote has what the last incarnation's guest said go with it. It is called with r.mu
+// held.
+func (r *reporter) turnNote(s hypervisor.Status) {
 	if n, ok := r.notes[s.VM]; ok && (n.epoch != s.Epoch || !s.Phase.OnNode()) {
 		delete(r.notes, s.VM)
 	}
 	if _, ok := r.notes[s.VM]; !ok && s.Phase == vm.PhaseRunning && r.foretell != nil {
 		r.notes[s.VM] = note{s.Epoch, nodelink.GuestNote{Addresses: r.foretell(s.Ref)}}
 	}
-	rep := nodelink.Report{VM: s.VM, Epoch: s.Epoch, Phase: s.Phase, Reason: s.Reason, Since: s.Since}
-	return r.queue(rep)
 }
 
 // queue gives a report its number and what the guest said. It is called with r.mu held.

@@ -97,14 +97,19 @@ func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m no
 	if a.saved(machine.VM) {
 		machine.Incoming = a.savedFile(machine.VM)
 	}
-	if err := a.lookForVariables(g, machine); err != nil {
+	return a.launchMachine(ctx, g, machine)
+}
+
+// launchMachine launches, and keeps track of what firmware keeps.
+func (a *Agent) launchMachine(ctx context.Context, g *guest, m hypervisor.Machine) (hypervisor.Status, error) {
+	if err := a.lookForVariables(g, m); err != nil {
 		return hypervisor.Status{}, err
 	}
-	s, err := a.driver.Launch(ctx, machine)
+	s, err := a.driver.Launch(ctx, m)
 	if err != nil {
 		return s, err
 	}
-	return s, a.foundVariables(g, machine)
+	return s, a.foundVariables(g, m)
 }
 
 // boot says what the machine starts from.
