@@ -113,7 +113,7 @@ func (d *clusterDoctor) node(n api.Node) (out []finding) {
 	for _, missing := range n.Status.Inventory.Unconfined {
 		out = append(out, warn(check, "see what a host offers in docs/security.md", "guests are not isolated by %s", missing))
 	}
-	if !slices.ContainsFunc(n.Status.Inventory.Confinement, func(c string) bool { return strings.HasPrefix(c, "cgroup") }) {
+	if len(n.Status.Inventory.Unconfined) == 0 && !slices.ContainsFunc(n.Status.Inventory.Confinement, func(c string) bool { return strings.HasPrefix(c, "cgroup") }) {
 		out = append(out, warn(check, "run the agent as root, with cgroups mounted", "guests have no cgroup: one guest can starve the others"))
 	}
 	return out

@@ -8,11 +8,14 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/novacron/novacron/internal/agent/daemon"
 	"github.com/novacron/novacron/internal/cli/local"
+	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/engine/pglocal"
 	"github.com/novacron/novacron/internal/vocab/unit"
 )
@@ -27,7 +30,7 @@ const (
 
 // examineHost looks at this machine.
 func (a *app) examineHost(ctx context.Context) []finding {
-	return examine(ctx, checkPostgres, checkQEMU, checkKVM, checkShm, a.checkData, checkUser, checkClock, a.checkLeftovers)
+	return examine(ctx, checkPostgres, checkQEMU, checkKVM, checkPasst, checkFirmware, checkCgroups, checkShm, a.checkData, checkUser, checkClock, a.checkLeftovers)
 }
 
 func checkPostgres(ctx context.Context) []finding {
@@ -67,6 +70,56 @@ func checkKVM(context.Context) []finding {
 	}
 	_ = f.Close()
 	return []finding{fine(check, "/dev/kvm opens; whether guests run is proved by the agent and shown by 'novacron node show'")}
+}
+
+func checkPasst(context.Context) []finding {
+	const check = "passt"
+	path, err := exec.LookPath("passt")
+	if err != nil {
+		return []finding{warn(check, "apt install passt (Debian, Ubuntu), and restart the agent",
+			"passt is not in PATH: hypervisors stay in the host's network, and guests in user-mode networks reach what listens on its loopback")}
+	}
+	return []finding{fine(check, "%s", path)}
+}
+
+func checkFirmware(context.Context) []finding {
+	const check = "UEFI"
+	has := daemon.HostFirmware()
+	for _, kind := range []string{vm.FirmwareUEFI, vm.FirmwareSecure} {
+		if !slices.Contains(has, kind) {
+			return []finding{warn(check, "apt install ovmf (Debian, Ubuntu), and restart the agent", "there is no firmware %s: no guest that wants it starts here", kind)}
+		}
+	}
+	return []finding{fine(check, "guests start by %s", strings.Join(has, ", "))}
+}
+
+// checkCgroups looks for what an agent limits guests by. Whether it may is seen by the
+// agent, and shown by 'novacron node show'.
+func checkCgroups(context.Context) []finding {
+	const check, remedy = "cgroups", "mount them, and turn on these controllers at the kernel's command line"
+	one, _ := os.ReadFile("/proc/cgroups")
+	two, _ := os.ReadFile("/sys/fs/cgroup/cgroup.controllers") // newer kernels name those of version 2 here alone
+	off := controllersOff(string(one), string(two))
+	if len(off) > 0 {
+		return []finding{warn(check, remedy, "this kernel does not offer the controllers %s: guests are not limited by them", strings.Join(off, ", "))}
+	}
+	return []finding{fine(check, "cpu, memory and pids are turned on")}
+}
+
+// controllersOff gives the wanted ones that neither version has.
+func controllersOff(one, two string) (off []string) {
+	on := strings.Fields(two)
+	for line := range strings.Lines(one) {
+		if f := strings.Fields(line); len(f) == 4 && f[3] == "1" {
+			on = append(on, f[0])
+		}
+	}
+	for _, want := range []string{"cpu", "memory", "pids"} {
+		if !slices.Contains(on, want) {
+			off = append(off, want)
+		}
+	}
+	return off
 }
 
 func checkShm(context.Context) []finding {

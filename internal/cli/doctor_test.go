@@ -66,3 +66,26 @@ func TestDoctorWithoutRights(t *testing.T) {
 		t.Errorf("%+v", found)
 	}
 }
+
+// What a host lacks for the isolation of guests is named with the package that has it.
+func TestDoctorLooksForWhatConfines(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	got := checkPasst(t.Context())
+	if len(got) != 1 || got[0].Level != levelWarning || !strings.Contains(got[0].Remedy, "apt install passt") {
+		t.Errorf("%+v", got)
+	}
+	if got := checkFirmware(t.Context()); len(got) != 1 || (got[0].Remedy == "") == (got[0].Level == levelWarning) {
+		t.Errorf("%+v", got)
+	}
+	const head = "#subsys_name\thierarchy\tnum_cgroups\tenabled\n"
+	for _, c := range []struct{ one, two, off string }{
+		{"", "", "cpu memory pids"},
+		{head + "cpu\t1\t2\t1\nmemory\t2\t2\t0\npids\t3\t2\t1\n", "", "memory"},
+		{"", "cpuset cpu io memory pids\n", ""},
+		{head + "cpu\t0\t2\t1\n", "pids\n", "memory"},
+	} {
+		if got := strings.Join(controllersOff(c.one, c.two), " "); got != c.off {
+			t.Errorf("%q and %q: %q is off, want %q", c.one, c.two, got, c.off)
+		}
+	}
+}

@@ -65,3 +65,6 @@ func cacheLimit(dir string, o Options) (int64, error) {
 	}
 	return int64(fs.Blocks) * fs.Bsize / 10 / int64(max(o.Share, 1)), nil
 }
+
+// HostFirmware lists what guests of this host can start by, "bios" the first.
+func HostFirmware() []string { return qemu.HostFirmware() }

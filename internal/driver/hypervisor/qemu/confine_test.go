@@ -112,4 +112,9 @@ func TestConfinementIsTold(t *testing.T) {
 	if !slices.Contains(got, "seccomp") || slices.Contains(got, "uid") != (os.Getuid() == 0) {
 		t.Fatalf("uid %d is told %q", os.Getuid(), got)
 	}
+	for _, missing := range h.driver.Capabilities().Unconfined {
+		if why := strings.SplitN(missing, ": ", 2); len(why) != 2 || why[1] == "" {
+			t.Errorf("%q is told without a reason", missing)
+		}
+	}
 }

@@ -156,10 +156,11 @@ func (d *Driver) Capabilities() contract.Capabilities {
 			c.Confinement = append(c.Confinement, "network namespace")
 		}
 	}
-	c.Unconfined = d.jail.missing
-	if ctl := d.cgroups.Controllers(); len(ctl) > 0 {
+	ctl := d.cgroups.Controllers()
+	if len(ctl) > 0 {
 		c.Confinement = append(c.Confinement, "cgroup ("+strings.Join(ctl, ", ")+")")
 	}
+	c.Unconfined = slices.Concat(d.jail.missing, lacksOf(ctl))
 	return c
 }
 

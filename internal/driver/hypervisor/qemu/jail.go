@@ -47,7 +47,7 @@ func (o *Options) jailNet() string  { return filepath.Join(o.RunDir, o.NodeShort
 func (o *Options) openJail(ctx context.Context, f firmwares) walls {
 	var w walls
 	if os.Getuid() != 0 {
-		w.missing = []string{"a user, a root and a network of its own for each guest's hypervisor: the agent does not run as root"}
+		w.missing = []string{lacksRoot + ": the agent does not run as root"}
 		return w
 	}
 	w.passt, _ = exec.LookPath("passt")
@@ -58,18 +58,18 @@ func (o *Options) openJail(ctx context.Context, f firmwares) walls {
 	if err != nil {
 		o.Logger.Warn("guests' hypervisors get no jail", "error", err)
 		w.passt = ""
-		w.missing = []string{"a root, processes and a network of its own for each guest's hypervisor: " + err.Error()}
+		w.missing = []string{lacksJail + ": " + err.Error()}
 		return w
 	}
 	w.spec = spec
 	if w.passt == "" {
-		w.missing = append(w.missing, "a network of the hypervisors' own: the program passt is not installed")
+		w.missing = append(w.missing, lacksNet+": the program passt is not installed")
 		return w
 	}
 	if err := jail.MakeNet(o.jailNet()); err != nil {
 		o.Logger.Warn("guests' hypervisors get no network of their own", "error", err)
 		w.passt = ""
-		w.missing = append(w.missing, "a network of the hypervisors' own: "+err.Error())
+		w.missing = append(w.missing, lacksNet+": "+err.Error())
 		return w
 	}
 	spec.Net = o.jailNet()
