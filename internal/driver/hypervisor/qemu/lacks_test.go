@@ -20,7 +20,7 @@ func TestWhatIsMissingIsDocumented(t *testing.T) {
 	}
 	table, _, _ = strings.Cut(table, "\n\n")
 	rows := map[string]bool{}
-	for _, line := range strings.Split(table, "\n") {
+	for line := range strings.SplitSeq(table, "\n") {
 		cells := strings.Split(strings.Trim(line, "| "), " | ")
 		if len(cells) != 3 || cells[1] == "" || cells[2] == "" {
 			t.Errorf("a row of %d cells: %s", len(cells), line)
