@@ -11,6 +11,20 @@ type VMGuest struct {
 	// Interfaces with their addresses, the loopback among them.
 	Interfaces  []GuestInterface  `json:"interfaces"`
 	FileSystems []GuestFileSystem `json:"file_systems"`
+	// Memory is how the guest uses it, as the driver of its balloon tells; absent where
+	// none does. It takes no agent.
+	Memory *GuestMemory `json:"memory,omitempty"`
+}
+
+// GuestMemory is how a guest uses its memory. What it does not tell is absent.
+type GuestMemory struct {
+	// TotalBytes are what its kernel has to give, FreeBytes what nobody uses.
+	TotalBytes Bytes `json:"total_bytes"`
+	FreeBytes  Bytes `json:"free_bytes,omitempty"`
+	// AvailableBytes could be given to programs without swapping; CacheBytes are held by
+	// files.
+	AvailableBytes Bytes `json:"available_bytes,omitempty"`
+	CacheBytes     Bytes `json:"cache_bytes,omitempty"`
 }
 
 // GuestInterface is a network interface as the guest has it.

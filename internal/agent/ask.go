@@ -38,6 +38,10 @@ func (a *Agent) askGuest(ctx context.Context, _ Peer, c *nodelink.AskGuest) (any
 	for _, f := range g.FileSystems {
 		out.FileSystems = append(out.FileSystems, nodelink.GuestFileSystem(f))
 	}
+	if g.Memory != nil {
+		m := nodelink.GuestMemory(*g.Memory)
+		out.Memory = &m
+	}
 	return out, nil
 }
 

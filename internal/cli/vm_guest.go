@@ -24,8 +24,9 @@ func newVMGuest(a *app) *cobra.Command {
 		}
 		return a.printer().Describe(g, guestPairs(g))
 	})
-	cmd.Long = `What the guest of a virtual machine says of itself: its network addresses and its
-file systems. qemu-guest-agent in the guest tells it, and it is as true as the
+	cmd.Long = `What the guest of a virtual machine says of itself: its network addresses, its file
+systems, and how it uses its memory. qemu-guest-agent in the guest tells the former,
+the driver of its memory balloon, which Linux has, the latter; all is as true as the
 guest is honest.
 
 The agent is absent where none is installed, or none has started yet.`
@@ -35,6 +36,9 @@ The agent is absent where none is installed, or none has started yet.`
 
 func guestPairs(g api.VMGuest) []output.Pair {
 	pairs := []output.Pair{{Key: "agent", Value: strings.TrimSpace(g.Agent + " " + g.Version)}}
+	if m := g.Memory; m != nil {
+		pairs = append(pairs, output.Pair{Key: "memory", Value: memoryUse(*m)})
+	}
 	for _, i := range g.Interfaces {
 		pairs = append(pairs, output.Pair{Key: i.Name, Value: strings.TrimSpace(i.MAC + " " + strings.Join(i.Addresses, ", "))})
 	}
@@ -42,6 +46,20 @@ func guestPairs(g api.VMGuest) []output.Pair {
 		pairs = append(pairs, output.Pair{Key: f.Path, Value: f.Type + fill(f)})
 	}
 	return pairs
+}
+
+// memoryUse tells what a guest says of its memory.
+func memoryUse(m api.GuestMemory) string {
+	text := size(m.TotalBytes)
+	for _, part := range []struct {
+		n    api.Bytes
+		what string
+	}{{m.AvailableBytes, "available"}, {m.FreeBytes, "free"}, {m.CacheBytes, "in caches of files"}} {
+		if part.n > 0 {
+			text += ", " + size(part.n) + " " + part.what
+		}
+	}
+	return text
 }
 
 func fill(f api.GuestFileSystem) string {

@@ -78,9 +78,10 @@ func TestVMGuest(t *testing.T) {
 		Agent: "connected", Version: "7.2.22",
 		Interfaces:  []api.GuestInterface{{Name: "eth0", MAC: "02:4e:43:00:00:01", Addresses: []string{"10.0.0.5/24", "fe80::1/64"}}},
 		FileSystems: []api.GuestFileSystem{{Path: "/", Type: "ext4", TotalBytes: 10 << 30, UsedBytes: 5 << 30}, {Path: "/proc", Type: "proc"}},
+		Memory:      &api.GuestMemory{TotalBytes: 2 << 30, FreeBytes: 1 << 20, AvailableBytes: 1 << 30},
 	})
 	got := b.do(t, "vm guest web", 0)
-	for _, want := range []string{"connected 7.2.22", "02:4e:43:00:00:01 10.0.0.5/24, fe80::1/64", "ext4, 5 GiB of 10 GiB used (50%)"} {
+	for _, want := range []string{"connected 7.2.22", "02:4e:43:00:00:01 10.0.0.5/24, fe80::1/64", "ext4, 5 GiB of 10 GiB used (50%)", "2 GiB, 1 GiB available, 1 MiB free"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q lacks %q", got, want)
 		}

@@ -54,7 +54,21 @@ func cleaned(g nodelink.GuestReply) nodelink.GuestReply {
 		f.TotalBytes = max(f.TotalBytes, 0)
 		f.UsedBytes = min(max(f.UsedBytes, 0), f.TotalBytes)
 	}
+	if g.Memory != nil {
+		g.Memory = believable(*g.Memory)
+	}
 	return g
+}
+
+// believable makes numbers of a node such as can be true; nil when nothing is left.
+func believable(m nodelink.GuestMemory) *nodelink.GuestMemory {
+	if m.TotalBytes <= 0 || m.TotalBytes > vm.MaxMemory {
+		return nil
+	}
+	for _, n := range []*int64{&m.FreeBytes, &m.AvailableBytes, &m.CacheBytes} {
+		*n = min(max(*n, 0), m.TotalBytes)
+	}
+	return &m
 }
 
 // RunInGuest runs a program in a VM's guest. That it is run is on record before it is:

@@ -16,7 +16,8 @@ func TestGuests(t *testing.T) {
 	c := controltest.New(t, 1)
 	make1(t, c, c.NewVM("a", true))
 	g, err := c.Service.Guest(t.Context(), c, "a")
-	if err != nil || g.Agent != "connected" || len(g.Interfaces) != 1 || len(g.FileSystems) != 1 || g.FileSystems[0].UsedBytes != 3<<30 {
+	if err != nil || g.Agent != "connected" || len(g.Interfaces) != 1 || len(g.FileSystems) != 1 || g.FileSystems[0].UsedBytes != 3<<30 ||
+		g.Memory == nil || g.Memory.TotalBytes != 512<<20 || g.Memory.AvailableBytes != 256<<20 {
 		t.Errorf("%+v %v", g, err)
 	}
 	run := func(command ...string) error {

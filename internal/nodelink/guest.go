@@ -21,6 +21,16 @@ type GuestReply struct {
 	Version     string            `json:"version,omitempty"`
 	Interfaces  []GuestInterface  `json:"interfaces,omitempty"`
 	FileSystems []GuestFileSystem `json:"file_systems,omitempty"`
+	// Memory is nil where the guest does not tell.
+	Memory *GuestMemory `json:"memory,omitempty"`
+}
+
+// GuestMemory is how a guest uses its memory; what it does not tell is 0.
+type GuestMemory struct {
+	TotalBytes     int64 `json:"total_bytes,omitempty"`
+	FreeBytes      int64 `json:"free_bytes,omitempty"`
+	AvailableBytes int64 `json:"available_bytes,omitempty"`
+	CacheBytes     int64 `json:"cache_bytes,omitempty"`
 }
 
 // GuestInterface is a network interface as a guest has it.

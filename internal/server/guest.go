@@ -43,6 +43,12 @@ func (s *Server) readGuest(ctx context.Context, r *Request, _ none) (reply[api.V
 			Path: f.Path, Type: f.Type, TotalBytes: api.Bytes(f.TotalBytes), UsedBytes: api.Bytes(f.UsedBytes),
 		})
 	}
+	if m := g.Memory; m != nil {
+		out.Memory = &api.GuestMemory{
+			TotalBytes: api.Bytes(m.TotalBytes), FreeBytes: api.Bytes(m.FreeBytes),
+			AvailableBytes: api.Bytes(m.AvailableBytes), CacheBytes: api.Bytes(m.CacheBytes),
+		}
+	}
 	return reply[api.VMGuest]{Body: out}, err
 }
 

@@ -66,6 +66,31 @@ type Guest struct {
 	Version     string
 	Interfaces  []GuestInterface
 	FileSystems []GuestFileSystem
+	// Memory is nil where no driver of its balloon tells. It takes no agent.
+	Memory *GuestMemory
+}
+
+// GuestMemory is how a guest uses its memory, as its balloon driver tells. What it does
+// not tell is 0.
+type GuestMemory struct {
+	// TotalBytes are what its kernel has to give, FreeBytes what nobody uses.
+	TotalBytes, FreeBytes int64
+	// AvailableBytes could be given to programs without swapping; CacheBytes, of files,
+	// are part of that for the most part.
+	AvailableBytes, CacheBytes int64
+}
+
+// Known gives the memory as far as it can be true of a machine of any size.
+func (m GuestMemory) Known() GuestMemory {
+	for _, n := range []*int64{&m.TotalBytes, &m.FreeBytes, &m.AvailableBytes, &m.CacheBytes} {
+		if *n < 0 || *n > MaxMemoryBytes {
+			*n = 0
+		}
+	}
+	for _, n := range []*int64{&m.FreeBytes, &m.AvailableBytes, &m.CacheBytes} {
+		*n = min(*n, m.TotalBytes)
+	}
+	return m
 }
 
 // GuestInterface is a network interface as the guest has it.

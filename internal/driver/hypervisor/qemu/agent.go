@@ -46,6 +46,7 @@ func (d *Driver) Guest(ctx context.Context, r contract.Ref) (contract.Guest, err
 	if err != nil {
 		return out, err
 	}
+	out.Memory = g.memory(ctx)
 	there, err := g.agentThere(ctx)
 	if err != nil || !there {
 		return out, err

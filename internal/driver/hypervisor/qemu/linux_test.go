@@ -140,6 +140,55 @@ func TestLinuxGuestSeesItsHardware(t *testing.T) {
 	}
 }
 
+// A guest tells how it uses its memory, without an agent, also to the next one who asks
+// and after it has used more; one without a driver, or halted, keeps nobody waiting.
+func TestLinuxGuestTellsItsMemory(t *testing.T) {
+	h := newHarness(t, nil)
+	ctx := hypertest.Context(t)
+	m := h.linux(t)
+	if _, err := h.driver.Launch(ctx, m); err != nil {
+		t.Fatal(err)
+	}
+	c, err := h.driver.Console(ctx, m.Ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	sh := shell{t, c}
+	sh.expect("NovaCron test guest ready")
+	asked := func() *contract.GuestMemory {
+		t.Helper()
+		g, err := h.driver.Guest(ctx, m.Ref)
+		if err != nil || g.Agent != contract.AgentAbsent {
+			t.Fatalf("%+v %v", g, err)
+		}
+		return g.Memory
+	}
+	before := asked()
+	if before == nil || before.TotalBytes < 64*unit.MiB || before.TotalBytes > m.MemoryBytes || before.FreeBytes <= 0 || before.AvailableBytes <= 0 || before.FreeBytes > before.TotalBytes {
+		t.Fatalf("the guest tells %+v", before)
+	}
+	sh.run("mount -t tmpfs none /mnt 2>/dev/null || mkdir -p /mnt && mount -t tmpfs none /mnt; dd if=/dev/zero of=/mnt/x bs=1M count=24 2>/dev/null")
+	for range 3 { // the statistics' clock has seconds
+		after := asked()
+		if after != nil && after.FreeBytes < before.FreeBytes-16*unit.MiB {
+			break
+		}
+		if err := (clock.System{}).Sleep(ctx, time.Second); err != nil {
+			t.Fatalf("24 MiB later the guest tells %+v, before %+v", after, before)
+		}
+	}
+	if after := asked(); after == nil || after.FreeBytes > before.FreeBytes-16*unit.MiB {
+		t.Errorf("24 MiB later the guest tells %+v, before %+v", after, before)
+	}
+	if _, err := h.driver.Pause(ctx, m.Ref); err != nil {
+		t.Fatal(err)
+	}
+	if got := asked(); got != nil {
+		t.Errorf("a halted guest tells %+v", got)
+	}
+}
+
 // A whole Linux guest: an overlay of ours as its disk, memory and CPUs as told, a
 // forwarded port, and the power button.
 func TestLinuxGuest(t *testing.T) {

@@ -32,6 +32,7 @@ func (d *Driver) Guest(_ context.Context, r contract.Ref) (contract.Guest, error
 			Name: "eth0", Addresses: []netip.Prefix{netip.PrefixFrom(d.Foretell(r)[0], 8)},
 		}},
 		FileSystems: []contract.GuestFileSystem{{Path: "/", Type: "ext4", TotalBytes: 10 << 30, UsedBytes: 3 << 30}},
+		Memory:      &contract.GuestMemory{TotalBytes: 512 << 20, FreeBytes: 128 << 20, AvailableBytes: 256 << 20, CacheBytes: 128 << 20},
 	}, nil
 }
 
