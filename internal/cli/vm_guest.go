@@ -50,16 +50,16 @@ func guestPairs(g api.VMGuest) []output.Pair {
 
 // memoryUse tells what a guest says of its memory.
 func memoryUse(m api.GuestMemory) string {
-	text := size(m.TotalBytes)
+	parts := []string{size(m.TotalBytes)}
 	for _, part := range []struct {
 		n    api.Bytes
 		what string
 	}{{m.AvailableBytes, "available"}, {m.FreeBytes, "free"}, {m.CacheBytes, "in caches of files"}} {
 		if part.n > 0 {
-			text += ", " + size(part.n) + " " + part.what
+			parts = append(parts, size(part.n)+" "+part.what)
 		}
 	}
-	return text
+	return strings.Join(parts, ", ")
 }
 
 func fill(f api.GuestFileSystem) string {
