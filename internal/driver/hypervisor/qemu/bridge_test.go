@@ -9,11 +9,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/hypertest"
 	"github.com/novacron/novacron/internal/driver/hypervisor/tap"
+	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
@@ -225,4 +227,94 @@ func TestTapGoesWithItsGuest(t *testing.T) {
 	if left := hypertest.Taps(h.opt.NodeShort); len(left) > 0 {
 		t.Errorf("left: %q", left)
 	}
+}
+
+// ticking is a clock whose sleeps of five seconds, which is how often filters are looked
+// after, end when a test says so.
+type ticking struct {
+	clock.System
+	tick chan struct{}
+}
+
+// Sleep implements clock.Clock.
+func (c ticking) Sleep(ctx context.Context, d time.Duration) error {
+	if d != 5*time.Second {
+		return c.System.Sleep(ctx, d)
+	}
+	select {
+	case <-c.tick:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// looked lets the five seconds pass, and returns once the look after them is over: the
+// next one is waited for only then.
+func (c ticking) looked() {
+	c.tick <- struct{}{}
+	c.tick <- struct{}{}
+}
+
+// A filter that somebody takes away while the guest runs is there again after the next
+// look; where it cannot be made, the guest is off the network.
+func TestFiltersAreLookedAfter(t *testing.T) {
+	h, bridge := onBridge(t)
+	ctx := hypertest.Context(t)
+	c := ticking{tick: make(chan struct{})}
+	h.Away(t, func() { h.opt.Clock = c })
+	m := h.Machine(t, hypertest.Polite)
+	m.NICs = []contract.NIC{{ID: id.New(), MAC: macOne, Bridge: bridge}}
+	if _, err := h.driver.Launch(ctx, m); err != nil {
+		t.Fatal(err)
+	}
+	nft, err := exec.LookPath("nft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	filter := func() string {
+		out, _ := exec.CommandContext(ctx, nft, "list", "table", "netdev", tap.Table(h.opt.NodeShort)).CombinedOutput()
+		return string(out)
+	}
+	reload := func() {
+		t.Helper()
+		if out, err := exec.CommandContext(ctx, nft, "delete", "table", "netdev", tap.Table(h.opt.NodeShort)).CombinedOutput(); err != nil || strings.Contains(filter(), macOne) {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	reload()
+	c.looked()
+	if got := filter(); !strings.Contains(got, macOne) {
+		t.Errorf("five seconds later: %s", got)
+	}
+	taps := hypertest.Taps(h.opt.NodeShort)
+	if len(taps) == 0 || h.tapsDown(t, bridge) != 0 {
+		t.Fatalf("taps %q, %d of them down", taps, h.tapsDown(t, bridge))
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "nft"), []byte("#!/bin/sh\necho no room >&2\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	reload()
+	c.looked()
+	if got := filter(); strings.Contains(got, macOne) || h.tapsDown(t, bridge) != 1 {
+		t.Errorf("without a filter it is still on the network: %s", got)
+	}
+}
+
+// tapsDown counts interfaces of a bridge that are switched off; one that has left it is.
+func (h *harness) tapsDown(t *testing.T, bridge string) int {
+	t.Helper()
+	on, err := filepath.Glob("/sys/class/net/" + bridge + "/brif/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range on {
+		flags, err := os.ReadFile("/sys/class/net/" + filepath.Base(f) + "/flags")
+		if n, _ := strconv.ParseInt(strings.TrimSpace(string(flags)), 0, 64); err == nil && n&1 == 1 {
+			return 0
+		}
+	}
+	return 1
 }
