@@ -30,6 +30,8 @@ type shape struct {
 	taps map[int]int
 	// agent: is there a line to an agent in the guest?
 	agent bool
+	// layout is the set of devices beside those that a machine is asked to have
+	layout int
 }
 
 // object is a JSON value of QEMU's command line. Keys are sorted by encoding.
@@ -101,6 +103,9 @@ func (w *jsonArgs) addExtras(m contract.Machine, s shape) {
 	}
 	if m.Drive {
 		w.addDrive(m)
+	}
+	if m.Screen && s.layout >= layoutTablet {
+		w.addTablet()
 	}
 }
 

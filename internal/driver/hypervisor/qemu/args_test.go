@@ -73,10 +73,12 @@ func TestCommandLineIsAsReviewed(t *testing.T) {
 	empty, loaded := plain(), full()
 	empty.Drive, loaded.Drive = true, true
 	loaded.Medium = &contract.Medium{ID: strings.Repeat("0f", 32), File: contract.File{Path: "/images/0f", Format: "raw"}}
+	tablet := agent
+	tablet.layout = layoutTablet
 	for name, c := range map[string]struct {
 		m contract.Machine
 		s shape
-	}{"drive": {empty, agent}, "medium": {loaded, agent}, "full": {full(), onHost}, "plain": {plain(), kvm}, "passt": {full(), passt}, "bridge": {bridged, tapped}, "agent": {plain(), agent}} {
+	}{"drive": {empty, agent}, "medium": {loaded, agent}, "tablet": {loaded, tablet}, "full": {full(), onHost}, "plain": {plain(), kvm}, "passt": {full(), passt}, "bridge": {bridged, tapped}, "agent": {plain(), agent}} {
 		got, err := commandLine(c.m, c.s)
 		if err != nil {
 			t.Fatal(err)

@@ -28,6 +28,13 @@ func (w *jsonArgs) addScreen(s shape) {
 	w.args = append(w.args, "-vnc", "unix:"+path+",share=force-shared")
 }
 
+// addTablet adds a pointer that is where a viewer points. A mouse would tell how far it
+// was moved, and the guest's pointer would be somewhere else than the viewer's.
+func (w *jsonArgs) addTablet() {
+	w.add("-device", object{"driver": "qemu-xhci", "id": "usb0"})
+	w.add("-device", object{"driver": "usb-tablet", "id": "tablet0", "bus": "usb0.0"})
+}
+
 // Display implements contract.Displayer.
 func (d *Driver) Display(ctx context.Context, r contract.Ref) (io.ReadWriteCloser, error) {
 	g, err := d.started(r)

@@ -7,8 +7,10 @@ package qemu
 const (
 	// layoutDrive has a drive whose medium changes; 0, the first, had none.
 	layoutDrive = 1
+	// layoutTablet has a pointer for its screen.
+	layoutTablet = 2
 
-	layoutNewest = layoutDrive
+	layoutNewest = layoutTablet
 )
 
 // laidOut gives the record with a layout, and a machine without what that does not
