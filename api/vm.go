@@ -47,8 +47,9 @@ type VMSpec struct {
 // VMMachine is the hardware that a guest sees. Fields that are absent are as by
 // default, and in a change they stay; it changes while the VM is stopped.
 type VMMachine struct {
-	// Type is the type of the board: q35, or one version of it, such as pc-q35-7.2. A
-	// VM that is asked to be q35 gets the newest version of its first node, and keeps it.
+	// Type is the type of the board: q35, one version of it, such as pc-q35-7.2, or
+	// microvm, which has little but virtio devices. A VM that is asked to be q35 gets
+	// the newest version of its first node, and keeps it.
 	Type string `json:"type,omitempty"`
 	// CPU is the model of the processor: x86-64-v2 (the default), x86-64-v3, host, max,
 	// or one that QEMU has a name for.

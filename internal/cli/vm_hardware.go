@@ -12,11 +12,11 @@ type hardwareFlags struct{ board, cpu, firmware string }
 
 func (f *hardwareFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringVar(&f.board, "machine", "", "`type` of its board: q35, or a version of it such as pc-q35-7.2")
+	fl.StringVar(&f.board, "machine", "", "`type` of its board: q35, a version of it such as pc-q35-7.2, or microvm")
 	fl.StringVar(&f.cpu, "cpu-model", "", "`model` of its processor: x86-64-v2 (by default), x86-64-v3, host, max, or one of QEMU's")
 	fl.StringVar(&f.firmware, "firmware", "", "what it starts by: `bios, uefi or uefi-secure-boot`")
 	mustComplete(cmd.RegisterFlagCompletionFunc("firmware", cobra.FixedCompletions([]string{"bios", "uefi", "uefi-secure-boot"}, cobra.ShellCompDirectiveNoFileComp)))
-	mustComplete(cmd.RegisterFlagCompletionFunc("machine", cobra.FixedCompletions([]string{"q35"}, cobra.ShellCompDirectiveNoFileComp)))
+	mustComplete(cmd.RegisterFlagCompletionFunc("machine", cobra.FixedCompletions([]string{"q35", "microvm"}, cobra.ShellCompDirectiveNoFileComp)))
 	mustComplete(cmd.RegisterFlagCompletionFunc("cpu-model", cobra.FixedCompletions([]string{"x86-64-v2", "x86-64-v3", "host", "max"}, cobra.ShellCompDirectiveNoFileComp)))
 }
 

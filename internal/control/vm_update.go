@@ -96,6 +96,9 @@ func (s *Service) mayChange(ctx context.Context, tx *store.Tx, v vm.View, change
 	if _, err := vm.Decide(v, vm.Resize); err != nil {
 		return err
 	}
+	if err := change.OneBoard(v); err != nil {
+		return err
+	}
 	if err := change.OneSeed(v.Intent); err != nil {
 		return err
 	}

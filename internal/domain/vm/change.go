@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"fmt"
 	"maps"
 
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -47,6 +48,23 @@ func (c Change) OneSeed(in Intent) error {
 	}
 	return errs.New(errs.InvalidField, "VM %q cannot have seed_image beside cloud_init: it has one seed, made by NovaCron or one of your own; take the other away", in.Name).
 		At(errs.Field{Pointer: at, Message: "is a second seed"})
+}
+
+// OneBoard refuses hardware of which one part cannot have another.
+func (c Change) OneBoard(v View) error {
+	h := c.Apply(v.Intent).Hardware
+	at, why := "/machine/type", ""
+	switch {
+	case h == v.Intent.Hardware:
+	case h.contradicts() != "":
+		at, why = "/machine/firmware", "would be "+h.Firmware+", which "+h.contradicts()
+	case h.Type == MachineMicro && len(v.Volumes)+len(v.NICs) > MicroSlots:
+		why = fmt.Sprintf("has room for %d disks and network interfaces, and the VM has %d", MicroSlots, len(v.Volumes)+len(v.NICs))
+	}
+	if why == "" {
+		return nil
+	}
+	return errs.New(errs.InvalidField, "VM %q: %s %s", v.Intent.Name, at, why).At(errs.Field{Pointer: at, Message: why})
 }
 
 // Rests tells whether the guest would see the change: it must not be there then.

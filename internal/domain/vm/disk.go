@@ -44,6 +44,10 @@ func (v View) Boots(d Volume) bool {
 // FreeSlot is where a further disk goes: behind the others, so that none of them
 // gets another name in the guest.
 func (v View) FreeSlot() (int, error) {
+	if v.Intent.Hardware.Type == MachineMicro && len(v.Volumes)+len(v.NICs) >= MicroSlots {
+		return 0, errs.New(errs.OutOfRange, "VM %q is a microvm, and has room for %d disks and network interfaces", v.Intent.Name, MicroSlots).
+			At(errs.Field{Pointer: "/disks", Message: "has no place left", Limit: strconv.Itoa(MicroSlots)})
+	}
 	if len(v.Volumes) >= MaxDisks {
 		return 0, errs.New(errs.OutOfRange, "VM %q has %d disks, and no VM has more", v.Intent.Name, MaxDisks).
 			At(errs.Field{Pointer: "/disks", Message: "has no place left", Limit: strconv.Itoa(MaxDisks)})

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -25,6 +26,9 @@ type Hardware struct {
 const (
 	// MachineQ35 is the newest version of that board on the node that takes the VM.
 	MachineQ35 = "q35"
+	// MachineMicro is a board of little but virtio devices, without versions: no PCI, no
+	// screen, no UEFI.
+	MachineMicro = "microvm"
 
 	// CPUBaseline2 and CPUBaseline3 are levels 2 and 3 of the x86-64 ABI, and AES.
 	CPUBaseline2 = "x86-64-v2"
@@ -41,13 +45,13 @@ const (
 )
 
 var (
-	boardForm = regexp.MustCompile(`^(q35|pc-q35-[0-9]{1,3}\.[0-9]{1,3}(\.[0-9]{1,3})?)$`)
+	boardForm = regexp.MustCompile(`^(microvm|q35|pc-q35-[0-9]{1,3}\.[0-9]{1,3}(\.[0-9]{1,3})?)$`)
 	cpuForm   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
 )
 
 // Words for people.
 const (
-	boardLimit    = "q35, or a version of it such as pc-q35-7.2"
+	boardLimit    = "q35, a version of it such as pc-q35-7.2, or microvm"
 	firmwareLimit = "bios, uefi or uefi-secure-boot"
 	cpuLimit      = "x86-64-v2, x86-64-v3, host, max, or a model of QEMU's"
 )
@@ -98,7 +102,22 @@ func (v *validation) hardware(at string, h Hardware) {
 	if h.Firmware != "" && !ValidFirmware(h.Firmware) {
 		v.refuse(errs.InvalidField, at+"/firmware", "must be "+firmwareLimit, firmwareLimit, h.Firmware)
 	}
+	if why := h.contradicts(); why != "" {
+		v.refuse(errs.InvalidField, at+"/firmware", why, FirmwareBIOS, h.Firmware)
+	}
 }
+
+// contradicts says which part of the hardware another cannot have; empty where all fit.
+func (h Hardware) contradicts() string {
+	if h.Type == MachineMicro && h.Firmware != "" && h.Firmware != FirmwareBIOS {
+		return "is not for " + MachineMicro + ", which has no flash for it: take a q35 machine, or " + FirmwareBIOS
+	}
+	return ""
+}
+
+// MicroSlots is how many disks and network interfaces a microvm has room for: QEMU gives
+// the board 24 places, of which devices that every machine has take some.
+const MicroSlots = 16
 
 // CannotStart says why a guest of such hardware does not get past its own start where
 // guests are accelerated so; empty where it does.
@@ -107,4 +126,12 @@ func CannotStart(h Hardware, acceleration string) string {
 		return "emulates processors, and Linux with secure boot does not start on its emulated CPU model max: take " + CPUBaseline2
 	}
 	return ""
+}
+
+// slots refuses more disks and interfaces than the board has room for.
+func (v *validation) slots(s Spec) {
+	if s.Hardware.Type != MachineMicro || len(s.Disks)+len(s.NICs) <= MicroSlots {
+		return
+	}
+	v.refuse(errs.OutOfRange, "/disks", "and network interfaces are more than a microvm has room for", strconv.Itoa(MicroSlots), strconv.Itoa(len(s.Disks)+len(s.NICs)))
 }

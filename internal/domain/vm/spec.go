@@ -94,6 +94,7 @@ func (s Spec) Validate() error {
 	}
 	v.labels(s.Labels)
 	v.hardware("/machine", s.Hardware)
+	v.slots(s)
 	v.policy(s.Policy)
 	v.limits(s.Limits)
 	v.cloudInit("/cloud_init", s.CloudInit)

@@ -26,9 +26,13 @@ func givesHardware(b *bench) {
 	var all []contract.Machine
 	for _, hw := range []vm.Hardware{
 		{Type: about.Machines[0], CPU: about.CPUs[0]},
-		{Type: about.Machines[len(about.Machines)-1], CPU: vm.CPUMax},
+		{Type: oldest(about.Machines), CPU: vm.CPUMax},
 		{Type: vm.MachineQ35, CPU: about.CPUs[len(about.CPUs)-1]},
+		{Type: vm.MachineMicro, CPU: about.CPUs[0]},
 	} {
+		if hw.Type == vm.MachineMicro && !slices.Contains(about.Machines, hw.Type) {
+			continue
+		}
 		m := b.Machine(b.T, Polite)
 		m.Type, m.CPU = hw.Type, hw.CPU
 		b.start(m)
@@ -36,6 +40,12 @@ func givesHardware(b *bench) {
 		all = append(all, m)
 	}
 	b.clean(all...)
+}
+
+// oldest is the last version of q35.
+func oldest(boards []string) string {
+	boards = slices.DeleteFunc(slices.Clone(boards), func(t string) bool { return !vm.IsQ35(t) })
+	return boards[len(boards)-1]
 }
 
 func refusesHardware(b *bench) {

@@ -35,7 +35,7 @@ const (
 func (w *jsonArgs) addAgent(s shape) {
 	path := strings.ReplaceAll(filepath.Join(s.inside, agentSocket), ",", ",,") // a comma would begin another option
 	w.args = append(w.args, "-chardev", "socket,id=agent,path="+path+",server=on,wait=off")
-	w.add("-device", object{"driver": "virtio-serial-pci", "id": "ports0", "max_ports": 2})
+	w.addVirtio("serial", object{"id": "ports0", "max_ports": 2})
 	w.add("-device", object{"driver": "virtserialport", "id": "agent0", "bus": "ports0.0", "chardev": "agent", "name": agentPort})
 }
 

@@ -41,27 +41,24 @@ type object map[string]any
 // it; the rest is made of words and numbers of ours. The only text of a user is
 // the kernel's command line, an argument of its own that QEMU hands to the guest.
 func commandLine(m contract.Machine, s shape) ([]string, error) {
-	board, others := firmwareOptions(m)
 	a := []string{
 		s.binary,
 		"-name", m.VM.String() + ",debug-threads=on",
 		"-uuid", m.VM.String(),
 		"-nodefaults", "-no-user-config", "-display", "none", "-S",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-		"-machine", s.machine + ",memory-backend=ram,usb=off,vmport=off,dump-guest-core=off" + board,
-		"-action", "panic=pause",
-		"-global", "ICH9-LPC.disable_s3=1", "-global", "ICH9-LPC.disable_s4=1",
-		"-smp", strconv.Itoa(m.CPUs),
-		"-rtc", "base=utc",
 	}
+	board, firmware := boardOptions(m, s)
+	a = append(a, board...)
+	a = append(a, "-smp", strconv.Itoa(m.CPUs), "-rtc", "base=utc")
 	switch s.accel {
 	case "kvm":
 		a = append(a, "-accel", "kvm")
 	default:
 		a = append(a, "-accel", "tcg,tb-size="+strconv.Itoa(tbSizeMiB))
 	}
-	a = append(append(a, others...), "-cpu", s.cpu)
-	var w jsonArgs
+	a = append(append(a, firmware...), "-cpu", s.cpu)
+	w := jsonArgs{micro: s.micro()}
 	w.add("-object", object{"qom-type": "memory-backend-file", "id": "ram", "mem-path": s.ram, "size": m.MemoryBytes, "share": true})
 	w.addFixedDevices()
 	for i, d := range m.Disks {
@@ -123,8 +120,23 @@ func bootArgs(b contract.Boot, s shape) []string {
 	return a
 }
 
+// boardOptions are those of the board, and those of its firmware.
+func boardOptions(m contract.Machine, s shape) (board, firmware []string) {
+	if s.micro() {
+		return microOptions, nil
+	}
+	flash, firmware := firmwareOptions(m)
+	return []string{
+		"-machine", s.machine + ",memory-backend=ram,usb=off,vmport=off,dump-guest-core=off" + flash,
+		"-action", "panic=pause",
+		"-global", "ICH9-LPC.disable_s3=1", "-global", "ICH9-LPC.disable_s4=1",
+	}, firmware
+}
+
 // jsonArgs collects options given as JSON.
 type jsonArgs struct {
+	micro  bool // on a board without PCI
+	places int  // so many of its places are taken
 	args   []string
 	err    error
 	images int    // so many have been added
@@ -144,8 +156,8 @@ func (w *jsonArgs) addFixedDevices() {
 	// by it a guest tells that its kernel gave up; it is halted until we have seen that
 	w.add("-device", object{"driver": "pvpanic", "id": "panic0"})
 	w.add("-object", object{"qom-type": "rng-builtin", "id": "entropy"})
-	w.add("-device", object{"driver": "virtio-rng-pci", "id": "rng0", "rng": "entropy"})
-	w.add("-device", object{"driver": "virtio-balloon-pci", "id": "balloon0", "deflate-on-oom": true, "free-page-reporting": true})
+	w.addVirtio("rng", object{"id": "rng0", "rng": "entropy"})
+	w.addVirtio("balloon", object{"id": "balloon0", "deflate-on-oom": true, "free-page-reporting": true})
 }
 
 // diskName is how a disk is called in the guest and in messages.
@@ -157,7 +169,7 @@ func (w *jsonArgs) addDisk(slot int, d contract.Disk, boot bool) {
 	name := diskName(slot)
 	top := w.addImage(name, d.File, d.ReadOnly, d.Backing)
 	dev := object{
-		"driver": "virtio-blk-pci", "id": "disk-" + name, "drive": top,
+		"id": "disk-" + name, "drive": top,
 		// A full or failing disk halts the guest, with the reason, instead of
 		// handing it errors that it may not survive.
 		"werror": "stop", "rerror": "stop",
@@ -166,7 +178,7 @@ func (w *jsonArgs) addDisk(slot int, d contract.Disk, boot bool) {
 	if boot {
 		dev["bootindex"] = 0
 	}
-	w.add("-device", dev)
+	w.addVirtio("blk", dev)
 }
 
 // addCDs adds drives for CDs, behind a controller that every Linux for virtual
@@ -175,7 +187,7 @@ func (w *jsonArgs) addCDs(cds []contract.CD) {
 	if len(cds) == 0 {
 		return
 	}
-	w.add("-device", object{"driver": "virtio-scsi-pci", "id": "scsi0"})
+	w.addVirtio("scsi", object{"id": "scsi0"})
 	for i, c := range cds {
 		name := cdName(i)
 		top := w.addImage(name, c.File, true, nil)
@@ -240,7 +252,11 @@ func (w *jsonArgs) addNIC(slot int, n contract.NIC, s shape) error {
 	} else if err := w.addSlirp(name, n); err != nil {
 		return err
 	}
-	w.add("-device", object{"driver": "virtio-net-pci", "id": "nic-" + name, "netdev": name, "mac": n.MAC, "romfile": ""})
+	dev := object{"id": "nic-" + name, "netdev": name, "mac": n.MAC}
+	if !w.micro {
+		dev["romfile"] = ""
+	}
+	w.addVirtio("net", dev)
 	return nil
 }
 

@@ -58,6 +58,11 @@ func plain() contract.Machine {
 	return m
 }
 
+func small(m contract.Machine) contract.Machine {
+	m.Screen = false
+	return m
+}
+
 var onHost = shape{binary: "/usr/bin/qemu-system-x86_64", machine: "pc-q35-7.2", accel: "tcg", cpu: "max", ram: "/dev/shm/novacron/0a1b2c3d/vm", kernel: "/vm/kernel", initrd: "/vm/initrd", inside: "/vm/run"}
 
 func TestCommandLineIsAsReviewed(t *testing.T) {
@@ -73,12 +78,16 @@ func TestCommandLineIsAsReviewed(t *testing.T) {
 	empty, loaded := plain(), full()
 	empty.Drive, loaded.Drive = true, true
 	loaded.Medium = &contract.Medium{ID: strings.Repeat("0f", 32), File: contract.File{Path: "/images/0f", Format: "raw"}}
-	tablet := agent
+	tablet, micro := agent, agent
 	tablet.layout = layoutTablet
+	micro.machine, micro.nets, micro.layout = "microvm", map[int]int{0: 70}, layoutTablet
 	for name, c := range map[string]struct {
 		m contract.Machine
 		s shape
-	}{"drive": {empty, agent}, "medium": {loaded, agent}, "tablet": {loaded, tablet}, "full": {full(), onHost}, "plain": {plain(), kvm}, "passt": {full(), passt}, "bridge": {bridged, tapped}, "agent": {plain(), agent}} {
+	}{
+		"drive": {empty, agent}, "medium": {loaded, agent}, "tablet": {loaded, tablet}, "full": {full(), onHost}, "plain": {plain(), kvm},
+		"passt": {full(), passt}, "bridge": {bridged, tapped}, "agent": {plain(), agent}, "microvm": {small(loaded), micro},
+	} {
 		got, err := commandLine(c.m, c.s)
 		if err != nil {
 			t.Fatal(err)

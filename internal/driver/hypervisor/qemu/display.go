@@ -42,7 +42,7 @@ func (d *Driver) Display(ctx context.Context, r contract.Ref) (io.ReadWriteClose
 		return nil, err
 	}
 	if !g.rec.Machine.Screen {
-		return nil, errs.New(errs.Unsupported, "VM %s was started without a screen: it has one when it starts again", r.VM)
+		return nil, g.noScreen()
 	}
 	c, err := g.dialInside(ctx, vncSocket)
 	if err != nil {

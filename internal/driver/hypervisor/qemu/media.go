@@ -36,7 +36,7 @@ const (
 // there is one.
 func (w *jsonArgs) addDrive(m contract.Machine) {
 	if len(m.CDs) == 0 {
-		w.add("-device", object{"driver": "virtio-scsi-pci", "id": "scsi0"})
+		w.addVirtio("scsi", object{"id": "scsi0"})
 	}
 	dev := object{"driver": "scsi-cd", "id": driveName, "bus": "scsi0.0", "scsi-id": driveUnit}
 	if m.Medium != nil {

@@ -12,18 +12,19 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
 // answers is how many questions askModels asks; it rises with each new one.
-const answers = 1
+const answers = 2
 
 // models are the boards and the processors that a build of QEMU has under an
 // accelerator.
 type models struct {
-	// Machines are versions of q35, newest first.
+	// Machines are versions of q35, newest first, and then microvm.
 	Machines []string `json:"machines"`
 	CPUs     []string `json:"cpus"`
 }
@@ -137,7 +138,21 @@ func boards(names []string) []string {
 		}
 	}
 	slices.SortFunc(out, func(a, b string) int { return cmp.Compare(version(b), version(a)) })
+	if len(out) > 0 && slices.Contains(names, vm.MachineMicro) {
+		out = append(out, vm.MachineMicro)
+	}
 	return out
+}
+
+// boardsFor names them for people.
+func boardsFor(all []string) string {
+	versions, micro := strings.CutSuffix(strings.Join(all, " "), " "+vm.MachineMicro)
+	list := strings.Fields(versions)
+	said := list[len(list)-1] + " to " + list[0]
+	if micro {
+		said += ", and " + vm.MachineMicro
+	}
+	return said
 }
 
 // processors are the models that guests can have whole: ours first.
@@ -201,7 +216,11 @@ func cpuOption(model, accel string) string {
 func (h hostRecord) fit(rec machineRecord) (machineRecord, error) {
 	m := rec.Machine
 	if m.Incoming != "" {
-		return asSuspended(rec)
+		rec, err := asSuspended(rec)
+		if err != nil {
+			return rec, err
+		}
+		return asMicro(rec)
 	}
 	rec.Type, rec.CPU = m.Type, cpuOption(m.CPU, rec.Accel)
 	if rec.Type == "" || rec.Type == vm.MachineQ35 {
@@ -209,12 +228,12 @@ func (h hostRecord) fit(rec machineRecord) (machineRecord, error) {
 	}
 	switch {
 	case !slices.Contains(h.Machines, rec.Type):
-		return rec, errs.New(errs.Unsupported, "QEMU %s of this node has no machine type %s: it has %s to %s",
-			h.Version, rec.Type, h.Machines[len(h.Machines)-1], h.Machines[0])
+		return rec, errs.New(errs.Unsupported, "QEMU %s of this node has no machine type %s: it has %s",
+			h.Version, rec.Type, boardsFor(h.Machines))
 	case m.CPU == vm.CPUHost && rec.Accel != "kvm":
 		return rec, errs.New(errs.Unsupported, "this node cannot give its own processor (CPU model host) to guests: they run under %s", rec.Accel)
 	case m.CPU != "" && !slices.Contains(h.CPUs, m.CPU):
 		return rec, errs.New(errs.Unsupported, "this node does not offer CPU model %s under %s", m.CPU, rec.Accel)
 	}
-	return rec, nil
+	return asMicro(rec)
 }

@@ -60,7 +60,7 @@ func TestWhatQEMUIsTold(t *testing.T) {
 }
 
 func TestHostsFitMachines(t *testing.T) {
-	h := hostRecord{Version: "7.2.1", Accel: "tcg", models: models{Machines: []string{"pc-q35-7.2", "pc-q35-6.2"}, CPUs: []string{"x86-64-v2", "max"}}}
+	h := hostRecord{Version: "7.2.1", Accel: "tcg", models: models{Machines: []string{"pc-q35-7.2", "pc-q35-6.2", "microvm"}, CPUs: []string{"x86-64-v2", "max"}}}
 	for _, c := range []struct {
 		board, cpu, gets string
 		refused          string
@@ -68,7 +68,8 @@ func TestHostsFitMachines(t *testing.T) {
 		{"", "", "pc-q35-7.2", ""},
 		{"q35", "max", "pc-q35-7.2", ""},
 		{"pc-q35-6.2", "x86-64-v2", "pc-q35-6.2", ""},
-		{"pc-q35-9.0", "", "", "QEMU 7.2.1 of this node has no machine type pc-q35-9.0: it has pc-q35-6.2 to pc-q35-7.2"},
+		{"pc-q35-9.0", "", "", "QEMU 7.2.1 of this node has no machine type pc-q35-9.0: it has pc-q35-6.2 to pc-q35-7.2, and microvm"},
+		{"microvm", "max", "microvm", ""},
 		{"", "host", "", "this node cannot give its own processor (CPU model host) to guests: they run under tcg"},
 		{"", "EPYC", "", "this node does not offer CPU model EPYC under tcg"},
 	} {

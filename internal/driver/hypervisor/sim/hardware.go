@@ -12,7 +12,7 @@ import (
 // What guests of a simulated host can be made of. There is no processor that could be
 // given to them.
 var (
-	machines = []string{"pc-q35-9.2", "pc-q35-8.2", "pc-q35-7.2"}
+	machines = []string{"pc-q35-9.2", "pc-q35-8.2", "pc-q35-7.2", vm.MachineMicro}
 	firmware = []string{vm.FirmwareBIOS, vm.FirmwareUEFI, vm.FirmwareSecure}
 	cpus     = []string{vm.CPUBaseline2, vm.CPUBaseline3, vm.CPUMax}
 )
