@@ -57,13 +57,18 @@ func newKey(t *testing.T) (ssh.Signer, string) {
 	return key, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key.PublicKey()))) + " test@e2e"
 }
 
-// over runs a command in the guest by SSH; false while the guest cannot be
-// reached.
-func over(port string, key ssh.Signer, command string) (string, bool) {
-	c, err := ssh.Dial("tcp", "127.0.0.1:"+port, &ssh.ClientConfig{
+// dial logs into the guest by SSH.
+func dial(port string, key ssh.Signer) (*ssh.Client, error) {
+	return ssh.Dial("tcp", "127.0.0.1:"+port, &ssh.ClientConfig{
 		User: "debian", Auth: []ssh.AuthMethod{ssh.PublicKeys(key)}, Timeout: 20 * time.Second,
 		HostKeyCallback: ssh.InsecureIgnoreHostKey(), // a guest of a minute, on this machine
 	})
+}
+
+// over runs a command in the guest by SSH; false while the guest cannot be
+// reached.
+func over(port string, key ssh.Signer, command string) (string, bool) {
+	c, err := dial(port, key)
 	if err != nil {
 		return err.Error(), false
 	}
@@ -108,9 +113,9 @@ ethernets:
 `
 )
 
-// A full Debian, made of Debian's packages: systemd, and cloud-init as it comes. It
-// is set up as it was told, obeys a graceful stop, is not set up again when it
-// starts again, and its clone is.
+// A full Debian, made of Debian's packages: systemd, cloud-init and qemu-guest-agent
+// as they come. It is set up as it was told, its agent answers, it obeys a graceful
+// stop, is not set up again when it starts again, and its clone is.
 func TestDebianGuest(t *testing.T) {
 	dir := debianGuest(t)
 	began := time.Now()
@@ -142,6 +147,8 @@ func TestDebianGuest(t *testing.T) {
 		}
 	}
 	said("looked at:\n" + got)
+	i.agentWorks("web-1", port, key)
+	said("its agent works")
 
 	i.must("vm", "stop", "web-1", "--grace", fmt.Sprint(debianTakes.Seconds()), "--wait")
 	said("stopped")
@@ -161,6 +168,9 @@ func TestDebianGuest(t *testing.T) {
 		t.Errorf("after another start the guest says %q, want %q", got, want)
 	}
 	said("the second boot is over")
+	i.agentAnswers("web-1", "10.0.2.15", "10.0.2.77")
+	i.agentAnswers("web-2")
+	said("both agents answer")
 	i.must("vm", "stop", "web-1", "web-2", "--grace", fmt.Sprint(debianTakes.Seconds()), "--wait")
 	for _, name := range []string{"web-1", "web-2"} {
 		if v := get[api.VM](i, "vm", "show", name); v.Status.State != "stopped" || v.Status.Reason != "guest shut down on request" {
