@@ -33,6 +33,9 @@ func (w *jsonArgs) addScreen(s shape) {
 func (w *jsonArgs) addTablet() {
 	w.add("-device", object{"driver": "qemu-xhci", "id": "usb0"})
 	w.add("-device", object{"driver": "usb-tablet", "id": "tablet0", "bus": "usb0.0"})
+	// SeaBIOS reads how many milliseconds it waits for devices at its ports, as a number
+	// of one byte: ours are there at once, and it would wait 100
+	w.args = append(w.args, "-fw_cfg", "name=etc/usb-time-sigatt,string=\x05")
 }
 
 // Display implements contract.Displayer.
