@@ -109,6 +109,9 @@ func (s *Service) createVM(ctx context.Context, tx *store.Tx, c Caller, n NewVM)
 	if err := bootable(img); err != nil {
 		return Accepted{}, vm.View{}, err
 	}
+	if err := starts(n.Hardware.Type, img); err != nil {
+		return Accepted{}, vm.View{}, err
+	}
 	v, err := s.newView(ctx, tx, n, img)
 	if err != nil {
 		return Accepted{}, v, err

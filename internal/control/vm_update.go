@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/novacron/novacron/internal/control/flows"
+	"github.com/novacron/novacron/internal/domain/image"
 	"github.com/novacron/novacron/internal/domain/scheduler"
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/store"
@@ -99,6 +100,9 @@ func (s *Service) mayChange(ctx context.Context, tx *store.Tx, v vm.View, change
 	if err := change.OneBoard(v); err != nil {
 		return err
 	}
+	if err := s.startsFrom(ctx, tx, v.Intent, change); err != nil {
+		return err
+	}
 	if err := change.OneSeed(v.Intent); err != nil {
 		return err
 	}
@@ -106,6 +110,28 @@ func (s *Service) mayChange(ctx context.Context, tx *store.Tx, v vm.View, change
 		return err
 	}
 	return fits(ctx, tx, v.Intent, change.Apply(v.Intent))
+}
+
+// startsFrom refuses a board that cannot start from what the VM was made of.
+func (s *Service) startsFrom(ctx context.Context, tx *store.Tx, in vm.Intent, change vm.Change) error {
+	board := change.Apply(in).Hardware.Type
+	if board == in.Hardware.Type || in.ImageID == nil {
+		return nil
+	}
+	img, err := tx.ImageGet(ctx, in.ProjectID, in.ImageID.String())
+	if err != nil {
+		return err
+	}
+	return starts(board, img)
+}
+
+// starts refuses a board that cannot start from an image.
+func starts(board string, img image.Image) error {
+	if _, has := img.File(image.RoleKernel); board != vm.MachineMicro || has {
+		return nil
+	}
+	return errs.New(errs.InvalidField, "a %s starts from a kernel, and image %q has none: take a q35 machine, or an image with a kernel", board, img.Name).
+		At(errs.Field{Pointer: "/machine/type", Message: "starts from a kernel only", Got: board})
 }
 
 // believes refuses a request that was made of an older state of a VM.

@@ -74,6 +74,9 @@ func (m Machine) validateHardware() error {
 	if m.Type != "" && !vm.ValidBoard(m.Type) || m.CPU != "" && !vm.ValidCPU(m.CPU) {
 		return errs.New(errs.InvalidField, "%q with %q: no type of a board, or no model of a processor", errs.Clip(m.Type), errs.Clip(m.CPU))
 	}
+	if m.Type == vm.MachineMicro && m.Boot.Kernel == "" {
+		return errs.New(errs.InvalidField, "a %s starts from a kernel, and has none: it has no firmware that starts from disks", m.Type)
+	}
 	if m.Firmware != "" && !vm.ValidFirmware(m.Firmware) {
 		return errs.New(errs.InvalidField, "%q is no firmware", errs.Clip(m.Firmware))
 	}
