@@ -77,6 +77,10 @@ func (m Machine) validateHardware() error {
 	if m.Type == vm.MachineMicro && m.Boot.Kernel == "" {
 		return errs.New(errs.InvalidField, "a %s starts from a kernel, and has none: it has no firmware that starts from disks", m.Type)
 	}
+	return m.validateFirmware()
+}
+
+func (m Machine) validateFirmware() error {
 	if m.Firmware != "" && !vm.ValidFirmware(m.Firmware) {
 		return errs.New(errs.InvalidField, "%q is no firmware", errs.Clip(m.Firmware))
 	}
