@@ -196,8 +196,9 @@ func (c *Client) forget(n uint64) {
 	delete(c.waiting, n)
 }
 
-// send writes one command. A peer that does not even read holds it until ctx
-// ends; half a command cannot be taken back, so that ends the connection too.
+// send writes one command. A peer that does not even read holds it until ctx ends.
+// The line is everybody's: who gives up ends it only if half a command is on it, which
+// cannot be taken back.
 func (c *Client) send(ctx context.Context, n uint64, command string, args any, f *os.File) error {
 	line, err := json.Marshal(struct {
 		Execute   string `json:"execute"`
@@ -212,33 +213,48 @@ func (c *Client) send(ctx context.Context, n uint64, command string, args any, f
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	stop := context.AfterFunc(ctx, func() { c.fail(fmt.Errorf("a command could not be sent: %w", ctx.Err())) })
-	err = c.put(append(line, '\n'), f)
-	if !stop() && err == nil {
+	line = append(line, '\n')
+	sent, err := c.putUntil(ctx, line, f)
+	switch {
+	case sent == len(line), sent == 0 && errors.Is(err, os.ErrDeadlineExceeded):
 		return ctx.Err()
-	}
-	if err != nil {
-		c.fail(err)
+	default:
+		c.fail(fmt.Errorf("a command could not be sent: %w", err))
 		return c.Err()
 	}
-	return nil
 }
 
-// put writes a line, and hands a file along with its first byte.
-func (c *Client) put(line []byte, f *os.File) error {
+// putUntil is put that ctx ends.
+func (c *Client) putUntil(ctx context.Context, line []byte, f *os.File) (int, error) {
+	given := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(given)
+		_ = c.conn.SetWriteDeadline(time.Unix(1, 0))
+	})
+	n, err := c.put(line, f)
+	if !stop() {
+		<-given
+		_ = c.conn.SetWriteDeadline(time.Time{}) // one that is closed is found so by whoever is next
+	}
+	return n, err
+}
+
+// put writes a line, hands a file along with its first byte, and tells how much went.
+func (c *Client) put(line []byte, f *os.File) (int, error) {
 	if f == nil {
-		_, err := c.conn.Write(line)
-		return err
+		return c.conn.Write(line)
 	}
 	conn, ok := c.conn.(*net.UnixConn)
 	if !ok {
-		return errors.New("a file goes over a UNIX socket only")
+		return 0, errors.New("a file goes over a UNIX socket only")
 	}
 	n, _, err := conn.WriteMsgUnix(line, unix.UnixRights(int(f.Fd())), nil)
 	if err == nil && n < len(line) {
-		_, err = conn.Write(line[n:])
+		var rest int
+		rest, err = conn.Write(line[n:])
+		n += rest
 	}
-	return err
+	return n, err
 }
 
 // read delivers messages until the connection ends.
