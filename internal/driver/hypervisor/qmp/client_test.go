@@ -263,6 +263,52 @@ func TestPeerThatDoesNotReadHoldsACallOnlyForItsTime(t *testing.T) {
 	}
 }
 
+// noticed tells when something is being written.
+type noticed struct {
+	net.Conn
+	writes chan struct{}
+}
+
+func (n noticed) Write(b []byte) (int, error) {
+	n.writes <- struct{}{}
+	return n.Conn.Write(b)
+}
+
+// Who gives up while nothing of his command is sent leaves the line to the others.
+func TestCancelledSendKeepsTheLine(t *testing.T) {
+	ours, theirs := net.Pipe()
+	listen := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p := &peer{t, theirs, bufio.NewScanner(theirs)}
+		p.say(greeting)
+		p.say(fmt.Sprintf(`{"return": {}, "id": %d}`, p.hear().ID))
+		<-listen
+		p.say(fmt.Sprintf(`{"return": {}, "id": %d}`, p.hear().ID))
+	}()
+	line := noticed{ours, make(chan struct{}, 3)}
+	c, err := qmp.New(deadline(t), line, qmp.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-line.writes
+	ctx, cancel := context.WithCancel(deadline(t))
+	ended := make(chan error, 1)
+	go func() { ended <- c.Execute(ctx, "query-status", nil, nil) }()
+	<-line.writes
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) || errors.Is(err, qmp.ErrClosed) {
+		t.Errorf("the call that was given up: %v", err)
+	}
+	close(listen)
+	if err := c.Execute(deadline(t), "query-block", nil, nil); err != nil {
+		t.Errorf("the next: %v", err)
+	}
+	_, _ = c.Close(), theirs.Close()
+	<-done
+}
+
 func TestCloseEndsCalls(t *testing.T) {
 	c := negotiated(t, qmp.Options{}, func(p *peer) { p.hear() })
 	ended := make(chan error, 1)
