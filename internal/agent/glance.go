@@ -121,7 +121,7 @@ func waitAfter(is hypervisor.AgentState, last time.Duration) time.Duration {
 
 // spread makes guests that started together be asked one after the other.
 func spread(d time.Duration) time.Duration {
-	return d*3/4 + rand.N(d/2) //nolint:gosec // no secret
+	return d*3/4 + rand.N(d/2) //nolint:gosec // it only keeps guests from being asked all at once: nothing is gained by guessing it
 }
 
 // glance asks the guests whose time has come.

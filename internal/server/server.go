@@ -98,7 +98,7 @@ type Server struct {
 	routes      []Route
 	mux         http.Handler
 	// life ends when the server begins to stop.
-	life context.Context //nolint:containedctx // the process's own
+	life context.Context //nolint:containedctx // it ends with the server and not with a request: sockets, which outlive their requests, watch it
 }
 
 // stopTimeout is how long requests under way may take at a stop.

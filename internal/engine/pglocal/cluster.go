@@ -160,14 +160,14 @@ func (c *Cluster) Close() error { return c.lock.Close() }
 func (c *Cluster) Version() int { return c.bin.Major }
 
 func (o Options) makeDirs() error {
-	if err := os.MkdirAll(filepath.Dir(o.Dir), 0o755); err != nil { //nolint:gosec // the owner passes through it
+	if err := os.MkdirAll(filepath.Dir(o.Dir), 0o755); err != nil { //nolint:gosec // PostgreSQL runs as another user, who goes through it to his own folder; nothing in it but folders with modes of their own
 		return fmt.Errorf("make the parent of %s: %w", o.Dir, err)
 	}
 	for _, dir := range []string{o.Dir, o.SocketDir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make %s: %w", dir, err)
 		}
-		if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a directory needs x
+		if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a folder that its owner alone may use; 0600 would shut him out, too
 			return fmt.Errorf("close %s to others: %w", dir, err)
 		}
 		if o.Owner == nil {
@@ -196,7 +196,7 @@ func (c *Cluster) init(ctx context.Context) error {
 	} else {
 		args = append(args, "--data-checksums")
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(c.bin.Dir, "initdb"), args...) //nolint:gosec // found by Find
+	cmd := exec.CommandContext(ctx, filepath.Join(c.bin.Dir, "initdb"), args...) //nolint:gosec // a program from PostgreSQL's own folder, which Find has looked up; the arguments are ours
 	o.confine(cmd)
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -38,7 +38,7 @@ func (b *bench) medium(dir, content string) *contract.Medium {
 	sum := sha256.Sum256(all)
 	m := &contract.Medium{ID: hex.EncodeToString(sum[:])}
 	m.File = contract.File{Path: filepath.Join(dir, m.ID), Format: "raw"}
-	if err := os.WriteFile(m.File.Path, all, 0o644); err != nil { //nolint:gosec // they are for all to read
+	if err := os.WriteFile(m.File.Path, all, 0o644); err != nil { //nolint:gosec // as files of a node's cache of images are: guests' own users read them
 		b.Fatal(err)
 	}
 	return m

@@ -47,30 +47,36 @@ func (d *Driver) Guest(ctx context.Context, r contract.Ref) (contract.Guest, err
 		return out, err
 	}
 	out.Memory = g.memory(ctx)
+	out.Agent, err = g.looked(ctx, func(ctx context.Context, c talk) {
+		// what an agent cannot tell is left out: not each knows each question
+		out.Version, _ = c.Version(ctx)
+		faces, _ := c.Interfaces(ctx)
+		for _, i := range faces {
+			out.Interfaces = append(out.Interfaces, contract.GuestInterface(i))
+		}
+		mounts, _ := c.Mounts(ctx)
+		for _, m := range mounts {
+			out.FileSystems = append(out.FileSystems, contract.GuestFileSystem(m))
+		}
+	})
+	return out, err
+}
+
+// looked tells how the agent in a guest is, after a conversation with one that answers.
+func (g *guest) looked(ctx context.Context, ask func(context.Context, talk)) (contract.AgentState, error) {
 	there, err := g.agentThere(ctx)
 	if err != nil || !there {
-		return out, err
+		return contract.AgentAbsent, err
 	}
-	ctx, cancel := d.within(ctx, 2*answerTime)
+	ctx, cancel := g.d.within(ctx, 2*answerTime)
 	defer cancel()
-	out.Agent = contract.AgentUnresponsive
 	c, err := g.talk(ctx, answerTime)
 	if err != nil {
-		return out, busy(err)
+		return contract.AgentUnresponsive, busy(err)
 	}
 	defer c.close()
-	out.Agent = contract.AgentConnected
-	// what an agent cannot tell is left out: not each knows each question
-	out.Version, _ = c.Version(ctx)
-	faces, _ := c.Interfaces(ctx)
-	for _, i := range faces {
-		out.Interfaces = append(out.Interfaces, contract.GuestInterface(i))
-	}
-	mounts, _ := c.Mounts(ctx)
-	for _, m := range mounts {
-		out.FileSystems = append(out.FileSystems, contract.GuestFileSystem(m))
-	}
-	return out, nil
+	ask(ctx, c)
+	return contract.AgentConnected, nil
 }
 
 // Run implements contract.Guester.

@@ -19,29 +19,18 @@ func (d *Driver) Glance(ctx context.Context, r contract.Ref) (contract.Glance, e
 	if err != nil {
 		return out, err
 	}
-	there, err := g.agentThere(ctx)
-	if err != nil || !there {
-		return out, err
-	}
-	ctx, cancel := d.within(ctx, 2*answerTime)
-	defer cancel()
-	out.Agent = contract.AgentUnresponsive
-	c, err := g.talk(ctx, answerTime)
-	if err != nil {
-		return out, busy(err)
-	}
-	defer c.close()
-	out.Agent = contract.AgentConnected
-	// not each knows each question: one that does not know this one freezes nothing
-	if out.Frozen, _ = c.Frozen(ctx); out.Frozen {
-		return out, nil
-	}
-	faces, err := c.Interfaces(ctx)
-	out.Told = err == nil
-	for _, i := range faces {
-		out.Interfaces = append(out.Interfaces, contract.GuestInterface(i))
-	}
-	return out, nil
+	out.Agent, err = g.looked(ctx, func(ctx context.Context, c talk) {
+		// not each knows each question: one that does not know this one freezes nothing
+		if out.Frozen, _ = c.Frozen(ctx); out.Frozen {
+			return
+		}
+		faces, err := c.Interfaces(ctx)
+		out.Told = err == nil
+		for _, i := range faces {
+			out.Interfaces = append(out.Interfaces, contract.GuestInterface(i))
+		}
+	})
+	return out, err
 }
 
 // Freeze implements contract.Freezer.

@@ -92,7 +92,7 @@ func (d *Driver) ask(ctx context.Context, accel string) ([]byte, error) {
 	if _, err := to.WriteString(questions); err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, d.opt.Binary, //nolint:gosec // the operator's choice
+	cmd := exec.CommandContext(ctx, d.opt.Binary, //nolint:gosec // the QEMU that the operator has named or installed, with words of ours
 		"-nodefaults", "-no-user-config", "-display", "none", "-S",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-machine", "none", "-accel", accel,

@@ -3,7 +3,6 @@ package sim
 import (
 	"context"
 
-	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
@@ -13,31 +12,17 @@ var _ contract.DiskGrower = (*Driver)(nil)
 
 // GrowDisk implements contract.DiskGrower: the guest remembers the size.
 func (d *Driver) GrowDisk(ctx context.Context, r contract.Ref, disk id.ID, size int64) error {
-	_, leave, err := d.begin(ctx, r.VM)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	h := d.host
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	g, err := d.live(r)
-	if err != nil {
-		return err
-	}
-	if g.status.Phase == vm.PhaseStarting {
-		return errs.New(errs.InvalidState, "VM %s has not started yet", r.VM)
-	}
-	was, ok := g.disks[disk]
-	switch {
-	case !ok:
-		return errs.New(errs.NotFound, "VM %s has no disk %s", r.VM, disk)
-	case size < was:
-		return errs.New(errs.ShrinkNotAllowed, "disk %s has %d bytes and cannot have %d", disk, was, size)
-	}
-	g.disks[disk] = size
-	h.save(g)
-	return nil
+	return d.changes(ctx, r, func(g *guest) error {
+		was, ok := g.disks[disk]
+		switch {
+		case !ok:
+			return errs.New(errs.NotFound, "VM %s has no disk %s", r.VM, disk)
+		case size < was:
+			return errs.New(errs.ShrinkNotAllowed, "disk %s has %d bytes and cannot have %d", disk, was, size)
+		}
+		g.disks[disk] = size
+		return nil
+	})
 }
 
 // disksOf are a machine's disks, of sizes the simulator has not been told.

@@ -120,6 +120,28 @@ func (d *Driver) live(r contract.Ref) (*guest, error) {
 	return g, nil
 }
 
+// changes has a guest that has booted be otherwise, and remembers it. The change is called
+// with the host's mu held.
+func (d *Driver) changes(ctx context.Context, r contract.Ref, change func(*guest) error) error {
+	_, leave, err := d.begin(ctx, r.VM)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	h := d.host
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g, err := d.booted(r)
+	if err != nil {
+		return err
+	}
+	if err := change(g); err != nil {
+		return err
+	}
+	h.save(g)
+	return nil
+}
+
 func stale(r contract.Ref, s contract.Status) error {
 	return errs.New(errs.StaleEpoch, "VM %s is at owner epoch %d here; the call names epoch %d", r.VM, s.Epoch, r.Epoch)
 }

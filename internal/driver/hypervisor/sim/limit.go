@@ -3,9 +3,7 @@ package sim
 import (
 	"context"
 
-	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
-	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
@@ -13,32 +11,18 @@ var _ contract.Limiter = (*Driver)(nil)
 
 // Limit implements contract.Limiter: the guest remembers its limits.
 func (d *Driver) Limit(ctx context.Context, r contract.Ref, l contract.Limits) error {
-	_, leave, err := d.begin(ctx, r.VM)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	h := d.host
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	g, err := d.live(r)
-	if err != nil {
-		return err
-	}
-	if g.status.Phase == vm.PhaseStarting {
-		return errs.New(errs.InvalidState, "VM %s has not started yet", r.VM)
-	}
-	var m contract.Machine
-	m.Ref = r
-	for disk := range g.disks {
-		m.Disks = append(m.Disks, contract.Disk{ID: disk})
-	}
-	if err := m.ValidateLimits(l); err != nil {
-		return err
-	}
-	g.limits = l
-	h.save(g)
-	return nil
+	return d.changes(ctx, r, func(g *guest) error {
+		var m contract.Machine
+		m.Ref = r
+		for disk := range g.disks {
+			m.Disks = append(m.Disks, contract.Disk{ID: disk})
+		}
+		if err := m.ValidateLimits(l); err != nil {
+			return err
+		}
+		g.limits = l
+		return nil
+	})
 }
 
 // Limits tells what a live guest is limited to; false where there is none.

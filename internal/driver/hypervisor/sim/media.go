@@ -25,25 +25,14 @@ func (d *Driver) ChangeMedium(ctx context.Context, r contract.Ref, m *contract.M
 			return err
 		}
 	}
-	_, leave, err := d.begin(ctx, r.VM)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	h := d.host
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	g, err := d.booted(r)
-	if err != nil {
-		return err
-	}
-	want := mediumOf(contract.Machine{Medium: m})
-	if err := h.mayChange(g, want, force); err != nil {
-		return err
-	}
-	g.medium = want
-	h.save(g)
-	return nil
+	return d.changes(ctx, r, func(g *guest) error {
+		want := mediumOf(contract.Machine{Medium: m})
+		if err := d.host.mayChange(g, want, force); err != nil {
+			return err
+		}
+		g.medium = want
+		return nil
+	})
 }
 
 // mayChange refuses what a guest, or the lack of a drive, does not let happen. It is
