@@ -30,7 +30,13 @@ func Replace(path string, data []byte, sync bool) error {
 	if !sync {
 		return nil
 	}
-	d, err := os.Open(dir)
+	return SyncFolder(path)
+}
+
+// SyncFolder flushes the folder that a file is in, or was: what was renamed or removed
+// there.
+func SyncFolder(file string) error {
+	d, err := os.Open(filepath.Dir(file))
 	if err != nil {
 		return err
 	}

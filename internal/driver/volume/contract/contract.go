@@ -10,7 +10,9 @@
 package contract
 
 import (
+	"bufio"
 	"context"
+	"io"
 
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/vocab/id"
@@ -43,6 +45,16 @@ type Driver interface {
 	// (errs.Unsupported); under the id of another one it is refused with
 	// errs.AlreadyExists. The content is whole sectors of 512 bytes, at most MaxWrite.
 	Write(ctx context.Context, volume id.ID, content []byte) (Volume, error)
+	// Send writes a volume that nobody has open to a stream that Receive of a driver of
+	// this kind reads: what it holds of its own, without its base. errs.NotFound when it
+	// is not there.
+	Send(ctx context.Context, volume id.ID, to io.Writer) error
+	// Receive makes a volume of what Send wrote elsewhere, and takes no byte of what
+	// follows on the stream. All or nothing, as Create, but a volume of the id, of
+	// whatever content, is refused with errs.AlreadyExists. What comes has to be of the
+	// size and base of s, or a content of Write where s has no size (errs.InvalidImage),
+	// and may come from a stranger.
+	Receive(ctx context.Context, s Spec, from *bufio.Reader) (Volume, error)
 	// Delete removes a volume.
 	Delete(ctx context.Context, volume id.ID) error
 	// Inspect gives one volume, or errs.NotFound.

@@ -12,6 +12,7 @@ import (
 	"github.com/novacron/novacron/internal/driver/volume/contract"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/sparse"
 )
 
 // Copy implements contract.Driver.
@@ -78,24 +79,7 @@ func copySparse(ctx context.Context, dst, src *os.File) error {
 	if err := dst.Truncate(size); err != nil {
 		return err
 	}
-	for at := int64(0); at < size; {
-		begin, err := unix.Seek(int(src.Fd()), at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			return nil // the rest is a hole
-		}
-		if err != nil {
-			return err
-		}
-		end, err := unix.Seek(int(src.Fd()), begin, unix.SEEK_HOLE)
-		if err != nil {
-			return err
-		}
-		if err := copyRange(ctx, dst, src, begin, end); err != nil {
-			return err
-		}
-		at = end
-	}
-	return nil
+	return sparse.Extents(src, size, func(begin, end int64) error { return copyRange(ctx, dst, src, begin, end) })
 }
 
 func copyRange(ctx context.Context, dst, src *os.File, begin, end int64) error {

@@ -1,7 +1,10 @@
 package dir_test
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +20,7 @@ import (
 	"github.com/novacron/novacron/internal/driver/volume/voltest"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/sparse"
 	"github.com/novacron/novacron/internal/vocab/unit"
 )
 
@@ -110,6 +114,8 @@ func (h *harness) Intact(t *testing.T, v contract.Volume) {
 	}
 }
 
+func (h *harness) Another(t *testing.T) voltest.Harness { t.Helper(); return newHarness(t) }
+
 func (h *harness) Leftovers() []string {
 	entries, _ := os.ReadDir(h.path)
 	var out []string
@@ -155,6 +161,75 @@ func TestImagesTakeData(t *testing.T) {
 	after, err := h.driver.Inspect(t.Context(), v.ID)
 	if err != nil || after.AllocatedBytes < 32*unit.MiB {
 		t.Fatalf("a volume with 32 MiB of data is %+v, %v", after, err)
+	}
+}
+
+// What is sent arrives with the data a guest wrote, on a base of the other host; what a
+// hostile host wrote into the header is refused, or gone.
+func TestSentWithItsData(t *testing.T) {
+	h, other := newHarness(t), newHarness(t)
+	base, there := h.Base(t, "base"), other.Base(t, "base")
+	v, err := h.driver.Create(t.Context(), contract.Spec{ID: id.New(), SizeBytes: 10 * unit.GiB, Base: &base})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "qemu-io", "-f", "qcow2", "-c", "write -P 7 1M 4M", "-c", "write -P 8 9G 4M", v.File.Path).CombinedOutput()
+	if err != nil {
+		t.Fatalf("qemu-io: %v: %s", err, out)
+	}
+	send := func() []byte {
+		var b bytes.Buffer
+		if err := h.driver.Send(t.Context(), v.ID, &b); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	receive := func(b []byte) (contract.Volume, error) {
+		spec := contract.Spec{ID: v.ID, SizeBytes: v.SizeBytes, Base: &there}
+		return other.driver.Receive(t.Context(), spec, bufio.NewReaderSize(bytes.NewReader(b), sparse.MaxPiece))
+	}
+	sent := send()
+	if len(sent) > 12<<20 {
+		t.Errorf("8 MiB of data take %d bytes", len(sent))
+	}
+	got, err := receive(sent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.Intact(t, got)
+	if out, err := exec.CommandContext(t.Context(), "qemu-io", "-r", "-f", "qcow2", "-c", "read -P 7 1M 4M", "-c", "read -P 8 9G 4M", "-c", "read -P 0 2G 1M", got.File.Path).CombinedOutput(); err != nil || strings.Contains(string(out), "failed") {
+		t.Errorf("qemu-io: %v: %s", err, out)
+	}
+	if begins := other.Begins(t, got, 4); begins != "base" {
+		t.Errorf("begins with %q", begins)
+	}
+	if err := other.driver.Delete(t.Context(), v.ID); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		at   int64
+		byte byte
+	}{
+		"Magic": {0, 'x'}, "Version": {7, 2}, "ClusterSize": {23, 9}, "Size": {30, 1}, "Encrypted": {35, 1}, "DataFile": {79, 4}, "Packed": {79, 8}, "Unknown": {72, 128}, "Header": {103, 8},
+	} {
+		f, err := os.OpenFile(v.File.Path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var was [1]byte
+		_, err1 := f.ReadAt(was[:], c.at)
+		_, err2 := f.WriteAt([]byte{c.byte}, c.at)
+		hostile := send()
+		_, err3 := f.WriteAt(was[:], c.at)
+		if err := errors.Join(err1, err2, err3, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := receive(hostile); !errs.Is(err, errs.InvalidImage) {
+			t.Errorf("%s: %+v %v", name, got, err)
+		}
+	}
+	if left := other.Leftovers(); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }
 

@@ -54,7 +54,7 @@ func Open(dir string, total int64) (*Driver, error) {
 	return &Driver{dir: dir, total: total, fail: map[string]error{}}, nil
 }
 
-// Fail makes the named method ("create", "copy", "grow", "write", "delete") return an error until it is
+// Fail makes the named method ("create", "copy", "grow", "write", "send", "receive", "delete") return an error until it is
 // set to nil.
 func (d *Driver) Fail(method string, err error) {
 	d.mu.Lock()
@@ -181,17 +181,24 @@ func volume(s contract.Spec, path string) contract.Volume {
 	return v
 }
 
-func (d *Driver) read(v id.ID) (contract.Volume, error) {
-	var doc file
+func (d *Driver) readFile(v id.ID) (doc file, err error) {
 	b, err := os.ReadFile(d.path(v))
 	if errors.Is(err, fs.ErrNotExist) {
-		return contract.Volume{}, errs.New(errs.NotFound, "there is no volume %s on this node", v)
+		return doc, errs.New(errs.NotFound, "there is no volume %s on this node", v)
 	}
 	if err == nil {
 		err = json.Unmarshal(b, &doc)
 	}
 	if err != nil {
-		return contract.Volume{}, errs.New(errs.HostFailure, "the volume cannot be read").Because(err)
+		return doc, errs.New(errs.HostFailure, "the volume cannot be read").Because(err)
+	}
+	return doc, nil
+}
+
+func (d *Driver) read(v id.ID) (contract.Volume, error) {
+	doc, err := d.readFile(v)
+	if err != nil {
+		return contract.Volume{}, err
 	}
 	out := contract.Volume{ID: v, SizeBytes: doc.SizeBytes, File: hypervisor.File{Path: d.path(v), Format: "qcow2"}}
 	if doc.ContentSHA256 != "" {

@@ -79,6 +79,8 @@ func (h *harness) Intact(t *testing.T, v contract.Volume) {
 	}
 }
 
+func (h *harness) Another(t *testing.T) voltest.Harness { t.Helper(); return newHarness(t) }
+
 func (h *harness) Leftovers() (out []string) {
 	entries, _ := os.ReadDir(h.path)
 	for _, e := range entries {

@@ -33,6 +33,8 @@ type Harness interface {
 	Begins(t *testing.T, v contract.Volume, n int) string
 	// Intact checks the volume's image by other means than the driver.
 	Intact(t *testing.T, v contract.Volume)
+	// Another makes a place of the same kind.
+	Another(t *testing.T) Harness
 	// Leftovers lists what the place holds; empty means clean.
 	Leftovers() []string
 }
@@ -63,6 +65,8 @@ func Exercise(t *testing.T, newHarness func(t *testing.T) Harness) {
 		{"Write makes a volume of a content, and gives it another", writes},
 		{"Write leaves what is read as it is", writesAnew},
 		{"Write refuses and changes nothing", writeRefuses},
+		{"Send gives what Receive makes the same volume of", sends},
+		{"Receive refuses what was not promised and leaves nothing", receiveRefuses},
 		{"Delete removes, and may be repeated", deletes},
 		{"List gives all in order", lists},
 		{"Volumes survive a restart", survives},
