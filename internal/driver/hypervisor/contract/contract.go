@@ -42,7 +42,8 @@ type Driver interface {
 	// It is called once, before any other call that names a VM, when the agent
 	// starts. A guest that was asked to shut down and runs on is running: the asking
 	// is over with who asked. An incarnation in phase starting was half launched when an agent died:
-	// Launch for the same epoch does it anew, Kill removes it.
+	// Launch for the same epoch does it anew, Kill removes it. One in phase incoming
+	// still waits for its memory, or has it, and executes nothing (Migrator).
 	Adopt(ctx context.Context) ([]Status, error)
 	// Release removes everything the driver holds of a VM whose process is gone:
 	// run folder, RAM file, cgroup, sockets, logs. Refused with errs.InvalidState
@@ -106,6 +107,9 @@ type Capabilities struct {
 	GrowDisk bool
 	// Suspend: can memory be saved to a file, and a machine go on from it (Suspender)?
 	Suspend bool
+	// Migrate: can a machine that runs be moved to another host with this driver
+	// (Migrator)?
+	Migrate bool
 	// Shutdown: can the guest be asked to power off?
 	Shutdown bool
 	// Console: is there a serial console to attach to?

@@ -34,6 +34,38 @@
 // one that the same call, or Kill and Release, cleans up. Kill returns only
 // when the process is proven gone; an error from Kill means "not proven".
 //
+// # Moving a machine that runs
+//
+// A Migrator moves a machine between two hosts with its memory and its disks. The
+// drivers meet nowhere: each end has streams, the caller carries their bytes between
+// the hosts, and drops, delays or cuts them at will. Who is at the other end is proved
+// within the streams, for one migration and one source.
+//
+//	source                               target
+//	running  Depart ───departure──────>  Receive   incoming
+//	running  Send   <──landing─────────
+//	  :        ════ Dial ═══ Enter ════>    :      incoming
+//	paused   Send returns nil            Arrived returns
+//	           └── the caller decides whose the machine is ──┐
+//	gone     Kill                        Resume    running    │ the target's
+//	running  Resume                      Kill      gone       │ the source's
+//
+// What holds at every moment: one of the two, at most, executes. The target never
+// does so by itself; the source, once Send has come to its decision, neither. The
+// decision is the source's alone, and on its disk before it is told: so the caller may
+// give the machine to the target when Send has returned nil and Arrived has returned,
+// and not on one of the two: a stream that breaks with its last byte leaves a target
+// that has everything, and a source that goes on.
+//
+// Resume of a source that was sent is right only for who can prove that the target
+// has never executed and never will: its memory and its disks are of the moment of
+// the halt.
+//
+// An agent that dies in the middle of Send takes its streams along. The next one finds
+// the source as it was, running, or sent and halted: Adopt settles which. A target
+// whose stream breaks ends by itself, with NotReceived for a reason; one into which
+// nothing has come yet goes on waiting.
+//
 // # What it does not do
 //
 // It never decides to stop, start or restart anything, with one exception that

@@ -30,7 +30,7 @@ type Guester interface {
 	// Glance asks for what is looked at often; it costs a fraction of Guest.
 	Glance(ctx context.Context, r Ref) (Glance, error)
 	// Run runs a program in the guest and waits for its end, or for the end of its time:
-	// errs.Timeout then, and the program goes on. errs.GuestFailure without an agent that
+	// errs.Timeout then, and the program goes on. errs.GuestAgent without an agent that
 	// answers, or when that refuses.
 	Run(ctx context.Context, r Ref, p Program) (Outcome, error)
 }
@@ -41,10 +41,10 @@ type Guester interface {
 type Freezer interface {
 	// Freeze has the agent in the guest of a live machine write out its file systems and
 	// halt them, and tells how many; the time for that is ctx's. errs.InvalidState when
-	// they are frozen already, errs.GuestFailure without an agent that answers, or when
+	// they are frozen already, errs.GuestAgent without an agent that answers, or when
 	// that refuses; after another error they may be frozen, or become it.
 	Freeze(ctx context.Context, r Ref) (int, error)
-	// Thaw lets them go on; none that is frozen is no error. errs.GuestFailure without an
+	// Thaw lets them go on; none that is frozen is no error. errs.GuestAgent without an
 	// agent that answers.
 	Thaw(ctx context.Context, r Ref) error
 }

@@ -12,8 +12,8 @@ type MediaChanger interface {
 	// ChangeMedium makes m what is in the drive of a live machine, and nothing else; nil
 	// empties it. What is in it already succeeds. The guest is asked for a medium that it
 	// has in use, and errs.InUse is the answer when it keeps it; with force its tray is
-	// opened all the same. errs.Unsupported for a machine without a drive, and
-	// errs.InvalidState for one that is halted, whose guest could not answer, without force. Whatever it was
+	// opened all the same. A guest that is halted cannot be asked: what it does not have in
+	// use changes, and it finds that when it goes on. errs.Unsupported for a machine without a drive. Whatever it was
 	// broken off by, the same call again, or one with what was there before, settles it,
 	// and then the hypervisor holds no other medium.
 	ChangeMedium(ctx context.Context, r Ref, m *Medium, force bool) error

@@ -4,15 +4,18 @@ import (
 	"time"
 
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
 func guestCases() []testCase {
 	return []testCase{
-		{"A guest's agent is told as it is, and programs run where it answers", asksGuest},
+		{"A guest without an agent is told as that, and runs nothing", asksSilentGuest},
+		{"A guest whose agent answers tells of itself, and runs programs", asksAnsweringGuest},
 		{"Guest and Run refuse what is not there", guestRefuses},
-		{"Glance tells what Guest does, and frozen guests thaw", glances},
+		{"Glance tells what Guest does", glancesAtSilentGuest},
+		{"Glance tells what Guest does, and a frozen guest thaws", glancesAtAnsweringGuest},
 	}
 }
 
@@ -26,31 +29,65 @@ func (b *bench) guester() (contract.Guester, bool) {
 	return g, is
 }
 
-func asksGuest(b *bench) {
-	g, ok := b.guester()
-	if !ok {
-		return
+func asksSilentGuest(b *bench) { b.asks(Polite) }
+
+func asksAnsweringGuest(b *bench) { b.asks(Answering) }
+
+// answers waits until the agent in a guest that has one answers.
+func (b *bench) answers(g contract.Guester, m contract.Machine) contract.Guest {
+	b.Helper()
+	for {
+		is, err := g.Guest(b.ctx, m.Ref)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if is.Agent == contract.AgentConnected {
+			return is
+		}
+		if (clock.System{}).Sleep(b.ctx, 20*time.Millisecond) != nil {
+			b.Fatalf("its agent is %s still", is.Agent)
+		}
 	}
-	m := b.launch(Polite)
+}
+
+// look asks a guest of a kind.
+func (b *bench) look(g contract.Guester, k Kind, m contract.Machine) contract.Guest {
+	b.Helper()
 	b.ready(m.VM)
+	if k == Answering {
+		return b.answers(g, m)
+	}
 	is, err := g.Guest(b.ctx, m.Ref)
 	if err != nil {
 		b.Fatal(err)
 	}
+	return is
+}
+
+func (b *bench) asks(k Kind) {
+	g, ok := b.guester()
+	if !ok {
+		return
+	}
+	m := b.launch(k)
+	is := b.look(g, k, m)
 	run := func(p contract.Program) (contract.Outcome, error) { return g.Run(b.ctx, m.Ref, p) }
 	switch is.Agent {
 	case contract.AgentConnected:
+		if is.Version == "" {
+			b.Fatalf("an agent that answers tells %+v", is)
+		}
 		b.runs(run)
 	case contract.AgentAbsent:
 		if is.Version != "" || len(is.Interfaces)+len(is.FileSystems) > 0 {
 			b.Fatalf("an absent agent tells %+v", is)
 		}
 		_, err := run(contract.Program{Path: "echo", Time: time.Minute})
-		b.wantCode(err, errs.GuestFailure, "without an agent")
+		b.wantCode(err, errs.GuestAgent, "without an agent")
 	default:
 		b.Fatalf("the agent is %q", is.Agent)
 	}
-	_, err = run(contract.Program{Time: time.Minute})
+	_, err := run(contract.Program{Time: time.Minute})
 	b.wantCode(err, errs.InvalidField, "no program")
 	_, err = run(contract.Program{Path: "echo", Time: time.Hour})
 	b.wantCode(err, errs.OutOfRange, "an hour")
@@ -96,8 +133,12 @@ func guestRefuses(b *bench) {
 	b.clean(m)
 }
 
+func glancesAtSilentGuest(b *bench) { b.glances(Polite) }
+
+func glancesAtAnsweringGuest(b *bench) { b.glances(Answering) }
+
 // glances looks at a guest in passing; where its agent answers, it freezes it.
-func glances(b *bench) {
+func (b *bench) glances(k Kind) {
 	g, ok := b.guester()
 	if !ok {
 		return
@@ -106,18 +147,14 @@ func glances(b *bench) {
 	if is != b.Driver().Capabilities().Freeze {
 		b.Fatalf("the driver is a Freezer: %v; its capabilities say %v", is, !is)
 	}
-	m := b.launch(Polite)
-	b.ready(m.VM)
-	whole, err := g.Guest(b.ctx, m.Ref)
-	if err != nil {
-		b.Fatal(err)
-	}
+	m := b.launch(k)
+	whole := b.look(g, k, m)
 	b.sees(g, m.Ref, whole.Agent, false)
 	if is {
 		b.freezes(g, f, m.Ref, whole.Agent)
 	}
 	gone := contract.Ref{VM: m.VM, Epoch: 7}
-	_, err = g.Glance(b.ctx, gone)
+	_, err := g.Glance(b.ctx, gone)
 	b.wantCode(err, errs.StaleEpoch, "glancing")
 	b.kill(m.Ref)
 	if is {
@@ -143,8 +180,8 @@ func (b *bench) freezes(g contract.Guester, f contract.Freezer, r contract.Ref, 
 	b.Helper()
 	if agent != contract.AgentConnected {
 		_, err := f.Freeze(b.ctx, r)
-		b.wantCode(err, errs.GuestFailure, "freezing without an agent")
-		b.wantCode(f.Thaw(b.ctx, r), errs.GuestFailure, "thawing without an agent")
+		b.wantCode(err, errs.GuestAgent, "freezing without an agent")
+		b.wantCode(f.Thaw(b.ctx, r), errs.GuestAgent, "thawing without an agent")
 		return
 	}
 	if _, err := f.Freeze(b.ctx, r); err != nil {

@@ -19,7 +19,7 @@ func Exercise(t *testing.T, newHarness func(t *testing.T, sink contract.Sink) Ha
 		t.Run(c.name, func(t *testing.T) {
 			rec := NewRecorder()
 			h := newHarness(t, rec.Sink)
-			b := &bench{T: t, Harness: h, rec: rec, ctx: Context(t)}
+			b := &bench{T: t, Harness: h, rec: rec, ctx: Context(t), another: newHarness}
 			b.adopt()
 			c.run(b)
 		})
@@ -34,7 +34,7 @@ type testCase struct {
 func cases() []testCase {
 	var all []testCase
 	for _, group := range [][]testCase{
-		lifeCases(), epochCases(), endCases(), adoptCases(), releaseCases(), consoleCases(), diskCases(), limitCases(), bridgeCases(), suspendCases(), cdCases(), mediaCases(), displayCases(), hardwareCases(), firmwareCases(), guestCases(), refusalCases(),
+		lifeCases(), epochCases(), endCases(), adoptCases(), releaseCases(), consoleCases(), diskCases(), limitCases(), bridgeCases(), suspendCases(), moveCases(), moveFaultCases(), cdCases(), mediaCases(), displayCases(), hardwareCases(), firmwareCases(), guestCases(), refusalCases(),
 	} {
 		all = append(all, group...)
 	}
@@ -47,6 +47,8 @@ type bench struct {
 	Harness
 	rec *Recorder
 	ctx context.Context
+	// another makes a second host.
+	another func(t *testing.T, sink contract.Sink) Harness
 }
 
 func (b *bench) adopt() []contract.Status {

@@ -22,6 +22,9 @@ const (
 	Polite Kind = iota
 	// Deaf ignores the power button.
 	Deaf
+	// Answering is a guest whose agent answers, soon after it is ready, and that has a file
+	// system to freeze. Of a driver without GuestAgent, it is Polite.
+	Answering
 )
 
 // Ready is what every test guest prints.
@@ -34,6 +37,9 @@ type Harness interface {
 	Driver() contract.Driver
 	// Machine makes a machine of a fresh VM at epoch 1 that this driver can boot.
 	Machine(t *testing.T, k Kind) contract.Machine
+	// Twin makes, on this host, a machine of another one as it can be received here: under
+	// the next epoch, with empty disks of the same sizes.
+	Twin(t *testing.T, m contract.Machine) contract.Machine
 	// Away closes the driver, calls while, and opens another one on the same host,
 	// as an agent that restarts. The caller calls Adopt.
 	Away(t *testing.T, while func())
@@ -63,12 +69,12 @@ func Context(t *testing.T) context.Context {
 // that guests' users may pass through; a test's own folder is neither.
 func ShortDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "nova") //nolint:usetesting // see above
+	dir, err := os.MkdirTemp("", "nova") //nolint:usetesting // its name is too long for sockets, and it is closed to guests' users
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // see above
+	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // guests' own users go through it to their files; they cannot list it
 		t.Fatal(err)
 	}
 	return dir

@@ -178,6 +178,8 @@ func (d *Driver) adoptProcess(ctx context.Context, g *guest, root *os.Root) (*co
 	}
 	if suspending {
 		s = g.settleSuspend(ctx)
+	} else if g.sending() {
+		s, _ = g.settleSend(ctx)
 	}
 	return &s, nil
 }
@@ -188,6 +190,12 @@ func (g *guest) assume() {
 	defer g.mu.Unlock()
 	if g.status.Phase == "" {
 		p, _ := phaseOf("running", g.pressed)
+		switch {
+		case g.rec.Landing != nil && g.asked.Landing != landingOver:
+			p = vm.PhaseIncoming
+		case g.asked.Send != nil && g.asked.Send.Sent:
+			p = vm.PhasePaused
+		}
 		g.change(p, silent)
 	}
 }

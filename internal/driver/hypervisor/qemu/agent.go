@@ -104,13 +104,13 @@ func (d *Driver) Run(ctx context.Context, r contract.Ref, p contract.Program) (c
 	case err == nil:
 		return outcome(out), nil
 	case errors.As(err, &refused):
-		return none, errs.New(errs.GuestFailure, "the agent in the guest of VM %s refused: %s", r.VM, errs.Clip(refused.Desc)).Because(err)
+		return none, errs.New(errs.GuestAgent, "the agent in the guest of VM %s refused: %s", r.VM, errs.Clip(refused.Desc)).Because(err)
 	case ctx.Err() != nil && d.life.Err() == nil:
 		return none, errs.New(errs.Timeout, "the program in the guest of VM %s was not done within %v; it may go on there", r.VM, p.Time).Because(err)
 	case errs.Is(err, errs.Conflict):
 		return none, err
 	default:
-		return none, errs.New(errs.GuestFailure, "the agent in the guest of VM %s does not answer", r.VM).Because(err)
+		return none, errs.New(errs.GuestAgent, "the agent in the guest of VM %s does not answer", r.VM).Because(err)
 	}
 }
 

@@ -39,13 +39,13 @@ var library = regexp.MustCompile(`(/\S+) \(0x`)
 
 // withAgent gives the initial file system of the test guest with Debian's
 // qemu-guest-agent in it, its libraries, and the driver of its line.
-func (h *harness) withAgent(t *testing.T, initrd string) string {
+func (h *harness) withAgent(t *testing.T, initrd string, more ...script) string {
 	t.Helper()
 	cache := filepath.Dir(filepath.Dir(initrd))
 	agent := filepath.Join(cache, "guest-agent", "usr", "sbin", "qemu-ga")
 	libraries, err := exec.CommandContext(t.Context(), "ldd", agent).Output()
-	if err != nil {
-		t.Skip("there is no qemu-guest-agent to put into a guest (scripts/setup), or not its libraries: ", err)
+	if err != nil || bytes.Contains(libraries, []byte("not found")) {
+		t.Fatalf("there is no qemu-guest-agent to put into a guest, or not its libraries: run scripts/setup: %v\n%s", err, libraries)
 	}
 	files := map[string]string{"usr/sbin/qemu-ga": agent}
 	for _, m := range library.FindAllStringSubmatch(string(libraries), -1) {
@@ -72,6 +72,9 @@ func (h *harness) withAgent(t *testing.T, initrd string) string {
 	}
 	// what an agent runs to shut its guest down
 	a.add("sbin/shutdown", unix.S_IFREG|0o755, []byte("#!/bin/sh\nexec busybox poweroff -f\n"))
+	for _, s := range more {
+		a.add(s.name, unix.S_IFREG|0o755, []byte(s.text))
+	}
 	a.add("TRAILER!!!", 0, nil)
 	base, err := os.ReadFile(initrd)
 	if err != nil {
@@ -91,6 +94,23 @@ func (h *harness) withAgent(t *testing.T, initrd string) string {
 		t.Fatal(err)
 	}
 	return name
+}
+
+// script is a file of a guest, in the place of the one of its name.
+type script struct{ name, text string }
+
+// answering is a guest whose agent is started with it, and whose disk has a file system.
+func (h *harness) answering(t *testing.T) contract.Machine {
+	t.Helper()
+	_, initrd := hypertest.GuestImage(t)
+	m := h.linux(t)
+	m.MemoryBytes = 192 << 20
+	m.Disks = []contract.Disk{h.fileSystem(t)}
+	m.Boot.Initrd = h.withAgent(t, initrd,
+		script{"etc/inittab", "::sysinit:/etc/rc\nttyS0::respawn:-/bin/sh\n::respawn:/agent\n"},
+		script{"agent", "#!/bin/sh\nls /dev/vport*p1 || insmod /virtio_console.ko\nmkdir -p /mnt /var/run\nmount -t ext4 /dev/vda /mnt\n" +
+			"exec /usr/sbin/qemu-ga -m virtio-serial -p $(echo /dev/vport*p1) -t /run\n"})
+	return m
 }
 
 // parents are the folders above a name, the highest first.
@@ -125,7 +145,7 @@ func TestGuestAgent(t *testing.T) {
 	if g := is(); g.Agent != contract.AgentAbsent {
 		t.Errorf("before it was started: %+v", g)
 	}
-	if _, err := h.driver.Run(ctx, m.Ref, contract.Program{Path: "/bin/true", Time: time.Minute}); !errs.Is(err, errs.GuestFailure) {
+	if _, err := h.driver.Run(ctx, m.Ref, contract.Program{Path: "/bin/true", Time: time.Minute}); !errs.Is(err, errs.GuestAgent) {
 		t.Errorf("without it: %v", err)
 	}
 	sh.run("ls /dev/vport*p1 || insmod /virtio_console.ko; mkdir -p /run /var/run; ip addr add 10.5.6.7/24 dev eth0; mount -t tmpfs none /www; killall acpid")
@@ -185,7 +205,7 @@ func (h *harness) fileSystem(t *testing.T) contract.Disk {
 func (h *harness) freezesAndThaws(t *testing.T, m contract.Machine, sh shell) {
 	t.Helper()
 	ctx := hypertest.Context(t)
-	if _, err := h.driver.Freeze(ctx, m.Ref); !errs.Is(err, errs.GuestFailure) {
+	if _, err := h.driver.Freeze(ctx, m.Ref); !errs.Is(err, errs.GuestAgent) {
 		t.Errorf("a guest with nothing to freeze: %v", err)
 	}
 	sh.run("mkdir -p /mnt; mount -t ext4 /dev/vda /mnt")
@@ -202,7 +222,7 @@ func (h *harness) freezesAndThaws(t *testing.T, m contract.Machine, sh shell) {
 	if _, err := h.driver.Freeze(ctx, m.Ref); !errs.Is(err, errs.InvalidState) {
 		t.Errorf("twice: %v", err)
 	}
-	if _, err := h.driver.Run(ctx, m.Ref, contract.Program{Path: "/bin/true", Time: time.Minute}); !errs.Is(err, errs.GuestFailure) {
+	if _, err := h.driver.Run(ctx, m.Ref, contract.Program{Path: "/bin/true", Time: time.Minute}); !errs.Is(err, errs.GuestAgent) {
 		t.Errorf("a program while it is frozen: %v", err)
 	}
 	for range 2 {
@@ -229,7 +249,7 @@ func (h *harness) runsPrograms(t *testing.T, m contract.Machine) {
 	if err != nil || out.Code != 137 || out.Signal != 9 || len(out.Output) != contract.MaxOutput || !out.Cut {
 		t.Errorf("code %d, signal %d, %d bytes, cut %v, %v", out.Code, out.Signal, len(out.Output), out.Cut, err)
 	}
-	if _, err := run(time.Minute, "", "/no/such/program"); !errs.Is(err, errs.GuestFailure) {
+	if _, err := run(time.Minute, "", "/no/such/program"); !errs.Is(err, errs.GuestAgent) {
 		t.Errorf("a program that is not there: %v", err)
 	}
 	if _, err := run(time.Second, "", "/bin/sleep", "60"); !errs.Is(err, errs.Timeout) {

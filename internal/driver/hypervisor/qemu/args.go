@@ -32,6 +32,8 @@ type shape struct {
 	agent bool
 	// layout is the set of devices beside those that a machine is asked to have
 	layout int
+	// awaits: does its memory come from another host?
+	awaits bool
 }
 
 // object is a JSON value of QEMU's command line. Keys are sorted by encoding.
@@ -83,7 +85,7 @@ func commandLine(m contract.Machine, s shape) ([]string, error) {
 		"-chardev", fmt.Sprintf("socket,id=serial,fd=%d,server=on,wait=on", keeper.SerialFD),
 	)
 	a = append(a, w.args...)
-	if m.Incoming != "" {
+	if m.Incoming != "" || s.awaits {
 		a = append(a, "-incoming", "defer")
 	}
 	return append(a, bootArgs(m.Boot, s)...), nil

@@ -5,7 +5,7 @@
 // Per VM the driver owns, each under the node's short id:
 //
 //	<DataDir>/vms/<vm>/           records and log: machine.json, proc.json, asked.json,
-//	                              exit.json, end.json, serial.*.log, lock
+//	                              exit.json, end.json, landing.json, serial.*.log, lock
 //	<RunDir>/<node>/<vm>/         sockets: control, serial, keeper
 //	<RAMDir>/<node>/<vm>          guest memory, a file on tmpfs
 //	cgroup novacron-<node>/<vm>   wherever the host lets us make one
@@ -45,6 +45,21 @@
 // A kill is SIGKILL through a pidfd and then the whole cgroup, and is proven by
 // the kernel. Memory, cgroup, uid and sockets are given back as soon as the end is
 // seen; records and log stay until Release or the next launch.
+//
+// # Moving a machine that runs
+//
+// The target is launched as ever, with -incoming defer and a landing in its record; it
+// counts as half launched until asked.json says that it waits. What the source has begun
+// stands in its asked.json before QEMU is told anything, and what becomes of a move that
+// nobody drives is what QEMU says of it:
+//
+//	completed, and postmigrate   it was sent: it stays halted, whoever comes
+//	anything else                cancelled; mirrors and nodes removed; it goes on
+//
+// Streams end before QEMU is asked for a verdict: whatever waits for the other host gets
+// an error then, and answers. The drivers speak TLS with each other (credentials.go,
+// pump.go); their sockets are inside/memory and inside/disks. Mirrors are jobs called
+// move-vda, onto nodes called vda-far.
 //
 // # What it does not do
 //

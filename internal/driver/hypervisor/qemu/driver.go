@@ -142,7 +142,7 @@ func isNilRoot(c io.Closer) bool {
 // Capabilities implements contract.Driver.
 func (d *Driver) Capabilities() contract.Capabilities {
 	c := contract.Capabilities{
-		Pause: true, GrowDisk: true, Suspend: true, Shutdown: true, Media: true, Console: true, Display: true, GuestAgent: true, Freeze: true, UserNetwork: true,
+		Pause: true, GrowDisk: true, Suspend: true, Migrate: true, Shutdown: true, Media: true, Console: true, Display: true, GuestAgent: true, Freeze: true, UserNetwork: true,
 		DiskLimits: true, CPUWeight: d.cgroups.HasCPU(), CPUCap: d.cgroups.HasCPU(),
 		Bridges:     d.bridges(),
 		Confinement: []string{"seccomp", "no_new_privs"},
@@ -263,10 +263,19 @@ func (d *Driver) Resume(ctx context.Context, r contract.Ref) (contract.Status, e
 // started is live for calls that a half launched guest has no use for.
 func (d *Driver) started(r contract.Ref) (*guest, error) {
 	g, err := d.live(r)
-	if err == nil && g.Status().Phase == vm.PhaseStarting {
-		err = errs.New(errs.InvalidState, "VM %s has not started yet", r.VM)
+	if err != nil {
+		return nil, err
 	}
-	return g, err
+	s := g.Status()
+	switch {
+	case s.Phase == vm.PhaseStarting:
+		return nil, errs.New(errs.InvalidState, "VM %s has not started yet", r.VM)
+	case s.Phase == vm.PhaseIncoming:
+		return nil, contract.ErrNotArrived(r.VM)
+	case g.sentAway():
+		return nil, contract.ErrSentAway(r.VM)
+	}
+	return g, nil
 }
 
 // command halts or continues the vCPUs. QEMU takes both at any time and tells by
@@ -277,12 +286,11 @@ func (d *Driver) command(ctx context.Context, r contract.Ref, name string, to vm
 		return contract.Status{}, err
 	}
 	defer leave()
-	g, err := d.started(r)
+	g, moved, err := d.commanded(ctx, r, to)
 	if err != nil {
 		return contract.Status{}, err
 	}
-	err = g.ask(ctx, name)
-	g.refresh(ctx)
+	err = g.carryOut(ctx, name, moved)
 	s := g.Status()
 	switch {
 	case !s.Phase.OnNode() && err == nil && to == vm.PhaseRunning:
@@ -308,7 +316,7 @@ func (d *Driver) Shutdown(ctx context.Context, r contract.Ref) error {
 	if g := d.guest(r.VM); g != nil && g.Status().Ref == r && !g.Status().Phase.OnNode() {
 		return nil
 	}
-	g, err := d.live(r)
+	g, err := d.here(r)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 
 // Kill implements contract.Driver.
 func (d *Driver) Kill(ctx context.Context, r contract.Ref) (contract.Status, error) {
+	d.breakSend(r)
 	ctx, leave, err := d.begin(ctx, r.VM)
 	if err != nil {
 		return contract.Status{}, err

@@ -45,7 +45,7 @@ func (d *Driver) Freeze(ctx context.Context, r contract.Ref) (int, error) {
 			n, err = c.Freeze(ctx)
 		}
 		if err == nil && n == 0 {
-			return errs.New(errs.GuestFailure, "the guest of VM %s has no file system that can be frozen", r.VM)
+			return errs.New(errs.GuestAgent, "the guest of VM %s has no file system that can be frozen", r.VM)
 		}
 		return err
 	})
@@ -68,7 +68,7 @@ func (d *Driver) asked(ctx context.Context, r contract.Ref, ask func(context.Con
 		return err
 	}
 	if g.Status().Phase == vm.PhasePaused {
-		return errs.New(errs.GuestFailure, "the agent in the guest of VM %s cannot answer: the VM is paused", r.VM)
+		return errs.New(errs.GuestAgent, "the agent in the guest of VM %s cannot answer: the VM is paused", r.VM)
 	}
 	there, err := g.agentThere(ctx)
 	if err != nil {
@@ -84,17 +84,17 @@ func (d *Driver) asked(ctx context.Context, r contract.Ref, ask func(context.Con
 	}
 	var refused *qga.Error
 	switch {
-	case err == nil, errs.Is(err, errs.InvalidState), errs.Is(err, errs.Conflict), errs.Is(err, errs.GuestFailure):
+	case err == nil, errs.Is(err, errs.InvalidState), errs.Is(err, errs.Conflict), errs.Is(err, errs.GuestAgent):
 		return err
 	case errors.As(err, &refused):
-		return errs.New(errs.GuestFailure, "the agent in the guest of VM %s refused: %s", r.VM, errs.Clip(refused.Desc)).Because(err)
+		return errs.New(errs.GuestAgent, "the agent in the guest of VM %s refused: %s", r.VM, errs.Clip(refused.Desc)).Because(err)
 	case ctx.Err() != nil && d.life.Err() == nil:
 		return errs.New(errs.Timeout, "the agent in the guest of VM %s was not done in time", r.VM).Because(err)
 	default:
-		return errs.New(errs.GuestFailure, "the agent in the guest of VM %s does not answer", r.VM).Because(err)
+		return errs.New(errs.GuestAgent, "the agent in the guest of VM %s does not answer", r.VM).Because(err)
 	}
 }
 
 func noAgent(r contract.Ref) error {
-	return errs.New(errs.GuestFailure, "there is no agent in the guest of VM %s: install qemu-guest-agent there", r.VM)
+	return errs.New(errs.GuestAgent, "there is no agent in the guest of VM %s: install qemu-guest-agent there", r.VM)
 }

@@ -36,6 +36,8 @@ type guest struct {
 	at  places
 	rec machineRecord
 
+	// early: it ended before the launch could take hold of it.
+	early bool
 	// ended is closed when the end is settled: judged, recorded, told.
 	ended chan struct{}
 	// line is taken by who talks with the agent in the guest.
@@ -53,13 +55,18 @@ type guest struct {
 	resets  resets
 	trouble string // of a disk, until the guest continues
 	muted   bool   // changes are for Adopt's caller, not for the sink
+	// departed is its last departure, and breakOff ends a move under way; nil for none.
+	departed *departed
+	breakOff context.CancelFunc
+	// nudge has something in it when the hypervisor told of a migration or a job.
+	nudge chan struct{}
 }
 
 // newGuest makes the memory of an incarnation.
 func (d *Driver) newGuest(rec machineRecord) *guest {
 	return &guest{
 		d: d, ref: rec.Machine.Ref, at: d.opt.places(rec.Machine.VM), rec: rec,
-		ended: make(chan struct{}), line: make(chan struct{}, 1),
+		ended: make(chan struct{}), line: make(chan struct{}, 1), nudge: make(chan struct{}, 1),
 		status: contract.Status{Ref: rec.Machine.Ref},
 	}
 }
@@ -98,10 +105,8 @@ func (g *guest) noteAsked(what askedRecord) error {
 	defer g.d.out.Flush()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	asked := askedRecord{
-		Shutdown: g.asked.Shutdown || what.Shutdown, Kill: g.asked.Kill || what.Kill, Failed: cmp.Or(g.asked.Failed, what.Failed),
-		Suspend: g.asked.Suspend,
-	}
+	asked := g.asked
+	asked.Shutdown, asked.Kill, asked.Failed = asked.Shutdown || what.Shutdown, asked.Kill || what.Kill, cmp.Or(asked.Failed, what.Failed)
 	if asked != g.asked {
 		if err := g.write(askedFile, asked); err != nil {
 			return err
@@ -210,7 +215,7 @@ func (g *guest) query(ctx context.Context, c *qmp.Client) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	p, reason := phaseOf(is.Status, g.pressed)
+	p, reason := g.phaseOfMove(phaseOf(is.Status, g.pressed))
 	if is.Status == "io-error" {
 		if trouble != "" {
 			g.trouble = trouble
@@ -313,9 +318,16 @@ func (g *guest) tell(ctx context.Context, name string, args, out any) error {
 func (g *guest) onEvent(e qmp.Event) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if isOfMove(e.Name) {
+		select {
+		case g.nudge <- struct{}{}:
+		default:
+		}
+		return
+	}
 	switch e.Name {
 	case "STOP":
-		if g.status.Phase != vm.PhaseStarting {
+		if g.status.Phase != vm.PhaseStarting && g.status.Phase != vm.PhaseIncoming {
 			g.change(vm.PhasePaused, g.trouble)
 		}
 	case "RESUME":
@@ -329,7 +341,7 @@ func (g *guest) onEvent(e qmp.Event) {
 	case "SHUTDOWN":
 		g.change(vm.PhaseStopping, g.status.Reason)
 	case "NETDEV_STREAM_CONNECTED":
-		if g.status.Phase != vm.PhaseStarting {
+		if g.status.Phase != vm.PhaseStarting && g.status.Phase != vm.PhaseIncoming {
 			g.d.background(g.announce)
 		}
 	case "RESET":

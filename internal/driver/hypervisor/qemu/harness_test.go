@@ -10,7 +10,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -153,6 +155,9 @@ func (h *harness) cgroups() []string {
 func (h *harness) Driver() contract.Driver { return h.driver }
 
 func (h *harness) Machine(t *testing.T, k hypertest.Kind) contract.Machine {
+	if k == hypertest.Answering {
+		return h.answering(t)
+	}
 	sector := append([]byte(nil), benchSector...)
 	if k == hypertest.Deaf {
 		sector[switchDeaf] = 1
@@ -175,6 +180,50 @@ func (h *harness) machine(t testing.TB, sector []byte) contract.Machine {
 	}
 	m.Disks = []contract.Disk{{ID: id.New(), File: contract.File{Path: disk, Format: "raw"}}}
 	return m
+}
+
+// Twin has disks of their own, as large.
+func (h *harness) Twin(t *testing.T, m contract.Machine) contract.Machine {
+	t.Helper()
+	m.Epoch++
+	m.Disks = slices.Clone(m.Disks)
+	h.vms = append(h.vms, m.VM)
+	if m.Variables != "" {
+		m.Variables = filepath.Join(h.dir, filepath.Base(m.Variables))
+	}
+	for i, d := range m.Disks {
+		if d.ReadOnly {
+			continue
+		}
+		to := filepath.Join(h.dir, filepath.Base(d.File.Path))
+		if err := emptyLike(to, d); err != nil {
+			t.Fatal(err)
+		}
+		m.Disks[i].File.Path = to
+	}
+	return m
+}
+
+// emptyLike makes an image as large as a disk's, on the same base.
+func emptyLike(to string, d contract.Disk) error {
+	info, err := os.Stat(d.File.Path)
+	if err != nil {
+		return err
+	}
+	if d.File.Format == "raw" {
+		f, err := os.Create(to)
+		if err == nil {
+			err = errors.Join(f.Truncate(info.Size()), f.Close())
+		}
+		return err
+	}
+	args := []string{"create", "-q", "-f", "qcow2"}
+	if d.Backing != nil {
+		args = append(args, "-b", d.Backing.Path, "-F", d.Backing.Format, to)
+	} else {
+		args = append(args, to, "8M")
+	}
+	return exec.Command("qemu-img", args...).Run()
 }
 
 func (h *harness) Away(t *testing.T, while func()) {
@@ -295,9 +344,19 @@ func (h *harness) processes() []string {
 		words = append(words, vm.String())
 	}
 	for _, p := range hypertest.Processes(words...) {
-		out = append(out, fmt.Sprintf("process %d: %.60q", p.PID, p.Args))
+		if !h.ofAnother(p.PID) {
+			out = append(out, fmt.Sprintf("process %d: %.60q", p.PID, p.Args))
+		}
 	}
 	return out
+}
+
+// ofAnother tells whether a process is in a cgroup of another node: a VM that moves has
+// processes on two.
+func (h *harness) ofAnother(pid int) bool {
+	groups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	of := strings.Contains(string(groups), "/novacron-")
+	return of && !strings.Contains(string(groups), "/novacron-"+h.opt.NodeShort)
 }
 
 func TestConformance(t *testing.T) {

@@ -56,15 +56,16 @@ func (d *Driver) Launch(ctx context.Context, m contract.Machine) (contract.Statu
 	if err := d.mayHave(m); err != nil {
 		return contract.Status{}, err
 	}
-	rec, err := d.fitted(ctx, m)
+	rec, err := d.fitted(ctx, m, nil)
 	if err != nil {
 		return contract.Status{}, err
 	}
-	return d.launch(ctx, rec)
+	return d.launch(ctx, rec, nil)
 }
 
-// fitted gives the record of a machine, once all that it needs of the host is there.
-func (d *Driver) fitted(ctx context.Context, m contract.Machine) (machineRecord, error) {
+// fitted gives the record of a machine, which may come from another host, once all that
+// it needs of this one is there.
+func (d *Driver) fitted(ctx context.Context, m contract.Machine, from *arriving) (machineRecord, error) {
 	rec := machineRecord{Machine: m, Agent: true, Layout: layoutNewest, At: d.opt.Clock.Now()}
 	host, err := d.describe(ctx)
 	if err != nil {
@@ -78,7 +79,12 @@ func (d *Driver) fitted(ctx context.Context, m contract.Machine) (machineRecord,
 	if why := vm.CannotStart(vm.Hardware{CPU: m.CPU, Firmware: m.Firmware}, host.Accel); why != "" {
 		return rec, errs.New(errs.Unsupported, "this node %s", why)
 	}
-	if rec, err = host.fit(rec); err != nil {
+	if from != nil {
+		rec, err = host.asDeparted(rec, from.hardware)
+	} else {
+		rec, err = host.fit(rec)
+	}
+	if err != nil {
 		return rec, err
 	}
 	if err := code.makeVariables(m.Variables); err != nil {
@@ -104,6 +110,8 @@ func mayLaunch(r contract.Ref, last *guest) (s contract.Status, done bool, err e
 		return s, false, stale(r, s)
 	case s.Phase == vm.PhaseStarting && r.Epoch == s.Epoch:
 		return s, false, nil // cut in two by an agent's death: done anew
+	case s.Phase == vm.PhaseIncoming && r.Epoch == s.Epoch:
+		return s, false, contract.ErrNotArrived(r.VM)
 	case s.Phase.OnNode() && r.Epoch == s.Epoch:
 		return s, true, nil
 	case s.Phase.OnNode():
@@ -141,7 +149,7 @@ func checkFiles(m contract.Machine) error {
 
 // launch makes everything, starts, connects and lets the guest go. On failure it
 // takes all of that back.
-func (d *Driver) launch(ctx context.Context, rec machineRecord) (contract.Status, error) {
+func (d *Driver) launch(ctx context.Context, rec machineRecord, from *arriving) (contract.Status, error) {
 	m := rec.Machine
 	old := d.guest(m.VM)
 	if err := d.wipe(ctx, m.VM); err != nil {
@@ -154,7 +162,7 @@ func (d *Driver) launch(ctx context.Context, rec machineRecord) (contract.Status
 	}
 	defer d.spares.refill()
 	g := d.newGuest(rec)
-	err := d.start(ctx, g)
+	err := d.start(ctx, g, from)
 	if err == nil {
 		s := g.Status()
 		g.watch()
@@ -192,7 +200,7 @@ func (d *Driver) takeBack(ctx context.Context, g *guest, cause error) error {
 }
 
 // start brings the guest to run.
-func (d *Driver) start(ctx context.Context, g *guest) error {
+func (d *Driver) start(ctx context.Context, g *guest, from *arriving) error {
 	ready, err := d.spares.take(ctx)
 	if err != nil {
 		return errs.New(errs.HostFailure, "the cgroup or the keeper of VM %s cannot be made", g.ref.VM).Because(err)
@@ -207,6 +215,7 @@ func (d *Driver) start(ctx context.Context, g *guest) error {
 		return fmt.Errorf("start the keeper: %w", err)
 	}
 	if err := g.hold(p); err != nil {
+		g.early = true // it ended before anybody looked
 		return fmt.Errorf("hold the hypervisor: %w", err)
 	}
 	d.keep(g)
@@ -221,7 +230,12 @@ func (d *Driver) start(ctx context.Context, g *guest) error {
 	g.mu.Lock()
 	c := g.mon
 	g.mu.Unlock()
-	if err := g.letExecute(ctx, c); err != nil {
+	if from != nil {
+		err = g.awaitMemory(ctx, from)
+	} else {
+		err = g.letExecute(ctx, c)
+	}
+	if err != nil {
 		return err
 	}
 	return g.query(ctx, c)
@@ -346,7 +360,7 @@ func (g *guest) giveOwn() error {
 
 func (d *Driver) keeperConfig(g *guest) (keeper.Config, error) {
 	m := g.rec.Machine
-	on := shape{binary: d.opt.Binary, machine: g.rec.Type, accel: g.rec.Accel, cpu: g.rec.CPU, code: g.rec.Code, ram: g.at.ram, inside: g.at.inside(), kernel: m.Boot.Kernel, initrd: m.Boot.Initrd, taps: tapFDs(m), agent: g.rec.Agent, layout: g.rec.Layout}
+	on := shape{binary: d.opt.Binary, machine: g.rec.Type, accel: g.rec.Accel, cpu: g.rec.CPU, code: g.rec.Code, ram: g.at.ram, inside: g.at.inside(), kernel: m.Boot.Kernel, initrd: m.Boot.Initrd, taps: tapFDs(m), agent: g.rec.Agent, layout: g.rec.Layout, awaits: g.rec.Landing != nil}
 	c := keeper.Config{
 		Dir: g.at.records, Control: g.at.control(), Serial: g.at.serial(), Socket: g.at.keeper(),
 		Epoch: g.ref.Epoch, LogBytes: d.opt.LogBytes,
@@ -387,7 +401,7 @@ func (g *guest) lastWords(ctx context.Context) string {
 	hv := g.hv
 	g.mu.Unlock()
 	ctx = context.WithoutCancel(ctx)
-	if hv == nil || !g.gone(ctx, hv) {
+	if hv == nil && !g.early || hv != nil && !g.gone(ctx, hv) {
 		return ""
 	}
 	if e := g.readExit(ctx); e != nil {

@@ -67,6 +67,9 @@ func (h *harness) printed(m contract.Machine) (bytes int64) {
 // without. What others do on this machine stops guests too: so the two are compared,
 // several times if need be; a stop that an agent causes would be in each.
 func TestGuestsDoNotNoticeAnotherAgent(t *testing.T) {
+	if testing.Short() {
+		t.Skip("beside the race detector an agent takes processors from guests that no agent takes otherwise: 'make test' measures it")
+	}
 	const many, times = 20, 6
 	h := newHarness(t, nil)
 	ctx := hypertest.Context(t)

@@ -76,9 +76,6 @@ func (d *Driver) ChangeMedium(ctx context.Context, r contract.Ref, m *contract.M
 	if !g.rec.Machine.Drive {
 		return errs.New(errs.Unsupported, "VM %s was started without a drive whose medium changes: it has one when it starts again", r.VM)
 	}
-	if p := g.Status().Phase; p == vm.PhasePaused && !force {
-		return errs.New(errs.InvalidState, "VM %s is %s, and its guest cannot answer: resume it first", r.VM, p)
-	}
 	err = g.changeMedium(ctx, m, force)
 	if d.dead() {
 		return errClosed()
@@ -191,6 +188,9 @@ func (d drive) file() string {
 	return d.Inserted.File
 }
 
+// locks tells whether the guest keeps a medium that is there.
+func (d drive) locks() bool { return d.Locked && d.Inserted != nil }
+
 func (g *guest) drive(ctx context.Context) (drive, error) {
 	var all []drive
 	if err := g.tell(ctx, "query-block", nil, &all); err != nil {
@@ -241,7 +241,8 @@ func (g *guest) openMedium(ctx context.Context, m *contract.Medium) error {
 }
 
 // openTray opens the tray. A guest that has the medium in use keeps it locked: it is
-// asked, and has a while to give it back.
+// asked, and has a while to give it back. One that is halted is not asked: it would find
+// that when it goes on, and give back what was left to it.
 func (g *guest) openTray(ctx context.Context, force bool) error {
 	wait, cancel := g.d.within(ctx, trayTime)
 	defer cancel()
@@ -249,6 +250,9 @@ func (g *guest) openTray(ctx context.Context, force bool) error {
 		now, err := g.drive(ctx)
 		if err != nil || now.Open {
 			return err
+		}
+		if now.locks() && !force && g.Status().Phase == vm.PhasePaused {
+			return errs.New(errs.InUse, "the guest has the CD in its drive in use, and cannot give it back as its VM is paused: resume that, or take the CD by force")
 		}
 		if asked && g.d.opt.Clock.Sleep(wait, trayLook) != nil {
 			return g.kept(ctx)

@@ -82,6 +82,34 @@ func TestLinuxGuestSeesItsMediumChange(t *testing.T) {
 	sees("nothing")
 	h.change(t, m.Ref, two, false)
 	sees("second-cd")
+
+	// while it is halted: what it has in use it keeps, and is not asked for later; the
+	// rest changes, and it finds that when it goes on
+	halted := func(while func()) {
+		t.Helper()
+		if _, err := h.driver.Pause(ctx, m.Ref); err != nil {
+			t.Fatal(err)
+		}
+		while()
+		if _, err := h.driver.Resume(ctx, m.Ref); err != nil {
+			t.Fatal(err)
+		}
+	}
+	halted(func() { h.change(t, m.Ref, one, false) })
+	sees("first-cd.")
+	sh.run("{ sleep 1000 < /dev/sr0 & }")
+	sees("first-cd.")
+	halted(func() {
+		if err := h.driver.ChangeMedium(ctx, m.Ref, two, false); !errs.Is(err, errs.InUse) || !strings.Contains(err.Error(), "paused") {
+			t.Errorf("a CD in use was taken from a guest that is halted: %v", err)
+		}
+	})
+	sees("first-cd.")
+	sh.run("kill %1; wait")
+	halted(func() { h.change(t, m.Ref, nil, false) })
+	sees("nothing")
+	h.change(t, m.Ref, two, false)
+	sees("second-cd")
 	sh.run("eject /dev/sr0 2>/dev/null || true")
 	h.change(t, m.Ref, two, false) // a tray that the guest opened closes
 	sees("second-cd")

@@ -211,6 +211,9 @@ func cpuOption(model, accel string) string {
 	return model + ",enforce"
 }
 
+// hasBoard tells whether there is a type of a board.
+func (h hostRecord) hasBoard(name string) bool { return slices.Contains(h.Machines, name) }
+
 // fit gives the record of a machine with the board and the processor that it gets on
 // this host; those of one that goes on from a saved memory are those it had.
 func (h hostRecord) fit(rec machineRecord) (machineRecord, error) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/keeper"
 )
 
@@ -33,6 +34,18 @@ func phaseOf(runState string, pressed bool) (vm.Phase, string) {
 		return vm.PhasePaused, "the guest's watchdog expired"
 	}
 	return vm.PhasePaused, ""
+}
+
+// phaseOfMove is what a phase is for a guest that moves between hosts. It is called with
+// g.mu held.
+func (g *guest) phaseOfMove(p vm.Phase, reason string) (vm.Phase, string) {
+	switch {
+	case g.awaits() && (p == vm.PhaseStarting || p == vm.PhasePaused):
+		return vm.PhaseIncoming, ""
+	case p == vm.PhasePaused && g.asked.Send != nil && g.asked.Send.Sent:
+		return p, contract.SentAway
+	}
+	return p, reason
 }
 
 // killedBySignal finds what QEMU says when it obeys a signal, with exit code 0.

@@ -15,6 +15,7 @@ const (
 	askedFile   = "asked.json"
 	endFile     = "end.json"
 	limitsFile  = "limits.json"
+	landingFile = "landing.json"
 )
 
 // machineRecord is machine.json: what a launch set out to start.
@@ -35,6 +36,8 @@ type machineRecord struct {
 	Agent bool `json:"agent,omitempty"`
 	// Layout is the set of devices that its program gave machines; see layout.go.
 	Layout int `json:"layout,omitempty"`
+	// Landing is where its memory was to come to, from another host; nil for none.
+	Landing *contract.Landing `json:"landing,omitempty"`
 	// At is wall time.
 	At time.Time `json:"at"`
 }
@@ -55,6 +58,10 @@ type askedRecord struct {
 	Failed string `json:"failed,omitempty"`
 	// Suspend is the suspend under way; nil for none.
 	Suspend *suspendRecord `json:"suspend,omitempty"`
+	// Send is the move to another host, and Landing how far one from another host has
+	// come; see landingWaits.
+	Send    *sendRecord `json:"send,omitempty"`
+	Landing string      `json:"landing,omitempty"`
 }
 
 // limitsRecord is limits.json: what a guest was limited to after its launch.

@@ -32,7 +32,11 @@ const mostAtOnce = 5
 // Guests are launched, shut down, killed and released, their hypervisors, keepers
 // and networks die, and agents come and go, in any order: afterwards nothing is left.
 func TestRandomRounds(t *testing.T) {
-	const count, seed = 200, 0x5eed
+	const seed = 0x5eed
+	count := 200
+	if testing.Short() {
+		count = 60 // the race detector makes each of them slow
+	}
 	r := &rounds{harness: newHarness(t, nil), t: t, ctx: hypertest.Context(t), dice: rand.New(rand.NewPCG(seed, 1)), done: map[string]int{}}
 	for n := range count {
 		what, err := r.round()

@@ -212,15 +212,7 @@ func (g *guest) commit(f *os.File, file string) error {
 	if err := os.Rename(partPath(file), file); err != nil {
 		return err
 	}
-	return syncFolder(file)
-}
-
-func syncFolder(file string) error {
-	d, err := os.Open(filepath.Dir(file))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.SyncFolder(file)
 }
 
 // monitor is the control connection.
@@ -272,6 +264,9 @@ func (g *guest) whole() bool {
 func (g *guest) judge(e *keeper.Exit) (vm.Phase, string) {
 	if !g.asked.Kill && g.whole() {
 		return vm.PhaseSuspended, ""
+	}
+	if !g.asked.Kill && g.awaits() {
+		return vm.PhaseExited, contract.NotReceived
 	}
 	return endOf(g.asked, e)
 }
@@ -368,7 +363,7 @@ func (g *guest) incoming(ctx context.Context, c *qmp.Client) error {
 	if err := os.Remove(file); err != nil {
 		return errs.New(errs.HostFailure, "the saved memory of VM %s cannot be used up", g.ref.VM).Because(err)
 	}
-	if err := syncFolder(file); err != nil {
+	if err := durable.SyncFolder(file); err != nil {
 		return errs.New(errs.HostFailure, "the saved memory of VM %s cannot be used up", g.ref.VM).Because(err)
 	}
 	_ = os.Remove(savedPath(file))

@@ -19,6 +19,9 @@ import (
 // uefi is a machine that starts by UEFI from one of the disks that
 // scripts/uefi-guest makes.
 func (h *harness) uefi(t *testing.T, firmware, disk string) contract.Machine {
+	if testing.Short() {
+		t.Skip("firmware takes minutes of emulated processors beside the race detector: 'make test' runs it")
+	}
 	t.Helper()
 	kernel, _ := hypertest.GuestImage(t)
 	source := filepath.Join(filepath.Dir(kernel), "..", "uefi-guest", disk)
@@ -133,6 +136,31 @@ func TestUEFIGuestIsSuspended(t *testing.T) {
 		t.Errorf("the guest remembers %q", got)
 	}
 	if after, err := os.ReadFile(m.Variables); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the variables are others: %v", err)
+	}
+}
+
+// A guest moves with its firmware: what that keeps goes in the guest's memory, and is in
+// the target's file once the guest executes there.
+func TestUEFIGuestMoves(t *testing.T) {
+	near, far := newHarness(t, nil), newHarness(t, nil)
+	ctx := hypertest.Context(t)
+	m := near.uefi(t, vm.FirmwareSecure, "esp.raw")
+	near.boots(ctx, t, m, "test guest ready").run("echo remembered >/tmp/word")
+	before, err := os.ReadFile(m.Variables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, _ := near.movesTo(t, far, m, contract.MoveOptions{})
+	c, err := far.driver.Console(ctx, to.Ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got := (shell{t, c}).run("cat /tmp/word"); !strings.Contains(got, "remembered") {
+		t.Errorf("the guest remembers %q", got)
+	}
+	if after, err := os.ReadFile(to.Variables); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the variables are others: %v", err)
 	}
 }

@@ -41,6 +41,11 @@ func (h *harness) Machine(_ *testing.T, k hypertest.Kind) contract.Machine {
 	return m
 }
 
+func (h *harness) Twin(_ *testing.T, m contract.Machine) contract.Machine {
+	m.Epoch++
+	return m
+}
+
 func machine() contract.Machine {
 	return contract.Machine{
 		Ref:         contract.Ref{VM: id.New(), Epoch: 1},

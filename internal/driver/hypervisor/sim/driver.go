@@ -89,7 +89,7 @@ func (d *Driver) begin(ctx context.Context, v id.ID) (context.Context, func(), e
 
 // Capabilities implements contract.Driver.
 func (d *Driver) Capabilities() contract.Capabilities {
-	return contract.Capabilities{Pause: true, GrowDisk: true, Suspend: true, Shutdown: true, Media: true, Console: true, Display: true, GuestAgent: true, Freeze: true, UserNetwork: true, CPUWeight: true, CPUCap: true, DiskLimits: true, Bridges: []string{Bridge}}
+	return contract.Capabilities{Pause: true, GrowDisk: true, Suspend: true, Migrate: true, Shutdown: true, Media: true, Console: true, Display: true, GuestAgent: true, Freeze: true, UserNetwork: true, CPUWeight: true, CPUCap: true, DiskLimits: true, Bridges: []string{Bridge}}
 }
 
 // Describe implements contract.Driver.
@@ -170,13 +170,10 @@ func (d *Driver) step(ctx context.Context, r contract.Ref, t Transition, to vm.P
 		h.mu.Unlock()
 		return contract.Status{}, err
 	}
-	now, s := g.status.Phase, g.status
+	s, done, err := g.mayStep(to)
 	h.mu.Unlock()
-	if now == vm.PhaseStarting {
-		return contract.Status{}, errs.New(errs.InvalidState, "VM %s has not started yet", r.VM)
-	}
-	if (now == vm.PhasePaused) == (to == vm.PhasePaused) {
-		return s, nil
+	if done || err != nil {
+		return s, err
 	}
 	if err := h.wait(ctx, r.VM, t); err != nil {
 		return contract.Status{}, errs.New(errs.Timeout, "%s of VM %s did not end in time", t, r.VM).Because(err)
@@ -190,9 +187,27 @@ func (d *Driver) step(ctx context.Context, r contract.Ref, t Transition, to vm.P
 	return g.status, nil
 }
 
+// mayStep tells whether a guest can be taken to a phase, and whether it is there.
+func (g *guest) mayStep(to vm.Phase) (s contract.Status, done bool, err error) {
+	now := g.status.Phase
+	switch {
+	case now == vm.PhaseStarting:
+		return s, false, errs.New(errs.InvalidState, "VM %s has not started yet", g.status.VM)
+	case now == vm.PhaseIncoming && !g.landing.Arrived:
+		return s, false, contract.ErrNotArrived(g.status.VM)
+	case now == vm.PhaseIncoming:
+		return s, false, nil
+	}
+	return g.status, (now == vm.PhasePaused) == (to == vm.PhasePaused), nil
+}
+
 // settle applies pause or resume; a guest that was asked to shut down meanwhile
 // acts on it as soon as it executes.
 func (d *Driver) settle(g *guest, to vm.Phase) {
+	g.landing = nil // it was taken over
+	if to != vm.PhasePaused {
+		g.send = nil // and it was not
+	}
 	switch {
 	case to == vm.PhasePaused:
 		d.host.change(g, to, "")
@@ -221,6 +236,10 @@ func (d *Driver) Shutdown(ctx context.Context, r contract.Ref) error {
 	if err != nil {
 		return err
 	}
+	if g.status.Phase == vm.PhaseIncoming || g.send != nil {
+		_, err := d.booted(r)
+		return err
+	}
 	g.asked = true
 	if g.status.Phase == vm.PhaseRunning {
 		h.change(g, vm.PhaseStopping, "")
@@ -233,6 +252,7 @@ func (d *Driver) Shutdown(ctx context.Context, r contract.Ref) error {
 
 // Kill implements contract.Driver.
 func (d *Driver) Kill(ctx context.Context, r contract.Ref) (contract.Status, error) {
+	d.host.breakSend(r)
 	ctx, leave, err := d.begin(ctx, r.VM)
 	if err != nil {
 		return contract.Status{}, err
@@ -298,6 +318,9 @@ func (d *Driver) Adopt(context.Context) ([]contract.Status, error) {
 	defer d.host.mu.Unlock()
 	out := make([]contract.Status, 0, len(d.host.guests))
 	for _, g := range d.host.guests {
+		if g.send != nil && !g.send.Sent {
+			d.host.goOn(g)
+		}
 		if g.status.Phase == vm.PhaseStopping && !g.obeying {
 			// it was asked, and does not act on it
 			g.asked, g.status.Phase, g.status.Since = false, vm.PhaseRunning, d.host.opt.Clock.Now()

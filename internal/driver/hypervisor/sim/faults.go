@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
@@ -17,6 +18,13 @@ type Faults struct {
 	IgnoreShutdown bool `json:"ignore_shutdown,omitempty"`
 	// Suspend makes Suspend fail, with the guest going on.
 	Suspend *Failure `json:"suspend,omitempty"`
+	// Receive makes Receive fail.
+	Receive *Failure `json:"receive,omitempty"`
+	// Send makes Send fail at the stage SendAt, the first when empty; HangSend makes it
+	// hang at a stage until it is broken off.
+	Send     *Failure       `json:"send,omitempty"`
+	SendAt   contract.Stage `json:"send_at,omitempty"`
+	HangSend contract.Stage `json:"hang_send,omitempty"`
 	// Agent makes every question to the guest's agent fail.
 	Agent *Failure `json:"agent,omitempty"`
 	// HoldMedium makes the guest keep the medium in its drive unless it is forced.
@@ -72,7 +80,7 @@ func (h *Host) ClearFaults() {
 }
 
 func (f Faults) clone() *Faults {
-	for _, p := range []**Failure{&f.Launch, &f.Kill, &f.Suspend, &f.Agent} {
+	for _, p := range []**Failure{&f.Launch, &f.Kill, &f.Suspend, &f.Agent, &f.Receive, &f.Send} {
 		if *p != nil {
 			c := **p
 			*p = &c

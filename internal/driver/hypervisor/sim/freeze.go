@@ -18,7 +18,7 @@ func (d *Driver) Glance(ctx context.Context, r contract.Ref) (contract.Glance, e
 	}
 	d.host.mu.Lock()
 	defer d.host.mu.Unlock()
-	g, err := d.executing(r)
+	g, err := d.booted(r)
 	if err != nil {
 		return contract.Glance{Agent: is.Agent}, err
 	}
@@ -56,12 +56,12 @@ func (d *Driver) Thaw(_ context.Context, r contract.Ref) error {
 func (d *Driver) ice(r contract.Ref, change func(*guest) error) error {
 	d.host.mu.Lock()
 	defer d.host.mu.Unlock()
-	g, err := d.executing(r)
+	g, err := d.booted(r)
 	if err != nil {
 		return err
 	}
 	if g.status.Phase == vm.PhasePaused {
-		return errs.New(errs.GuestFailure, "the agent in the guest of VM %s cannot answer: the VM is paused", r.VM)
+		return errs.New(errs.GuestAgent, "the agent in the guest of VM %s cannot answer: the VM is paused", r.VM)
 	}
 	if err := d.host.faultsOf(r.VM).Agent.take("ask the guest's agent"); err != nil {
 		return err

@@ -29,11 +29,13 @@ const (
 	TransitionKill     Transition = "kill"
 	TransitionPause    Transition = "pause"
 	TransitionResume   Transition = "resume"
+	TransitionReceive  Transition = "receive"
+	TransitionSend     Transition = "send" // the last of a move, for which the guest is halted
 )
 
 // Latency is how long transitions take in Auto mode; zero happens at once.
 type Latency struct {
-	Launch, Shutdown, Kill, Pause, Resume time.Duration
+	Launch, Shutdown, Kill, Pause, Resume, Receive, Send time.Duration
 }
 
 func (l Latency) of(t Transition) time.Duration {
@@ -48,6 +50,10 @@ func (l Latency) of(t Transition) time.Duration {
 		return l.Pause
 	case TransitionResume:
 		return l.Resume
+	case TransitionReceive:
+		return l.Receive
+	case TransitionSend:
+		return l.Send
 	}
 	return 0
 }

@@ -19,7 +19,7 @@ const agentVersion = "simulated"
 func (d *Driver) Guest(_ context.Context, r contract.Ref) (contract.Guest, error) {
 	d.host.mu.Lock()
 	defer d.host.mu.Unlock()
-	g, err := d.executing(r)
+	g, err := d.booted(r)
 	if err != nil {
 		return contract.Guest{Agent: contract.AgentAbsent}, err
 	}
@@ -42,16 +42,6 @@ func (d *Driver) Foretell(r contract.Ref) []netip.Addr {
 	return []netip.Addr{netip.AddrFrom4([4]byte{10, v[13], v[14], v[15]})}
 }
 
-// executing gives the guest that a call means, if it has started. It is called with
-// host.mu held.
-func (d *Driver) executing(r contract.Ref) (*guest, error) {
-	g, err := d.live(r)
-	if err == nil && g.status.Phase == vm.PhaseStarting {
-		err = errs.New(errs.InvalidState, "VM %s has not started yet", r.VM)
-	}
-	return g, err
-}
-
 // Run implements contract.Guester. A simulated guest knows echo, cat, true and false.
 func (d *Driver) Run(_ context.Context, r contract.Ref, p contract.Program) (contract.Outcome, error) {
 	if err := p.Validate(); err != nil {
@@ -59,12 +49,12 @@ func (d *Driver) Run(_ context.Context, r contract.Ref, p contract.Program) (con
 	}
 	d.host.mu.Lock()
 	defer d.host.mu.Unlock()
-	g, err := d.executing(r)
+	g, err := d.booted(r)
 	if err != nil {
 		return contract.Outcome{}, err
 	}
 	if g.status.Phase == vm.PhasePaused {
-		return contract.Outcome{}, errs.New(errs.GuestFailure, "the agent in the guest of VM %s does not answer", r.VM)
+		return contract.Outcome{}, errs.New(errs.GuestAgent, "the agent in the guest of VM %s does not answer", r.VM)
 	}
 	switch p.Path[strings.LastIndexByte(p.Path, '/')+1:] {
 	case "echo":
@@ -76,5 +66,5 @@ func (d *Driver) Run(_ context.Context, r contract.Ref, p contract.Program) (con
 	case "false":
 		return contract.Outcome{Code: 1}, nil
 	}
-	return contract.Outcome{}, errs.New(errs.GuestFailure, "the agent in the guest of VM %s refused: there is no program %q in a simulated guest", r.VM, errs.Clip(p.Path))
+	return contract.Outcome{}, errs.New(errs.GuestAgent, "the agent in the guest of VM %s refused: there is no program %q in a simulated guest", r.VM, errs.Clip(p.Path))
 }

@@ -69,8 +69,18 @@ type guest struct {
 	ports   []port
 	disks   map[id.ID]int64 // sizes, 0 until grown
 	limits  contract.Limits
-	drive   bool   // is there one whose medium changes?
-	medium  string // what is in it
+	drive   bool           // is there one whose medium changes?
+	medium  string         // what is in it
+	fixed   map[id.ID]bool // disks that it only reads
+	// send is its move to another host, and landing what it waits for; nil for none.
+	send    *send
+	landing *landing
+	// departed is its last departure, and breakOff ends a send under way.
+	departed contract.Departure
+	patience time.Duration
+	breakOff context.CancelFunc
+	// arrived is closed when it waits for nothing any more.
+	arrived chan struct{}
 	serial  *serial.Ring
 	console *console
 	// done ends when this incarnation does, and takes along what waits for it.

@@ -8,6 +8,7 @@ import (
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/serial"
 	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
 )
 
 // Launch implements contract.Driver.
@@ -99,6 +100,10 @@ func (h *Host) prepare(m contract.Machine) (g *guest, running bool, err error) {
 		drive:  m.Drive,
 		medium: mediumOf(m),
 		serial: serial.NewRing(logKeep),
+		fixed:  map[id.ID]bool{}, arrived: make(chan struct{}),
+	}
+	for _, k := range m.Disks {
+		g.fixed[k.ID] = k.ReadOnly
 	}
 	g.done, g.stop = context.WithCancel(h.life)
 	h.guests[m.VM] = g
@@ -109,6 +114,8 @@ func (h *Host) prepare(m contract.Machine) (g *guest, running bool, err error) {
 // mayLaunch compares what is wanted with the last incarnation.
 func mayLaunch(r contract.Ref, last contract.Status) (running bool, err error) {
 	switch {
+	case last.Phase == vm.PhaseIncoming && last.Epoch == r.Epoch:
+		return false, contract.ErrNotArrived(r.VM)
 	case last.Phase.OnNode() && last.Epoch == r.Epoch:
 		return last.Phase != vm.PhaseStarting, nil
 	case last.Phase.OnNode() && last.Epoch < r.Epoch:
@@ -182,6 +189,7 @@ func (h *Host) boot(g *guest, m contract.Machine) contract.Status {
 	} else {
 		_ = os.Remove(m.Incoming)
 	}
+	close(g.arrived)
 	h.change(g, vm.PhaseRunning, "")
 	started := g.status
 	if h.faultsOf(m.VM).CrashAfterLaunch {

@@ -42,12 +42,13 @@ func (h *Host) mayChange(g *guest, want string, force bool) error {
 	switch {
 	case !g.drive:
 		return errs.New(errs.Unsupported, "VM %s was started without a drive whose medium changes: it has one when it starts again", v)
-	case g.status.Phase == vm.PhasePaused && !force:
-		return errs.New(errs.InvalidState, "VM %s is paused, and its guest cannot answer: resume it first", v)
-	case g.medium != "" && g.medium != want && !force && h.faultsOf(v).HoldMedium:
+	case g.medium == "" || g.medium == want || force || !h.faultsOf(v).HoldMedium:
+		return nil
+	case g.status.Phase == vm.PhasePaused:
+		return errs.New(errs.InUse, "the guest has the CD in its drive in use, and cannot give it back as its VM is paused: resume that, or take the CD by force")
+	default:
 		return errs.New(errs.InUse, "the guest keeps the CD in its drive, which it has in use: unmount it there, or eject it by force")
 	}
-	return nil
 }
 
 // Medium implements contract.MediaChanger.

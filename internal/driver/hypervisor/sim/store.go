@@ -36,6 +36,11 @@ type record struct {
 	// Drive: is there one whose medium changes? Medium is what is in it.
 	Drive  bool   `json:"drive,omitempty"`
 	Medium string `json:"medium,omitempty"`
+	// Fixed are the disks that it only reads.
+	Fixed map[id.ID]bool `json:"fixed,omitempty"`
+	// Send is its move to another host, and Landing what it waits for.
+	Send    *send    `json:"send,omitempty"`
+	Landing *landing `json:"landing,omitempty"`
 	// Gone ends what was said of the VM before.
 	Gone bool `json:"gone,omitempty"`
 }
@@ -65,7 +70,7 @@ func recordOf(g *guest) record {
 	r := record{
 		VM: g.status.VM, Epoch: g.status.Epoch, Phase: g.status.Phase,
 		Reason: g.status.Reason, Since: g.status.Since, Asked: g.asked, Disks: g.disks, Limits: g.limits,
-		Drive: g.drive, Medium: g.medium,
+		Drive: g.drive, Medium: g.medium, Fixed: g.fixed, Send: g.send, Landing: g.landing,
 	}
 	for _, p := range g.ports {
 		r.Ports = append(r.Ports, recordPort{p.protocol, p.addr.String()})
@@ -135,7 +140,7 @@ func (h *Host) load() error {
 		return errs.New(errs.HostFailure, "the journal of the simulated host cannot be read").Because(err)
 	}
 	for _, r := range kept {
-		h.take(r)
+		h.adopt(r)
 	}
 	if err := h.compact(); err != nil {
 		return errs.New(errs.HostFailure, "the journal of the simulated host cannot be written").Because(err)
@@ -167,8 +172,8 @@ func (h *Host) read() (map[id.ID]record, error) {
 	return kept, nil
 }
 
-// take makes a guest of its record.
-func (h *Host) take(r record) {
+// adopt makes a guest of its record.
+func (h *Host) adopt(r record) {
 	g := &guest{
 		status: contract.Status{Ref: contract.Ref{VM: r.VM, Epoch: r.Epoch}, Phase: r.Phase, Reason: r.Reason, Since: r.Since},
 		asked:  r.Asked,
@@ -176,7 +181,12 @@ func (h *Host) take(r record) {
 		limits: r.Limits,
 		drive:  r.Drive,
 		medium: r.Medium,
+		fixed:  r.Fixed,
+		send:   r.Send, landing: r.Landing, arrived: make(chan struct{}),
 		serial: serial.NewRing(logKeep),
+	}
+	if r.Phase != vm.PhaseIncoming || r.Landing != nil && r.Landing.Arrived {
+		close(g.arrived)
 	}
 	g.done, g.stop = context.WithCancel(h.life)
 	h.guests[r.VM] = g

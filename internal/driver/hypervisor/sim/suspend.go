@@ -54,8 +54,16 @@ func (d *Driver) Suspend(ctx context.Context, r contract.Ref, file string) (cont
 // with host.mu held.
 func (d *Driver) booted(r contract.Ref) (*guest, error) {
 	g, err := d.live(r)
-	if err == nil && g.status.Phase == vm.PhaseStarting {
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case g.status.Phase == vm.PhaseStarting:
 		err = errs.New(errs.InvalidState, "VM %s has not started yet", r.VM)
+	case g.status.Phase == vm.PhaseIncoming:
+		err = contract.ErrNotArrived(r.VM)
+	case g.send != nil && g.send.Sent:
+		err = contract.ErrSentAway(r.VM)
 	}
 	return g, err
 }

@@ -1,0 +1,429 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/driver/hypervisor/qmp"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// sendRecord is a move to another host, under way or at its end, in asked.json.
+type sendRecord struct {
+	Migration id.ID `json:"migration"`
+	// Paused: was the guest halted before?
+	Paused bool `json:"paused,omitempty"`
+	// Sent: has the target everything?
+	Sent bool `json:"sent,omitempty"`
+}
+
+// Send implements contract.Migrator.
+func (d *Driver) Send(ctx context.Context, r contract.Ref, to contract.Landing, dial contract.Dial, progress func(contract.Progress)) (contract.Status, error) {
+	ctx, leave, err := d.begin(ctx, r.VM)
+	if err != nil {
+		return contract.Status{}, err
+	}
+	defer leave()
+	if g, err := d.live(r); err == nil && g.wasSent(to.Migration) {
+		return g.Status(), nil
+	}
+	g, dep, err := d.maySend(ctx, r, to)
+	if err != nil {
+		return contract.Status{}, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := g.beginSend(to.Migration, cancel); err != nil {
+		return contract.Status{}, err
+	}
+	m := &move{g: g, departed: dep, to: to, began: d.opt.Clock.Boot(), tell: progress}
+	as, err := dep.client(to)
+	if err == nil {
+		m.streams, err = g.openStreams(ctx, as, dial)
+	}
+	if err == nil {
+		err = m.run(ctx)
+		m.streams.close() // whatever hangs on them ends
+	}
+	if d.dead() {
+		return contract.Status{}, errClosed() // left as it is, for the next agent
+	}
+	return g.endSend(ctx, m, err)
+}
+
+// wasSent tells whether a move has come to its end.
+func (g *guest) wasSent(migration id.ID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.asked.Send != nil && g.asked.Send.Sent && g.asked.Send.Migration == migration
+}
+
+// sending tells whether a move has begun and has not come to its end.
+func (g *guest) sending() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.asked.Send != nil && !g.asked.Send.Sent
+}
+
+// maySend gives the guest of a move that begins, and how it departed.
+func (d *Driver) maySend(ctx context.Context, r contract.Ref, to contract.Landing) (*guest, *departed, error) {
+	g, err := d.movable(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	g.mu.Lock()
+	dep := g.departed
+	g.mu.Unlock()
+	switch {
+	case to.Ref.VM != r.VM || to.Ref.Epoch <= r.Epoch:
+		return nil, nil, errs.New(errs.InvalidField, "VM %s cannot land as VM %s under owner epoch %d", r.VM, to.Ref.VM, to.Ref.Epoch)
+	case dep == nil || dep.Migration != to.Migration:
+		return nil, nil, errs.New(errs.InvalidState, "VM %s has not departed for this move: begin it anew", r.VM)
+	}
+	return g, dep, nil
+}
+
+// beginSend remembers, first on disk, that a move is under way, and how it is broken off.
+func (g *guest) beginSend(migration id.ID, breakOff context.CancelFunc) error {
+	paused := g.Status().Phase == vm.PhasePaused
+	if err := g.noteSend(&sendRecord{Migration: migration, Paused: paused}); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.breakOff = breakOff
+	return nil
+}
+
+// noteSend remembers, on disk, the move to another host; nil for none.
+func (g *guest) noteSend(s *sendRecord) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	asked := g.asked
+	asked.Send = s
+	if err := g.write(askedFile, asked); err != nil {
+		return err
+	}
+	g.asked = asked
+	return nil
+}
+
+// breakSend ends a move under way, for who is to have the VM's turn now.
+func (d *Driver) breakSend(r contract.Ref) {
+	g := d.guest(r.VM)
+	if g == nil || g.ref != r {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.breakOff != nil {
+		g.breakOff()
+	}
+}
+
+// endSend brings a move to its end: what QEMU says of it counts.
+func (g *guest) endSend(ctx context.Context, m *move, cause error) (contract.Status, error) {
+	g.mu.Lock()
+	g.breakOff = nil
+	g.mu.Unlock()
+	s, sent := g.settleSend(ctx)
+	v := g.ref.VM
+	switch {
+	case sent:
+		m.finish()
+		return s, nil
+	case !s.Phase.OnNode():
+		return contract.Status{}, errs.New(errs.InvalidState, "VM %s ended while it was moved: %s", v, s.Reason).Because(cause)
+	case ctx.Err() != nil:
+		return contract.Status{}, errs.New(errs.Cancelled, "the move of VM %s was broken off, and it goes on here", v).Because(cause)
+	case errs.CodeOf(cause) == errs.Internal || cause == nil:
+		return contract.Status{}, errs.New(errs.HostFailure, "the move of VM %s failed, and it goes on here; the node's log has the reason", v).Because(cause)
+	}
+	return contract.Status{}, cause
+}
+
+// settleSend makes of a move that nobody drives any more what it is: the guest was sent,
+// and stays halted, or it goes on as it was, with no trace of the move.
+func (g *guest) settleSend(ctx context.Context) (s contract.Status, sent bool) {
+	ctx, cancel := g.d.within(context.WithoutCancel(ctx), takeBackTime)
+	defer cancel()
+	ctx, stop := g.untilEnd(ctx)
+	defer stop()
+	c, err := g.monitor()
+	if err == nil {
+		sent, err = g.verdict(ctx, c)
+	}
+	if err == nil {
+		err = g.forgetMove(ctx)
+	}
+	if err == nil && sent {
+		err = g.noteSent()
+	} else if err == nil {
+		err = g.goOnHere(ctx)
+	}
+	g.refresh(context.WithoutCancel(ctx))
+	if err != nil && g.Status().Phase.OnNode() {
+		g.d.log.Error("a move to another host could not be settled", "vm", g.ref.VM, "error", err)
+		sent = false
+	}
+	g.d.out.Flush()
+	return g.Status(), sent
+}
+
+// verdict ends a migration that is under way, and tells whether it had come to its end.
+func (g *guest) verdict(ctx context.Context, c *qmp.Client) (sent bool, err error) {
+	if err := g.cancelMigration(ctx, c); err != nil {
+		return false, err
+	}
+	var m migration
+	err = c.Execute(ctx, "query-migrate", nil, &m)
+	var is struct {
+		Status string `json:"status"`
+	}
+	if err == nil {
+		err = c.Execute(ctx, "query-status", nil, &is)
+	}
+	if m.Status == "failed" || m.Status == "cancelled" {
+		g.d.log.Warn("the move of a guest failed", "vm", g.ref.VM, "status", m.Status, "reason", m.Desc)
+	}
+	return m.Status == "completed" && is.Status == "postmigrate", err
+}
+
+func (g *guest) noteSent() error {
+	g.mu.Lock()
+	was := *g.asked.Send
+	g.departed = nil
+	g.mu.Unlock()
+	was.Sent = true
+	return g.noteSend(&was)
+}
+
+// goOnHere lets a guest execute again that the move has halted.
+func (g *guest) goOnHere(ctx context.Context) error {
+	g.mu.Lock()
+	paused := g.asked.Send.Paused
+	g.mu.Unlock()
+	var is struct {
+		Status string `json:"status"`
+	}
+	err := g.tell(ctx, "query-status", nil, &is)
+	if err == nil && !paused && (is.Status == "postmigrate" || is.Status == "paused" || is.Status == "finish-migrate") {
+		err = g.tell(ctx, "cont", nil, nil)
+	}
+	if err != nil {
+		return err
+	}
+	return g.noteSend(nil)
+}
+
+// forgetMove removes from QEMU all that a move has brought.
+func (g *guest) forgetMove(ctx context.Context) error {
+	if err := g.dropMirrors(ctx); err != nil {
+		return err
+	}
+	return g.tellMigration(ctx, noCapabilities(), object{"max-bandwidth": saveRate})
+}
+
+// move is a send under way.
+type move struct {
+	g *guest
+	*departed
+	to      contract.Landing
+	streams *streams
+	began   time.Duration
+	at      contract.Progress
+	tell    func(contract.Progress)
+}
+
+// run brings everything to the target.
+func (m *move) run(ctx context.Context) error {
+	ctx, cancel := m.g.untilEnd(ctx)
+	defer cancel()
+	m.report(contract.StageDisks)
+	err := m.g.tellMigration(ctx, capabilities(m.Channels > 0, m.options.AutoConverge), parameters(m.options))
+	if err != nil {
+		return err
+	}
+	for _, step := range []func(context.Context) error{m.mirror, m.memory, m.switchOver} {
+		if err := step(ctx); err != nil {
+			return errors.Join(err, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// memory sends memory until QEMU has halted the guest for the rest.
+func (m *move) memory(ctx context.Context) error {
+	m.report(contract.StageMemory)
+	if err := m.streams.prepare(contract.StreamMemory, 1+m.Channels); err != nil {
+		return err
+	}
+	if err := m.g.tell(ctx, "migrate", object{"uri": "unix:" + m.g.seen(string(contract.StreamMemory))}, nil); err != nil {
+		return err
+	}
+	for {
+		there, err := m.until(ctx, "pre-switchover")
+		if err != nil || there {
+			return err
+		}
+		if err := m.mirrorsLive(ctx); err != nil {
+			return err
+		}
+		m.report(contract.StageMemory)
+		if err := m.g.nudged(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// switchOver sends the rest of a guest that is halted. It may take no longer than what is
+// left of the patience with it.
+func (m *move) switchOver(ctx context.Context) error {
+	ctx, cancel := m.g.d.within(ctx, m.options.Patience)
+	defer cancel()
+	m.report(contract.StageSwitchover)
+	if err := m.finishMirrors(ctx); err != nil {
+		return err
+	}
+	if err := m.g.tell(ctx, "migrate-continue", object{"state": "pre-switchover"}, nil); err != nil {
+		return err
+	}
+	for {
+		there, err := m.until(ctx, "completed")
+		if err != nil || there {
+			return err
+		}
+		if err := m.g.nudged(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// until tells whether the migration has come to a status, and fails when it ended.
+func (m *move) until(ctx context.Context, want string) (bool, error) {
+	status, err := m.look(ctx)
+	switch {
+	case err != nil:
+		return false, err
+	case status == want:
+		return true, nil
+	case status == "failed" || status == "cancelled" || status == "completed":
+		return false, fmt.Errorf("the migration is %s instead of %s", status, want)
+	}
+	return false, nil
+}
+
+// look asks how far the migration is.
+func (m *move) look(ctx context.Context) (string, error) {
+	var is struct {
+		migration
+		Downtime int64 `json:"downtime"`
+		Expected int64 `json:"expected-downtime"`
+		RAM      struct {
+			Transferred int64   `json:"transferred"`
+			Remaining   int64   `json:"remaining"`
+			MBps        float64 `json:"mbps"`
+			DirtyPages  int64   `json:"dirty-pages-rate"`
+			PageSize    int64   `json:"page-size"`
+		} `json:"ram"`
+	}
+	if err := m.g.tell(ctx, "query-migrate", nil, &is); err != nil {
+		return "", err
+	}
+	m.at.MemoryMoved, m.at.MemoryRemaining = is.RAM.Transferred, is.RAM.Remaining
+	m.at.Rate, m.at.DirtyRate = int64(is.RAM.MBps*1e6/8), is.RAM.DirtyPages*is.RAM.PageSize
+	m.at.ExpectedDowntime = time.Duration(is.Expected) * time.Millisecond
+	m.at.Downtime = time.Duration(is.Downtime) * time.Millisecond
+	if is.Desc != "" {
+		return is.Status, fmt.Errorf("the hypervisor says %s: %s", is.Status, is.Desc)
+	}
+	return is.Status, nil
+}
+
+func (m *move) report(s contract.Stage) {
+	m.at.Stage, m.at.Total = s, m.g.d.opt.Clock.Boot()-m.began
+	if m.tell != nil {
+		m.tell(m.at)
+	}
+}
+
+// finish tells that all is sent.
+func (m *move) finish() {
+	m.at.MemoryRemaining, m.at.DisksRemaining = 0, 0
+	m.report(contract.StageSent)
+}
+
+// capabilities are those of QEMU that a move needs: the guest is halted before its disks
+// are let go, the target does not touch them before it is told, and the source learns
+// from the target that all has come.
+func capabilities(channels, converge bool) map[string]bool {
+	return map[string]bool{
+		"pause-before-switchover": true, "late-block-activate": true, "return-path": true, "events": true,
+		"multifd": channels, "auto-converge": converge,
+	}
+}
+
+func noCapabilities() map[string]bool {
+	all := capabilities(false, false)
+	for name := range all {
+		all[name] = false
+	}
+	return all
+}
+
+// parameters are those of a move.
+func parameters(o contract.MoveOptions) object {
+	rate := o.BytesPerSecond
+	if rate == 0 {
+		rate = saveRate
+	}
+	p := object{"max-bandwidth": rate, "multifd-channels": max(o.Channels, 2), "multifd-compression": "none"}
+	if o.Compression != "" {
+		p["multifd-compression"] = o.Compression
+	}
+	if o.Downtime > 0 {
+		p["downtime-limit"] = o.Downtime.Milliseconds()
+	}
+	return p
+}
+
+// tellMigration sets how QEMU migrates.
+func (g *guest) tellMigration(ctx context.Context, can map[string]bool, how object) error {
+	list := []object{}
+	for name, on := range can {
+		list = append(list, object{"capability": name, "state": on})
+	}
+	if err := g.tell(ctx, "migrate-set-capabilities", object{"capabilities": list}, nil); err != nil {
+		return err
+	}
+	return g.tell(ctx, "migrate-set-parameters", how, nil)
+}
+
+// nudged waits until the hypervisor tells something of a migration or of a job, or until
+// it is time to look again.
+func (g *guest) nudged(ctx context.Context) error {
+	wait, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-g.nudge:
+			cancel()
+		case <-g.ended:
+			cancel()
+		case <-wait.Done():
+		}
+	}()
+	_ = g.d.opt.Clock.Sleep(wait, lookEvery)
+	return context.Cause(ctx)
+}
+
+// isOfMove tells whether an event is of a migration or of a job.
+func isOfMove(event string) bool {
+	return event == "MIGRATION" || event == "JOB_STATUS_CHANGE" || strings.HasPrefix(event, "BLOCK_JOB_")
+}
