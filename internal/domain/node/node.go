@@ -49,6 +49,8 @@ type Node struct {
 	// Committed is what its VMs take when all of them run.
 	Committed Resources
 	VMs       int
+	// Copies are those of VMs on their way here, or that left one behind.
+	Copies    int
 	Revision  gen.Revision
 	CreatedAt time.Time
 	UpdatedAt time.Time
@@ -210,6 +212,9 @@ func (n Node) Change(to State) error {
 	}
 	if to == Removed && n.VMs > 0 {
 		return errs.New(errs.InUse, "node %q still has %d VMs: delete or move them first; if its host is off for good, remove it by force", n.Name, n.VMs)
+	}
+	if to == Removed && n.Copies > 0 {
+		return errs.New(errs.InUse, "node %q has copies of %d VMs that are being moved: wait for their migrations, or cancel them", n.Name, n.Copies)
 	}
 	return nil
 }

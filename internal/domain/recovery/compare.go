@@ -28,6 +28,8 @@ type comparison struct {
 	lost map[id.ID]bool
 	// claims counts the nodes that have a VM
 	claims map[id.ID]int
+	// moved are VMs that went to another node since
+	moved map[id.ID]id.ID
 	// waits: there are nodes that have not told what they hold
 	waits map[id.ID]bool
 }
@@ -53,6 +55,7 @@ func Compare(s Snapshot) Plan {
 	}
 	slices.SortFunc(c.Nodes, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
 	c.count()
+	c.findMoved()
 	for _, n := range c.Nodes {
 		c.plan.Nodes = append(c.plan.Nodes, NodePlan{ID: n.ID, Name: n.Name, Release: n.Answered})
 		if !n.Answered {
@@ -103,7 +106,7 @@ func (c *comparison) node(n Node) {
 		c.holding(n, h)
 	}
 	for _, v := range c.VMs {
-		if v.Intent.NodeID != nil && *v.Intent.NodeID == n.ID {
+		if _, moved := c.moved[v.Intent.ID]; !moved && v.Intent.NodeID != nil && *v.Intent.NodeID == n.ID {
 			c.missing(n, v, holdings)
 		}
 	}
@@ -117,7 +120,7 @@ func (c *comparison) holding(n Node, h Holding) {
 	case (!known || elsewhere) && !h.holds():
 	case !known:
 		c.add(c.unknown(n, h))
-	case elsewhere:
+	case elsewhere && c.moved[h.VM] != n.ID:
 		c.add(c.elsewhere(n, h, v))
 	case v.Intent.Lost == nil:
 		c.held[h.VM] = h
@@ -153,6 +156,9 @@ func (c *comparison) changed(n Node, h Holding, v vm.View) {
 	}
 	p := about(Changed, n, h, v.Intent.Name)
 	p.Differences = differences(h, v.Intent)
+	if v.Node != nil && v.Node.ID != n.ID {
+		p.Differences = append(p.Differences, "was moved here from node "+v.Node.Name)
+	}
 	if why := c.unbelievable(h, v.Intent); why != "" {
 		p.Action, p.Why = Leave, why
 		c.add(p)

@@ -43,6 +43,15 @@ func (w *world) running() *Holding {
 	return h
 }
 
+// move has the VM go from n0, where the database has it, to n1.
+func (w *world) move() {
+	was := Node{ID: id.New(), Name: "n0", Answered: true, Holdings: []Holding{{VM: w.web, Epoch: 4, OpSeq: 6, Erased: true}}}
+	w.Nodes = append(w.Nodes, was)
+	w.VMs[0].Intent.NodeID = &was.ID
+	w.VMs[0].Node = &vm.NodeView{ID: was.ID, Name: was.Name}
+	w.holding().Epoch, w.holding().OpSeq = 4, 6
+}
+
 // job adds one that had not ended, and holds the VM.
 func (w *world) job(kind string, opSeq int64) id.ID {
 	j := Job{ID: id.New(), Kind: kind, TargetKind: "vm", Target: w.web, OpSeq: opSeq}
@@ -77,6 +86,17 @@ func TestCompare(t *testing.T) {
 		"made since, of a size that is refused": {change: func(w *world) { w.VMs, w.holding().Machine.CPUs = nil, 100000 }, vm: "unknown leave"},
 		"made since, with a name that is none":  {change: func(w *world) { w.VMs, w.holding().Machine.Name = nil, "../x" }, vm: "unknown leave"},
 		"on another node":                       {change: func(w *world) { other := id.New(); w.VMs[0].Intent.NodeID = &other }, vm: "elsewhere leave"},
+		"moved since":                           {change: func(w *world) { w.move() }, vm: "changed adopt", says: "moved here from node n0"},
+		"moved, and the other has it too": {change: func(w *world) {
+			w.move()
+			w.Nodes[1].Holdings[0].Erased = false
+			w.Nodes[1].Holdings[0].Volumes = []id.ID{w.disk}
+		}, vm: "changed adopt, elsewhere leave"},
+		"moved, and the other has a disk of it": {change: func(w *world) { w.move(); w.Nodes[1].Volumes = map[id.ID]int64{w.disk: 1} }, vm: "elsewhere leave, missing lose"},
+		"moved, and the other knows more":       {change: func(w *world) { w.move(); w.Nodes[1].Holdings[0].OpSeq = 9 }, vm: "elsewhere leave, missing lose"},
+		"moved, as one node alone says":         {change: func(w *world) { w.move(); w.Nodes[1].Holdings = nil }, vm: "elsewhere leave, missing lose"},
+		"moved, to a database that is not back": {change: func(w *world) { w.move(); w.Whole = false }, vm: "elsewhere leave, missing lose"},
+		"moved by the job that had not ended":   {change: func(w *world) { w.move(); w.job(vm.JobMigrate, 6) }, vm: "changed adopt", job: End},
 		"placed since":                          {change: func(w *world) { w.VMs[0].Intent.NodeID = nil }, vm: "changed adopt", says: "on none"},
 
 		"a job that was done":                {change: func(w *world) { w.job(vm.JobStop, 5) }, job: End},

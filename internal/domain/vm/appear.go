@@ -82,6 +82,8 @@ func duringJob(v View, j JobView) Appearance {
 		return Appearance{State: Starting, Reason: reason, Since: since}
 	case JobDelete:
 		return Appearance{State: Deleting, Reason: reason, Since: since}
+	case JobMigrate:
+		return Appearance{State: Migrating, Reason: reason, Since: since}
 	default:
 		// pause, resume: the guest is as observed until the agent says otherwise
 		return atRest(v)
@@ -166,6 +168,8 @@ func observed(o Observation, in Intent) Appearance {
 	switch o.Phase {
 	case PhaseStarting:
 		a.State = Starting
+	case PhaseIncoming:
+		a.State = Migrating
 	case PhaseRunning:
 		a.State = Running
 	case PhasePaused:

@@ -149,6 +149,10 @@ func rested(v View, r Request) (Action, error) {
 	if !mustRest[r] || !unsettled(v.Intent) {
 		return DoJob, nil
 	}
+	return endedByItself(v, r)
+}
+
+func endedByItself(v View, r Request) (Action, error) {
 	return "", errs.New(errs.InvalidState,
 		"cannot %s %q: its guest ended by itself, and its node would start it again after a reboot as it was; stop it first, which makes that final",
 		r.does(), v.Intent.Name)

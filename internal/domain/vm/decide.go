@@ -67,14 +67,14 @@ var verdicts = map[State]map[Request]verdict{
 	Provisioning: {},
 	Starting:     {Start: done, Stop: yes, Delete: yes},
 	Running:      {Start: done, Stop: yes, Restart: yes, Pause: yes, Resume: done, Suspend: yes, Migrate: yes, Snapshot: yes, GrowDisk: yes, Limit: yes, ChangeCD: yes, Freeze: yes, Delete: yes},
-	Paused:       {Stop: yes, Restart: yes, Pause: done, Resume: yes, Suspend: yes, Migrate: yes, Snapshot: yes, GrowDisk: yes, Limit: yes, Delete: yes},
+	Paused:       {Stop: yes, Restart: yes, Pause: done, Resume: yes, Suspend: yes, Migrate: yes, Snapshot: yes, GrowDisk: yes, Limit: yes, ChangeCD: yes, Delete: yes},
 	Suspended:    {Start: yes, Stop: yes, Resume: yes, Suspend: done, Migrate: yes, Limit: yes, Delete: yes},
 	Stopping:     {Stop: yes, Delete: yes},
 	Stopped:      {Start: yes, Stop: done, Restart: yes, Migrate: yes, Snapshot: yes, Restore: yes, Clone: yes, Capture: yes, Resize: yes, AddDisk: yes, GrowDisk: yes, RemoveDisk: yes, Limit: yes, ChangeCD: yes, Delete: yes},
 	Migrating:    {},
 	Restoring:    {},
 	Deleting:     {Delete: yes},
-	Failed:       {Start: yes, Stop: yes, Restart: yes, Restore: yes, Clone: yes, Capture: yes, Resize: yes, AddDisk: yes, GrowDisk: yes, RemoveDisk: yes, Limit: yes, ChangeCD: yes, Delete: yes},
+	Failed:       {Start: yes, Stop: yes, Restart: yes, Migrate: yes, Restore: yes, Clone: yes, Capture: yes, Resize: yes, AddDisk: yes, GrowDisk: yes, RemoveDisk: yes, Limit: yes, ChangeCD: yes, Delete: yes},
 	// the job waits until the node returns or is removed for good
 	Unknown: {Stop: yes, Delete: yes},
 }
@@ -99,8 +99,8 @@ func refuse(v View, s State, r Request) error {
 			r.does(), v.Intent.Name, v.Node.Name)
 	}
 	hint := ""
-	if r == ChangeCD && (s == Paused || s == Suspended) {
-		hint = ", and its guest could not answer; resume it first"
+	if r == ChangeCD && s == Suspended {
+		hint = ", and its guest would find another CD than the one that it remembers; resume it first"
 	}
 	if mustRest[r] && verdicts[s][Stop] == yes {
 		hint = "; stop it first"

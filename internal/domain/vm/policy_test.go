@@ -12,7 +12,7 @@ import (
 // way, and neither are its disks; nothing else is kept from anybody.
 func TestProtected(t *testing.T) {
 	for _, s := range States() {
-		if s == Migrating || s == Restoring {
+		if s == Restoring {
 			continue
 		}
 		for _, r := range Requests() {

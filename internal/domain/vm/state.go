@@ -47,6 +47,7 @@ type Phase string
 // The phases of an incarnation.
 const (
 	PhaseStarting  Phase = "starting"  // hypervisor process launched, guest not yet executing
+	PhaseIncoming  Phase = "incoming"  // waits for the memory of a machine that runs elsewhere; executes nothing
 	PhaseRunning   Phase = "running"   // guest executing
 	PhasePaused    Phase = "paused"    // vCPUs halted, memory resident
 	PhaseStopping  Phase = "stopping"  // a shutdown was asked of the guest
@@ -55,7 +56,8 @@ const (
 	PhaseCrashed   Phase = "crashed"   // process gone, nobody asked
 )
 
-// Phases lists all phases.
+// Phases lists all phases that nodes report. PhaseIncoming is not among them yet: drivers
+// know it, and the control plane does not.
 func Phases() []Phase {
 	return []Phase{
 		PhaseStarting, PhaseRunning, PhasePaused, PhaseStopping,
@@ -66,7 +68,7 @@ func Phases() []Phase {
 // Valid tells whether p is one of Phases.
 func (p Phase) Valid() bool {
 	switch p {
-	case PhaseStarting, PhaseRunning, PhasePaused, PhaseStopping, PhaseSuspended, PhaseExited, PhaseCrashed:
+	case PhaseStarting, PhaseIncoming, PhaseRunning, PhasePaused, PhaseStopping, PhaseSuspended, PhaseExited, PhaseCrashed:
 		return true
 	}
 	return false
@@ -76,7 +78,7 @@ func (p Phase) Valid() bool {
 // node's memory and the images' locks.
 func (p Phase) OnNode() bool {
 	switch p {
-	case PhaseStarting, PhaseRunning, PhasePaused, PhaseStopping:
+	case PhaseStarting, PhaseIncoming, PhaseRunning, PhasePaused, PhaseStopping:
 		return true
 	case PhaseSuspended, PhaseExited, PhaseCrashed:
 		return false

@@ -205,6 +205,8 @@ const (
 	JobDelete  = "vm.delete"
 	// JobSuspend saves a VM's memory; JobStart lets it go on from there.
 	JobSuspend = "vm.suspend"
+	// JobMigrate moves a VM without a process to another node.
+	JobMigrate = "vm.migrate"
 	// JobClone makes the VM it is about, and holds the one it is made from as well.
 	JobClone = "vm.clone"
 

@@ -44,7 +44,9 @@ func at(s State) View {
 	case Unknown:
 		see(PhaseRunning)
 		v.Node.Reporting = false
-	case Migrating, Restoring:
+	case Migrating:
+		hold(JobMigrate)
+	case Restoring:
 		// no job of this kind exists yet
 	}
 	return v
@@ -52,7 +54,7 @@ func at(s State) View {
 
 func TestAppear(t *testing.T) {
 	for _, s := range States() {
-		if s == Migrating || s == Restoring {
+		if s == Restoring {
 			continue
 		}
 		if got := Appear(at(s)); got.State != s {
@@ -126,12 +128,12 @@ func TestDecideEveryPair(t *testing.T) {
 		Pending:   "xxxxxxxxxxxxxxxxxxj",
 		Starting:  "djxxxxxxxxxxxxxxxxj",
 		Running:   "djjjdjjjxxxxxjxjjjj",
-		Paused:    "xjjdjjjjxxxxxjxjxxj",
+		Paused:    "xjjdjjjjxxxxxjxjjxj",
 		Suspended: "jjxxjdjxxxxxxxxjxxj",
 		Stopping:  "xjxxxxxxxxxxxxxxxxj",
 		Stopped:   "jdjxxxjjjjjjjjjjjxj",
 		Deleting:  "xxxxxxxxxxxxxxxxxxj",
-		Failed:    "jjjxxxxxjjjjjjjjjxj",
+		Failed:    "jjjxxxjxjjjjjjjjjxj",
 		Unknown:   "xjxxxxxxxxxxxxxxxxj",
 	}
 	for s, row := range want {

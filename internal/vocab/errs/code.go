@@ -43,6 +43,8 @@ const (
 	VMBusy        Code = "vm_busy"
 	InvalidState  Code = "invalid_state"
 	InUse         Code = "in_use"
+	// GuestAgent: the agent in the guest is not there, does not answer, or refuses.
+	GuestAgent Code = "guest_agent"
 	// Protected: the object is protected against deletion.
 	Protected        Code = "protected"
 	RevisionMismatch Code = "revision_mismatch"

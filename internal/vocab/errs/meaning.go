@@ -42,6 +42,7 @@ var meanings = map[Code]Meaning{
 	VMBusy:              {"A job holds the VM, and one holds it at a time.", "Wait for the job that is named, or cancel it while it allows that."},
 	InvalidState:        {"The object is in a state in which this cannot be done; both sides are named.", "Bring it into another state first."},
 	InUse:               {"Something uses the object; `blockers` names it.", "Remove what is named first."},
+	GuestAgent:          {"The agent in the guest is not there, does not answer, or refuses what it is asked; the message says which.", "`novacron vm guest` shows how it is. Install qemu-guest-agent in the guest, and have it started there; resume a paused VM."},
 	Protected:           {"The object is protected against deletion.", "`novacron vm set NAME --protect=false`, then delete it."},
 	RevisionMismatch:    {"The object was changed since the revision that the request names.", "Read it again, and decide again."},
 	IdempotencyReuse:    {"The Idempotency-Key was used before, for another request.", "Use a key per request."},

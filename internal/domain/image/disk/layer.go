@@ -41,6 +41,7 @@ type QCOW2 struct {
 
 	table   []byte // the L2 table that was used last
 	tableAt uint64
+	unpacks Unpack // how packed clusters are
 	packed  []byte // the cluster that was unpacked last
 	packAt  uint64
 }
@@ -63,9 +64,20 @@ const (
 	q2Version = 3
 )
 
+// Unpack fills a cluster from what was packed, which may have anything behind its end,
+// and fails where that is less.
+type Unpack func(cluster, packed []byte) error
+
+// deflated is the Unpack of clusters that are packed as they always were.
+func deflated(cluster, packed []byte) error {
+	_, err := io.ReadFull(flate.NewReader(bytes.NewReader(packed)), cluster)
+	return err
+}
+
 // OpenQCOW2 reads the header of a qcow2 file of a size. Wrong ones are
-// errs.InvalidImage, and so are clusters packed with zstd, which is not read here.
-func OpenQCOW2(r io.ReaderAt, size int64, below Layer) (*QCOW2, error) {
+// errs.InvalidImage, and so are those whose clusters are packed with zstd without the
+// means to unpack them.
+func OpenQCOW2(r io.ReaderAt, size int64, below Layer, zstd Unpack) (*QCOW2, error) {
 	f := file{r, size}
 	h, err := f.part(0, qcow2Header, "qcow2 header")
 	if err != nil {
@@ -79,8 +91,12 @@ func OpenQCOW2(r io.ReaderAt, size int64, below Layer) (*QCOW2, error) {
 	if err := q2Header(h, features); err != nil {
 		return nil, err
 	}
+	unpacks, err := q2Packing(f, features, zstd)
+	if err != nil {
+		return nil, err
+	}
 	q := &QCOW2{
-		file: f, below: below, bits: uint(be.Uint32(h[20:])), wide: features&q2Wide != 0, bytes: int64(be.Uint64(h[24:])),
+		file: f, below: below, unpacks: unpacks, bits: uint(be.Uint32(h[20:])), wide: features&q2Wide != 0, bytes: int64(be.Uint64(h[24:])),
 		l1: int64(be.Uint64(h[40:])), l1n: int64(be.Uint32(h[36:])),
 	}
 	if q.l1n*8 > q2MaxL1 || q.l1n < up(q.bytes, q.span()) || !f.has(q.l1, q.l1n*8) {
@@ -98,10 +114,27 @@ func q2Header(h []byte, features uint64) error {
 		claim{string(h[:4]) != "QFI\xfb" || version < 2 || version > q2Version, refuse("the file is no qcow2 of a version that is known")},
 		claim{bits < 9 || bits > 21, refuse("the cluster size of 2^%d bytes is not one that qcow2 has", bits)},
 		claim{be.Uint32(h[32:]) != 0, refuse("the disk is encrypted")},
-		claim{features&q2Zstd != 0, refuse("the disk has clusters that are packed with zstd, which is not read: convert it first")},
-		claim{features&^uint64(q2Dirty|q2Wide) != 0, refuse("the disk uses features that are not read (bits %#x)", features)},
+		claim{features&^uint64(q2Dirty|q2Wide|q2Zstd) != 0, refuse("the disk uses features that are not read (bits %#x)", features)},
 		claim{bytes == 0 || bytes > uint64(MaxVirtual), refuse("the disk's size of %d bytes is not one a disk can have", bytes)},
 	)
+}
+
+// q2Packing tells how clusters are packed: the header says so behind what all have, if it
+// is not as always.
+func q2Packing(f file, features uint64, zstd Unpack) (Unpack, error) {
+	if features&q2Zstd == 0 {
+		return deflated, nil
+	}
+	kind, err := f.part(qcow2Header, 1, "qcow2 header")
+	switch {
+	case err != nil:
+		return nil, err
+	case kind[0] != 1:
+		return nil, refuse("the disk's compression type %d is not one that qcow2 has", kind[0])
+	case zstd == nil:
+		return nil, refuse("the disk has clusters that are packed with zstd, which is not read here: convert it first (qemu-img convert -O qcow2)")
+	}
+	return zstd, nil
 }
 
 // Bytes implements Layer.
@@ -248,7 +281,7 @@ func (q *QCOW2) unpack(e uint64) error {
 		q.packed = make([]byte, 1<<q.bits)
 	}
 	q.packAt = 0
-	if _, err := io.ReadFull(flate.NewReader(bytes.NewReader(raw)), q.packed); err != nil {
+	if err := q.unpacks(q.packed, raw); err != nil {
 		return refuse("a packed cluster cannot be unpacked")
 	}
 	q.packAt = e

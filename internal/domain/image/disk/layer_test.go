@@ -4,13 +4,27 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/unit"
 )
+
+// unzstd unpacks as agents do.
+func unzstd(p, packed []byte) error {
+	d, err := zstd.NewReader(bytes.NewReader(packed), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	_, err = io.ReadFull(d, p)
+	return err
+}
 
 // layer opens a file as a layer.
 func layer(t *testing.T, path string, below Layer) *QCOW2 {
@@ -24,7 +38,7 @@ func layer(t *testing.T, path string, below Layer) *QCOW2 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q, err := OpenQCOW2(f, info.Size(), below)
+	q, err := OpenQCOW2(f, info.Size(), below, unzstd)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +57,7 @@ func TestFlatten(t *testing.T) {
 	if err := os.WriteFile(raw, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for i, opts := range []string{"cluster_size=64k", "compat=0.10", "cluster_size=512", "cluster_size=2M", "extended_l2=on", "extended_l2=on,cluster_size=16k", "lazy_refcounts=on"} {
+	for i, opts := range []string{"cluster_size=64k", "compat=0.10", "cluster_size=512", "cluster_size=2M", "extended_l2=on", "extended_l2=on,cluster_size=16k", "lazy_refcounts=on", "compression_type=zstd", "compression_type=zstd,cluster_size=512", "compression_type=zstd,cluster_size=2M", "compression_type=zstd,extended_l2=on"} {
 		for _, packed := range []bool{false, true} {
 			t.Run(fmt.Sprint(opts, packed), func(t *testing.T) {
 				base, top := filepath.Join(dir, fmt.Sprint("base", i, packed)), filepath.Join(dir, fmt.Sprint("top", i, packed))
@@ -111,12 +125,13 @@ func TestLayersAreRefused(t *testing.T) {
 	for name, c := range map[string]change{
 		"no magic": text(0, "none"), "version 4": be32(4, 4), "version 1": be32(4, 1), "clusters of 2^8": be32(20, 8), "clusters of 2^22": be32(20, 22), "clusters of 2^max": be32(20, 1<<32-1),
 		"size 0": be64(24, 0), "size max": be64(24, 1<<64-512), "encrypted": be32(32, 1), "L1 none": be32(36, 0), "L1 huge": be32(36, 1<<32-1), "L1 outside": be64(40, 1<<40), "L1 wraps": be64(40, 1<<63),
-		"data file": be64(72, q2Data), "zstd": be64(72, q2Zstd), "unknown": be64(72, 1<<40),
+		"data file": be64(72, q2Data), "zstd by half": be64(72, q2Zstd), "zstd and another": all(be64(72, q2Zstd), text(qcow2Header, "\x02")),
+		"zstd of nothing": all(be64(72, q2Zstd), text(qcow2Header, "\x01"), be64(2*cluster, l2Compressed|cluster)), "unknown": be64(72, 1<<40),
 		"L2 outside": be64(l1, 1<<40), "data outside": be64(2*cluster, 1<<40), "packed outside": be64(2*cluster, l2Compressed|1<<40), "packed of nothing": be64(2*cluster, l2Compressed|4*cluster),
 		"cut": func(b []byte) []byte { return b[:100] },
 	} {
 		b := c(bytes.Clone(out.b))
-		q, err := OpenQCOW2(bytes.NewReader(b), int64(len(b)), nil)
+		q, err := OpenQCOW2(bytes.NewReader(b), int64(len(b)), nil, unzstd)
 		if err == nil {
 			err = Flatten(q, func(int64, []byte) error { return nil })
 		}
@@ -124,9 +139,13 @@ func TestLayersAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	q, err := OpenQCOW2(bytes.NewReader(out.b), int64(len(out.b)), nil)
+	q, err := OpenQCOW2(bytes.NewReader(out.b), int64(len(out.b)), nil, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	packed := all(be64(72, q2Zstd), text(qcow2Header, "\x01"))(bytes.Clone(out.b))
+	if _, err := OpenQCOW2(bytes.NewReader(packed), int64(len(packed)), nil, nil); !errs.Is(err, errs.InvalidImage) {
+		t.Errorf("zstd without the means for it: %v", err)
 	}
 	stop := errors.New("stop")
 	if err := Flatten(q, func(int64, []byte) error { return stop }); !errors.Is(err, stop) {
@@ -145,7 +164,7 @@ func FuzzLayer(f *testing.F) {
 	_, _ = w.Close()
 	f.Add(out.b)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		q, err := OpenQCOW2(bytes.NewReader(b), int64(len(b)), NewRaw(bytes.NewReader(b), int64(len(b))))
+		q, err := OpenQCOW2(bytes.NewReader(b), int64(len(b)), NewRaw(bytes.NewReader(b), int64(len(b))), unzstd)
 		if err != nil {
 			return
 		}
