@@ -28,6 +28,9 @@ func (t *Tx) NodeRemoveByForce(ctx context.Context, n node.Node, revision *int64
 	if err != nil {
 		return nil, pgtx.Map(err)
 	}
+	if err := t.q.MigrationsLose(ctx, n.ID); err != nil {
+		return nil, pgtx.Map(err)
+	}
 	gone, err := t.q.NodeRemoveByForce(ctx, query.NodeRemoveByForceParams{ID: n.ID, Revision: revision})
 	if err == nil && gone == 0 {
 		err = errs.New(errs.RevisionMismatch, "node %q is at revision %d: somebody changed it; read it again", n.Name, n.Revision)

@@ -288,8 +288,8 @@ func (t *Tx) VMUpdate(ctx context.Context, in vm.Intent, was string) error {
 	return t.EventInsert(ctx, e)
 }
 
-// VMsHeldOn lists the VMs of a node that a job holds.
+// VMsHeldOn lists the VMs of a node that a job holds, and those on their way from it or to it.
 func (t *Tx) VMsHeldOn(ctx context.Context, node id.ID) ([]id.ID, error) {
-	ids, err := t.q.VMsHeldOn(ctx, &node)
+	ids, err := t.q.VMsHeldOn(ctx, node)
 	return ids, pgtx.Map(err)
 }

@@ -49,6 +49,7 @@ var duringJobSQL = []struct{ kind, expr string }{
 	{vm.JobStop, endingSQL},
 	{vm.JobSuspend, endingSQL},
 	{vm.JobDelete, `'deleting'`},
+	{vm.JobMigrate, `'migrating'`},
 }
 
 // Judged is what a server judges of nodes by itself.

@@ -44,6 +44,7 @@ FROM images i WHERE i.id = @id FOR UPDATE;
 -- Some VMs made from an image, and how many there are.
 SELECT v.name, count(*) OVER () AS total FROM vms v WHERE v.image_id = @image_id OR v.seed_image_id = @image_id OR v.cdrom_image_id = @image_id
   OR EXISTS (SELECT FROM storage_volumes s WHERE s.vm_id = v.id AND s.image_id = @image_id)
+  OR EXISTS (SELECT FROM jobs j WHERE j.id = v.job_id AND j.kind = 'vm.cdrom' AND j.params->>'replaces' = (@image_id::uuid)::text)
 ORDER BY v.name LIMIT 20;
 
 -- name: ImageShare :one

@@ -392,6 +392,7 @@ func (q *Queries) ImageUnfinished(ctx context.Context, id uuid.UUID) (bool, erro
 const imageUsers = `-- name: ImageUsers :many
 SELECT v.name, count(*) OVER () AS total FROM vms v WHERE v.image_id = $1 OR v.seed_image_id = $1 OR v.cdrom_image_id = $1
   OR EXISTS (SELECT FROM storage_volumes s WHERE s.vm_id = v.id AND s.image_id = $1)
+  OR EXISTS (SELECT FROM jobs j WHERE j.id = v.job_id AND j.kind = 'vm.cdrom' AND j.params->>'replaces' = ($1::uuid)::text)
 ORDER BY v.name LIMIT 20
 `
 

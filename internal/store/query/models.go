@@ -192,6 +192,93 @@ func (ns NullJobState) Value() (driver.Value, error) {
 	return string(ns.JobState), nil
 }
 
+type MigrationKind string
+
+const (
+	MigrationKindCold MigrationKind = "cold"
+	MigrationKindWarm MigrationKind = "warm"
+	MigrationKindLive MigrationKind = "live"
+)
+
+func (e *MigrationKind) Scan(src interface{}) error {
+	switch s := src.(type) {
+	case []byte:
+		*e = MigrationKind(s)
+	case string:
+		*e = MigrationKind(s)
+	default:
+		return fmt.Errorf("unsupported scan type for MigrationKind: %T", src)
+	}
+	return nil
+}
+
+type NullMigrationKind struct {
+	MigrationKind MigrationKind
+	Valid         bool // Valid is true if MigrationKind is not NULL
+}
+
+// Scan implements the Scanner interface.
+func (ns *NullMigrationKind) Scan(value interface{}) error {
+	if value == nil {
+		ns.MigrationKind, ns.Valid = "", false
+		return nil
+	}
+	ns.Valid = true
+	return ns.MigrationKind.Scan(value)
+}
+
+// Value implements the driver Valuer interface.
+func (ns NullMigrationKind) Value() (driver.Value, error) {
+	if !ns.Valid {
+		return nil, nil
+	}
+	return string(ns.MigrationKind), nil
+}
+
+type MigrationState string
+
+const (
+	MigrationStateRunning   MigrationState = "running"
+	MigrationStateSucceeded MigrationState = "succeeded"
+	MigrationStateFailed    MigrationState = "failed"
+	MigrationStateCancelled MigrationState = "cancelled"
+)
+
+func (e *MigrationState) Scan(src interface{}) error {
+	switch s := src.(type) {
+	case []byte:
+		*e = MigrationState(s)
+	case string:
+		*e = MigrationState(s)
+	default:
+		return fmt.Errorf("unsupported scan type for MigrationState: %T", src)
+	}
+	return nil
+}
+
+type NullMigrationState struct {
+	MigrationState MigrationState
+	Valid          bool // Valid is true if MigrationState is not NULL
+}
+
+// Scan implements the Scanner interface.
+func (ns *NullMigrationState) Scan(value interface{}) error {
+	if value == nil {
+		ns.MigrationState, ns.Valid = "", false
+		return nil
+	}
+	ns.Valid = true
+	return ns.MigrationState.Scan(value)
+}
+
+// Value implements the driver Valuer interface.
+func (ns NullMigrationState) Value() (driver.Value, error) {
+	if !ns.Valid {
+		return nil, nil
+	}
+	return string(ns.MigrationState), nil
+}
+
 type NodeState string
 
 const (
@@ -369,6 +456,7 @@ type VmPhase string
 
 const (
 	VmPhaseStarting  VmPhase = "starting"
+	VmPhaseIncoming  VmPhase = "incoming"
 	VmPhaseRunning   VmPhase = "running"
 	VmPhasePaused    VmPhase = "paused"
 	VmPhaseStopping  VmPhase = "stopping"
@@ -661,6 +749,32 @@ type Lease struct {
 	Name   string
 	Holder *uuid.UUID
 	Term   int64
+}
+
+type Migration struct {
+	ID             uuid.UUID
+	ProjectID      uuid.UUID
+	VmID           uuid.UUID
+	VmName         string
+	Kind           MigrationKind
+	State          MigrationState
+	Reason         string
+	SourceNodeID   uuid.UUID
+	TargetNodeID   uuid.UUID
+	SourceEpoch    int64
+	SwappedEpoch   *int64
+	HeldNodeID     *uuid.UUID
+	HeldDiskBytes  int64
+	BytesMoved     int64
+	Prediction     []byte
+	Phases         []byte
+	FailureCode    *string
+	FailureMessage *string
+	CreatedBy      string
+	Revision       int64
+	CreatedAt      time.Time
+	FinishedAt     *time.Time
+	UpdatedAt      time.Time
 }
 
 type NetworkInterface struct {

@@ -32,6 +32,11 @@ DELETE FROM storage_volumes WHERE id = @id AND vm_id = @vm_id RETURNING size_byt
 INSERT INTO network_interfaces (id, vm_id, slot, mac, bridge, forwards)
 VALUES (@id, @vm_id, @slot, (@mac::text)::macaddr, @bridge, @forwards);
 
+-- name: MACsFree :many
+SELECT d.mac::text FROM unnest(@drawn::text[]) WITH ORDINALITY AS d (mac, place)
+WHERE NOT EXISTS (SELECT 1 FROM network_interfaces n WHERE n.mac = d.mac::macaddr)
+ORDER BY d.place;
+
 -- name: VMLock :one
 -- By id, else by name. What refers to the row, as reports do, does not wait for
 -- this lock.
@@ -191,8 +196,9 @@ LEFT JOIN placed p ON p.node_id = i.node_id AND p.vm_id = i.vm_id AND p.owner_ep
 LEFT JOIN written w ON w.vm_id = p.vm_id AND w.owner_epoch = p.owner_epoch;
 
 -- name: VMsHeldOn :many
--- VMs of a node that a job holds.
-SELECT id FROM vms WHERE node_id = $1 AND job_id IS NOT NULL;
+-- VMs of a node that a job holds, and those on their way from it or to it.
+SELECT id FROM vms WHERE node_id = @node_id::uuid AND job_id IS NOT NULL
+UNION SELECT m.vm_id FROM migrations m WHERE m.state = 'running' AND (m.source_node_id = @node_id::uuid OR m.target_node_id = @node_id::uuid);
 
 -- name: VMsLose :many
 -- Every VM of a node that is gone for good loses its placement. The epoch rises,

@@ -12,6 +12,32 @@ import (
 	"github.com/google/uuid"
 )
 
+const mACsFree = `-- name: MACsFree :many
+SELECT d.mac::text FROM unnest($1::text[]) WITH ORDINALITY AS d (mac, place)
+WHERE NOT EXISTS (SELECT 1 FROM network_interfaces n WHERE n.mac = d.mac::macaddr)
+ORDER BY d.place
+`
+
+func (q *Queries) MACsFree(ctx context.Context, drawn []string) ([]string, error) {
+	rows, err := q.db.Query(ctx, mACsFree, drawn)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var d_mac string
+		if err := rows.Scan(&d_mac); err != nil {
+			return nil, err
+		}
+		items = append(items, d_mac)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const nICInsert = `-- name: NICInsert :exec
 INSERT INTO network_interfaces (id, vm_id, slot, mac, bridge, forwards)
 VALUES ($1, $2, $3, ($4::text)::macaddr, $5, $6)
@@ -595,11 +621,12 @@ func (q *Queries) VMUpdate(ctx context.Context, arg VMUpdateParams) (int64, erro
 }
 
 const vMsHeldOn = `-- name: VMsHeldOn :many
-SELECT id FROM vms WHERE node_id = $1 AND job_id IS NOT NULL
+SELECT id FROM vms WHERE node_id = $1::uuid AND job_id IS NOT NULL
+UNION SELECT m.vm_id FROM migrations m WHERE m.state = 'running' AND (m.source_node_id = $1::uuid OR m.target_node_id = $1::uuid)
 `
 
-// VMs of a node that a job holds.
-func (q *Queries) VMsHeldOn(ctx context.Context, nodeID *uuid.UUID) ([]uuid.UUID, error) {
+// VMs of a node that a job holds, and those on their way from it or to it.
+func (q *Queries) VMsHeldOn(ctx context.Context, nodeID uuid.UUID) ([]uuid.UUID, error) {
 	rows, err := q.db.Query(ctx, vMsHeldOn, nodeID)
 	if err != nil {
 		return nil, err
