@@ -122,7 +122,7 @@ func New(cfg Config) (*Agent, error) {
 	if err := a.plan.open(cfg.DataDir, !cfg.Volatile, cfg.Log); err != nil {
 		return nil, err
 	}
-	a.driver, err = cfg.NewHypervisor(a.reports.observe)
+	a.driver, err = cfg.NewHypervisor(a.seen)
 	if f, ok := a.driver.(foreteller); ok {
 		a.reports.foretold(f)
 	}
@@ -208,7 +208,7 @@ func (a *Agent) lost(rec record, why string) {
 }
 
 func (a *Agent) adopt(s hypervisor.Status) {
-	a.reports.observe(s)
+	a.seen(s)
 	if _, ok := a.guests[s.VM]; ok || !s.Phase.OnNode() {
 		return
 	}
@@ -261,6 +261,9 @@ var handlers = map[string]handler{
 	(*nodelink.SetMedium)(nil).Method():      fenced((*Agent).setMedium),
 	(*nodelink.Look)(nil).Method():           fenced((*Agent).look),
 	(*nodelink.Erase)(nil).Method():          fenced((*Agent).erase),
+	(*nodelink.OfferVM)(nil).Method():        fenced((*Agent).offerVM),
+	(*nodelink.TakeVM)(nil).Method():         fenced((*Agent).takeVM),
+	(*nodelink.AskTransfer)(nil).Method():    plain((*Agent).askTransfer),
 	(*nodelink.OfferImage)(nil).Method():     plain((*Agent).offerImage),
 	(*nodelink.DropImages)(nil).Method():     plain((*Agent).dropImages),
 	(*nodelink.HostPlan)(nil).Method():       plain((*Agent).takePlan),

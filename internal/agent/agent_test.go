@@ -34,6 +34,8 @@ type bench struct {
 	op      id.ID
 	head    nodelink.Header
 	clock   clock.Clock
+	// neighbours, unless nil, are the other nodes
+	neighbours Neighbours
 	// wrap, unless nil, stands between the agent and its driver
 	wrap func(*sim.Driver) hypervisor.Driver
 }
@@ -73,7 +75,7 @@ func (b *bench) restart() {
 			}
 			return d, nil
 		},
-		Volumes: vols, Images: cacheOf(b.t, b.dir), Clock: b.clock, Log: slog.New(slog.DiscardHandler),
+		Volumes: vols, Images: cacheOf(b.t, b.dir), Neighbours: b.neighbours, Clock: b.clock, Log: slog.New(slog.DiscardHandler),
 	})
 	if err == nil {
 		err = b.agent.Start(b.t.Context())

@@ -109,35 +109,53 @@ func (r *reporter) why(s hypervisor.Status) string {
 	return s.Reason
 }
 
-// copyVariables gives a clone what its original's firmware knows.
-func (a *Agent) copyVariables(to, from id.ID) error {
+// copyVariables gives a clone what its original's firmware knows. That it has them is on
+// record as if it had started: where they are lost before its first start, or those of
+// the original are already, that start says so.
+func (a *Agent) copyVariables(g *guest, to, from id.ID) error {
+	has := slices.Clone(a.guest(from).snapshot().Variables)
 	for _, kind := range []string{vm.FirmwareUEFI, vm.FirmwareSecure} {
-		source := a.variables(from, kind)
-		info, err := os.Stat(source)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		var b []byte
-		if err == nil && info.Size() > mostVariables {
-			err = errors.New("there are too many")
-		}
-		if err == nil {
-			b, err = os.ReadFile(source)
-		}
-		if err == nil {
-			err = durable.Replace(a.variables(to, kind), b, !a.cfg.Volatile)
-		}
+		there, err := a.copyVariable(a.variables(to, kind), a.variables(from, kind))
 		if err != nil {
 			return errs.New(errs.HostFailure, "the variables of the firmware of VM %s cannot be copied", from).Because(err)
 		}
+		if there && !slices.Contains(has, kind) {
+			has = append(has, kind)
+		}
 	}
-	return nil
+	if len(has) == 0 {
+		return nil
+	}
+	return g.change(a.records, func(r *record) { r.Variables = has })
+}
+
+// copyVariable copies a file of variables; false where there is none.
+func (a *Agent) copyVariable(to, from string) (there bool, err error) {
+	info, err := os.Stat(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err == nil && info.Size() > mostVariables {
+		err = errors.New("there are too many")
+	}
+	if err != nil {
+		return false, err
+	}
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return false, err
+	}
+	return true, durable.Replace(to, b, !a.cfg.Volatile)
 }
 
 // forgetVariables removes all of a VM's.
 func (a *Agent) forgetVariables(v id.ID) error {
 	for _, kind := range []string{vm.FirmwareUEFI, vm.FirmwareSecure} {
-		if err := os.Remove(a.variables(v, kind)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err := os.Remove(a.variables(v, kind) + partSuffix) // broken off as it came
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			err = os.Remove(a.variables(v, kind))
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return errs.New(errs.HostFailure, "the variables of the firmware of VM %s cannot be removed", v).Because(err)
 		}
 	}

@@ -87,7 +87,7 @@ func (a *Agent) freezeFor(ctx context.Context, d hypervisor.Freezer, ref hypervi
 // refusedToFreeze tells whether an error shows that nothing is frozen.
 func refusedToFreeze(err error) bool {
 	switch errs.CodeOf(err) {
-	case errs.GuestFailure, errs.InvalidState, errs.StaleEpoch, errs.NotFound, errs.Conflict:
+	case errs.GuestAgent, errs.GuestFailure, errs.InvalidState, errs.StaleEpoch, errs.NotFound, errs.Conflict:
 		return err != nil
 	default:
 		return false

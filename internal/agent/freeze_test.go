@@ -135,9 +135,9 @@ func TestFrozenByNobody(t *testing.T) {
 // thawed when it comes back.
 func TestFrozenWithoutAnAgent(t *testing.T) {
 	b, c := icy(t)
-	gone := sim.Faults{Agent: &sim.Failure{Code: errs.GuestFailure, Message: "there is no agent"}}
+	gone := sim.Faults{Agent: &sim.Failure{Code: errs.GuestAgent, Message: "there is no agent"}}
 	b.host.SetFaults(b.vm, gone)
-	if err := b.freeze(10 * time.Second); !errs.Is(err, errs.GuestFailure) || b.shown() != nil || b.agent.guest(b.vm).frozen() != nil {
+	if err := b.freeze(10 * time.Second); !errs.Is(err, errs.GuestAgent) || b.shown() != nil || b.agent.guest(b.vm).frozen() != nil {
 		t.Errorf("%v, shown %+v", err, b.shown())
 	}
 	b.host.SetFaults(b.vm, sim.Faults{})

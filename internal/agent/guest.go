@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"sync"
+	"sync/atomic"
 
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -28,6 +29,8 @@ type guest struct {
 	wanted fence
 	// ice is held by who freezes or thaws
 	ice sync.Mutex
+	// took counts what the last taking of the VM from another node has brought
+	took atomic.Pointer[counter]
 }
 
 type answer struct {

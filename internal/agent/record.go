@@ -35,7 +35,7 @@ type record struct {
 	Volumes []id.ID `json:"volumes,omitempty"`
 	// Frozen: its guest's file systems are, or may be.
 	Frozen *freeze `json:"frozen,omitempty"`
-	// Variables are the kinds of firmware whose variables were made for it here.
+	// Variables are the kinds of firmware whose variables were made, or copied, for it here.
 	Variables []string `json:"variables,omitempty"`
 	// Anew: they were lost since, and its start made them anew.
 	Anew *anew `json:"variables_anew,omitempty"`

@@ -90,6 +90,19 @@ func (a *Agent) asSaved(v id.ID, epoch gen.OwnerEpoch, why string) nodelink.Repo
 	return a.reports.report(hypervisor.Status{Ref: hypervisor.Ref{VM: v, Epoch: epoch}, Phase: vm.PhaseSuspended, Reason: why, Since: a.cfg.Clock.Now()})
 }
 
+// seen takes a status from the driver: it is the driver's sink.
+func (a *Agent) seen(s hypervisor.Status) { a.reports.observe(a.kept(s)) }
+
+// kept gives a status as it is told. What ended while a memory is saved has not gone on
+// from that, and its VM is suspended as before, whenever this comes: after the command
+// that failed, or from an agent that died over it.
+func (a *Agent) kept(s hypervisor.Status) hypervisor.Status {
+	if (s.Phase == vm.PhaseExited || s.Phase == vm.PhaseCrashed) && a.saved(s.VM) {
+		s.Phase, s.Reason = vm.PhaseSuspended, "it did not go on from its saved memory, which is kept"
+	}
+	return s
+}
+
 // mayResume compares what the control plane has in mind with what is on disk: memory
 // is never given up, or missed, behind anybody's back.
 func (a *Agent) mayResume(c *nodelink.Launch) error {

@@ -40,14 +40,18 @@ func (a *Agent) launchCommand(ctx context.Context, _ Peer, g *guest, c *nodelink
 // twice under one epoch.
 func (a *Agent) started(ctx context.Context, c *nodelink.Launch) (hypervisor.Status, bool, error) {
 	s, alive, err := a.live(ctx, c.VM)
-	return s, !alive && s.Phase != "" && s.Epoch == c.OwnerEpoch, err
+	done := !alive && s.Phase != "" && s.Epoch == c.OwnerEpoch
+	if err == nil && done && c.Resume && a.kept(s).Phase != s.Phase { // its guest has not executed, which would have used the memory up
+		err = errs.New(errs.HostFailure, "the VM did not go on from its saved memory, which is kept: resume it again")
+	}
+	return s, done, err
 }
 
 // tell reports what a command found, unless the driver has told something newer:
 // a guest that ended just after it was launched must not be reported as running.
 func (a *Agent) tell(ctx context.Context, mark int64, s hypervisor.Status) nodelink.Report {
 	for {
-		rep, ok := a.reports.reportAt(mark, s)
+		rep, ok := a.reports.reportAt(mark, a.kept(s))
 		if ok {
 			return rep
 		}

@@ -97,7 +97,7 @@ func (a *Agent) copyVolumes(ctx context.Context, _ Peer, g *guest, c *nodelink.C
 			return nil, err
 		}
 	}
-	return nodelink.Done{}, a.copyVariables(c.VM, c.Source)
+	return nodelink.Done{}, a.copyVariables(g, c.VM, c.Source)
 }
 
 // growVolume has whoever has the volume open make it larger: the guest's

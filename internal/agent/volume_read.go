@@ -11,6 +11,7 @@ import (
 	volume "github.com/novacron/novacron/internal/driver/volume/contract"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/sparse"
 )
 
 // readVolume sends what a disk holds, of a VM that rests: the control plane holds it
@@ -40,7 +41,7 @@ func (a *Agent) readVolume(ctx context.Context, p Peer, c *nodelink.ReadVolume) 
 	go func() {
 		defer done()
 		defer stream.Close()
-		err := nodelink.SendDisk(stream, v.SizeBytes, func(tell func(int64, []byte) error) error { return disk.Flatten(l, tell) })
+		err := sparse.Send(stream, v.SizeBytes, func(tell func(int64, []byte) error) error { return disk.Flatten(l, tell) })
 		if err != nil {
 			a.log.Warn("a disk was not sent to its end", "vm", c.VM, "volume", c.Volume, "err", err)
 			return
@@ -94,7 +95,7 @@ func layer(file *os.File, format string, below disk.Layer) (disk.Layer, error) {
 	if format == "raw" {
 		return disk.NewRaw(file, info.Size()), nil
 	}
-	l, err := disk.OpenQCOW2(file, info.Size(), below)
+	l, err := disk.OpenQCOW2(file, info.Size(), below, unzstd())
 	if err != nil {
 		return nil, errors.Join(errs.New(errs.Unsupported, "a disk of the VM cannot be read: %s", errs.As(err).Message), err)
 	}

@@ -48,7 +48,7 @@ type OpenScreenshot struct {
 // Method implements Command.
 func (*OpenScreenshot) Method() string { return "open_screenshot" }
 
-// ReadVolume sends what a disk of a VM holds over a bulk stream, as SendDisk does.
+// ReadVolume sends what a disk of a VM holds over a bulk stream, as sparse.Send does.
 // Refused while the VM has a process.
 type ReadVolume struct {
 	VM     id.ID  `json:"vm"`

@@ -38,7 +38,7 @@ const (
 // noPeers as an address turns the giving and taking off.
 const noPeers = "off"
 
-// neighbours gives image files to other nodes, and takes them. A port is open
+// neighbours gives image files, and VMs that move, to other nodes, and takes them. A port is open
 // for as long as an offer stands, and lets in the one node it is for.
 type neighbours struct {
 	who *identity
@@ -134,7 +134,7 @@ func (n *neighbours) give(conn net.Conn, to id.ID, ticket string, l net.Listener
 	_ = l.Close() // once
 	_ = conn.SetDeadline(time.Time{})
 	if err := serve(&patient{c, n}); err != nil {
-		n.log.Warn("another node did not get an image file", "node", to, "err", err)
+		n.log.Warn("another node did not get all that was offered to it", "node", to, "err", err)
 		return true
 	}
 	_ = c.CloseWrite()
