@@ -265,6 +265,11 @@ type VMPatch struct {
 type VMCDROMAttach struct {
 	// Image is the name or id of a CD, an image of type iso.
 	Image string `json:"image"`
+	// Replace takes out what is in the drive; a drive with another CD in it is refused
+	// otherwise.
+	Replace bool `json:"replace,omitempty"`
+	// Force takes a CD that the guest has in use.
+	Force bool `json:"force,omitempty"`
 }
 
 // VMCDROMEject empties a VM's drive.

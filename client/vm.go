@@ -120,6 +120,12 @@ func (s VMs) AttachCD(ctx context.Context, vm, image string) (Change, error) {
 	return s.act(ctx, vm, "cdrom/attach", api.VMCDROMAttach{Image: image})
 }
 
+// ReplaceCD puts a CD into a VM's drive in place of whatever is in it. With force it
+// takes one that the guest has in use.
+func (s VMs) ReplaceCD(ctx context.Context, vm, image string, force bool) (Change, error) {
+	return s.act(ctx, vm, "cdrom/attach", api.VMCDROMAttach{Image: image, Replace: true, Force: force})
+}
+
 // EjectCD empties a VM's drive, while it runs too. With force it takes a CD that the
 // guest has in use.
 func (s VMs) EjectCD(ctx context.Context, vm string, force bool) (Change, error) {

@@ -67,22 +67,34 @@ func BenchmarkScale(b *testing.B) {
 	record(b, figure{
 		Name: name + "list page", What: "a page of 100 VMs", Unit: "ms", Ours: page, Value: page.P50, Goal: "p50 under 20 ms", Met: page.P50 < 20, Drift: drift,
 	})
-	i.starts(b, c, starts, name)
+	i.starts(b, c, starts, vms, name)
 }
 
 // starts measures how many of the VMs are started in a second, in rounds of a
-// seventh each. All must run in the end, each for one job.
-func (i *instance) starts(b *testing.B, c *client.Client, starts int, name string) {
-	const rounds = 7
-	per := starts / rounds
-	var rate []float64
-	db := i.pool(b, 2)
+// seventh each; a round during which the machine was not the same counts only where too
+// few others do. All must run in the end, each for one job.
+func (i *instance) starts(b *testing.B, c *client.Client, starts, vms int, name string) {
+	const enough = 6
+	per := starts / (enough + 1)
+	var rate, unsteady []float64
+	all, db, drift := floors(b), i.pool(b, 2), 0.0
 	i.startRange(b, c, db, 0, per) // brings the image to the nodes
-	for r := 1; r < rounds; r++ {
+	rounds := 1
+	for ; len(rate) < enough && (rounds+1)*per <= vms; rounds++ {
+		before := calibrate(b, all)
 		at := clock.System{}.Boot()
-		i.startRange(b, c, db, r*per, (r+1)*per)
-		rate = append(rate, float64(per)/(clock.System{}.Boot()-at).Seconds())
+		i.startRange(b, c, db, rounds*per, (rounds+1)*per)
+		r := float64(per) / (clock.System{}.Boot() - at).Seconds()
+		if d := drifted(before, calibrate(b, all)); d <= steady {
+			rate, drift = append(rate, r), max(drift, d)
+		} else {
+			unsteady = append(unsteady, r)
+		}
 	}
+	if len(rate) < enough/2 {
+		rate, drift = append(rate, unsteady...), 100
+	}
+	b.Logf("starts per second: %.0f; while the machine changed: %.0f", rate, unsteady)
 	if n := i.sql("SELECT count(*) FROM vms v JOIN instances o ON o.vm_id = v.id AND o.owner_epoch = v.owner_epoch WHERE o.phase = 'running' AND v.owner_epoch = 1"); n != strconv.Itoa(rounds*per) {
 		b.Errorf("%s VMs run, and %d were started", n, rounds*per)
 	}
@@ -92,7 +104,7 @@ func (i *instance) starts(b *testing.B, c *client.Client, starts int, name strin
 	s := spreadOf(rate)
 	record(b, figure{
 		Name: name + "starts", What: "VMs started per second, 64 clients, until all jobs have succeeded", Unit: "per second",
-		Ours: s, Value: s.P50, Goal: "at least 500", Met: s.P50 >= 500,
+		Ours: s, Value: s.P50, Goal: "at least 500", Met: s.P50 >= 500, Drift: drift,
 	})
 }
 

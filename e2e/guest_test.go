@@ -104,7 +104,14 @@ func (i *instance) killDuring(process string, args ...string) {
 // first rule of the house.
 func guestPID(t testing.TB, v api.VM) string {
 	t.Helper()
-	var found []string
+	found := guestPIDs(v)
+	if len(found) != 1 {
+		t.Fatalf("VM %s has the processes %v", v.Name, found)
+	}
+	return found[0]
+}
+
+func guestPIDs(v api.VM) (found []string) {
 	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range all {
 		b, err := os.ReadFile(f)
@@ -112,10 +119,7 @@ func guestPID(t testing.TB, v api.VM) string {
 			found = append(found, filepath.Base(filepath.Dir(f)))
 		}
 	}
-	if len(found) != 1 {
-		t.Fatalf("VM %s has the processes %v", v.Name, found)
-	}
-	return found[0]
+	return found
 }
 
 // nothingLeft looks at the host after the last VM is gone.

@@ -39,7 +39,7 @@ func TestUEFIGuest(t *testing.T) {
 		if files := kept(); len(files) != 1 || filepath.Ext(files[0]) != "."+c.firmware {
 			t.Errorf("firmware keeps %q", files)
 		}
-		i.fails(8, "no agent in the guest", "vm", "freeze", name)
+		i.fails(4, "no agent in the guest", "vm", "freeze", name)
 		i.must("vm", "suspend", name, "--wait")
 		i.appears(name, "suspended")
 		i.must("vm", "resume", name, "--wait")

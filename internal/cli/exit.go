@@ -91,6 +91,7 @@ var classes = map[string]int{
 	string(errs.VMBusy):              exitConflict,
 	string(errs.InvalidState):        exitConflict,
 	string(errs.InUse):               exitConflict,
+	string(errs.GuestAgent):          exitConflict,
 	string(errs.Protected):           exitConflict,
 	string(errs.RevisionMismatch):    exitConflict,
 	string(errs.IdempotencyReuse):    exitConflict,

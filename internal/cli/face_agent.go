@@ -69,7 +69,7 @@ func newAgent(a *app) *cobra.Command {
 	fl.IntVar(&o.Share, "share", 1, "this host holds `N` agents: offer one part in N of it")
 	fl.StringVar(&f.imageCache, "image-cache", "", "keep image files for later up to this `size`, as in 50GiB; a tenth of the disk by default")
 	fl.StringSliceVar(&o.Bridges, "bridges", nil, "`bridges` of this host that guests may join, as in br0,br1; none by default")
-	fl.StringVar(&o.PeerAddress, "peer-address", "", "`address` of this host at which other nodes fetch image files, or off; the one that servers are reached from by default")
+	fl.StringVar(&o.PeerAddress, "peer-address", "", "`address` of this host at which other nodes fetch image files and machines that move to them, or off; the one that servers are reached from by default")
 	fl.BoolVar(&o.Discover, "discover", true, "look for servers on the local network when none that is known can be reached")
 	fl.IntVar(&f.sim, "sim", 0, "be `N` simulated nodes")
 	cmd.MarkFlagsMutuallyExclusive("join", "join-file")

@@ -16,7 +16,7 @@ import (
 
 func newVM(a *app) *cobra.Command {
 	cmd := group(a, "vm", "Virtual machines",
-		newVMCreate(a), newVMImport(a), newVMExport(a), newVMClone(a), newVMList(a), newVMShow(a),
+		newVMCreate(a), newVMImport(a), newVMExport(a), newVMClone(a), newVMMigrate(a), newVMList(a), newVMShow(a),
 		newVMAction(a, "start", "Start virtual machines", client.VMs.Start),
 		newVMStop(a, "stop", "Shut virtual machines down; power them off when they do not", client.VMs.Stop),
 		newVMStop(a, "restart", "Shut virtual machines down and start them again", client.VMs.Restart),
@@ -100,6 +100,10 @@ func newVMShow(a *app) *cobra.Command {
 		}
 		return a.printer().Describe(v, a.vmPairs(v))
 	})
+	cmd.Long = `Show one virtual machine: what it is to be, and how it is.
+
+Its guest's addresses are what its node looked up last, by the agent in the guest: up
+to a minute old, or ten where they change often. 'vm guest' asks the guest now.`
 	cmd.ValidArgsFunction = a.completeVMs
 	return cmd
 }

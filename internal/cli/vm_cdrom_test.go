@@ -20,6 +20,8 @@ func TestVMCDROM(t *testing.T) {
 		return all[len(all)-1]
 	}
 	expect(t, last("vm cdrom attach web drivers"), `POST /api/v1/vms/web/cdrom/attach {"image":"drivers"}`)
+	expect(t, last("vm cdrom attach web drivers --replace"), `POST /api/v1/vms/web/cdrom/attach {"image":"drivers","replace":true}`)
+	expect(t, last("vm cdrom attach web drivers --replace --force"), `POST /api/v1/vms/web/cdrom/attach {"image":"drivers","replace":true,"force":true}`)
 	expect(t, last("vm cdrom eject web"), `POST /api/v1/vms/web/cdrom/eject {}`)
 	expect(t, last("vm cdrom eject web --force"), `POST /api/v1/vms/web/cdrom/eject {"force":true}`)
 	expect(t, last("vm create x --image debian --cdrom drivers"),

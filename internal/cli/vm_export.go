@@ -64,8 +64,8 @@ func newVMExport(a *app) *cobra.Command {
 
 Each disk is captured as an image, NAME-export-SLOT, read from there, and the image
 deleted. A file is there whole or not at all. The same command goes on with an export
-that broke off, unless the machine was started meanwhile. A capture that takes long
-is a job: 'novacron job cancel' ends it.`
+that broke off, unless the machine was started meanwhile; what is left on the server
+until then is said. A capture that takes long is a job: 'novacron job cancel' ends it.`
 	cmd.Example = `  novacron vm export web --ova web.ova
   novacron vm export web --raw disks/`
 	cmd.Flags().StringVar(&f.ova, "ova", "", "`file` for an appliance, with its disks as VMDK")
@@ -100,13 +100,16 @@ func (a *app) exportDisks(ctx context.Context, c *client.Client, v api.VM, f exp
 // fetchDisk captures a disk and reads it into a file.
 func (a *app) fetchDisk(ctx context.Context, c *client.Client, v api.VM, d api.VMDisk, path string) error {
 	img, err := a.captured(ctx, c, v, d)
-	if err != nil {
-		return err
+	if err == nil {
+		err = a.download(ctx, c, img, part{"disk", path})
 	}
-	if err := a.download(ctx, c, img, part{"disk", path}); err != nil {
-		return err
+	if err == nil {
+		_, err = c.Images.Delete(ctx, img.ID)
 	}
-	_, err = c.Images.Delete(ctx, img.ID)
+	if err != nil && img.ID != "" {
+		name := output.Clean(img.Name)
+		fmt.Fprintf(a.err, "the image %s is left on the server: the same command goes on with it, 'novacron image delete %s' gives it up\n", name, name)
+	}
 	return err
 }
 
@@ -127,7 +130,7 @@ func (a *app) captured(ctx context.Context, c *client.Client, v api.VM, d api.VM
 	return a.capture(ctx, c, v, d, name)
 }
 
-// capture makes an image of a disk.
+// capture makes an image of a disk; none is left where that fails and a server is there.
 func (a *app) capture(ctx context.Context, c *client.Client, v api.VM, d api.VMDisk, name string) (api.Image, error) {
 	made, err := c.Images.Create(ctx, api.ImageCreate{Name: name, Type: "disk"})
 	if err != nil {
@@ -138,8 +141,11 @@ func (a *app) capture(ctx context.Context, c *client.Client, v api.VM, d api.VMD
 		made.Status.Job = ch.Job.ID
 		made, err = a.converted(ctx, c, made)
 	}
-	if err != nil && ctx.Err() == nil {
-		_, _ = c.Images.Delete(ctx, made.ID) // it is empty
+	if err == nil || ctx.Err() != nil {
+		return made, err
+	}
+	if _, kept := c.Images.Delete(ctx, made.ID); kept == nil {
+		made = api.Image{} // it was empty
 	}
 	return made, err
 }
@@ -166,7 +172,7 @@ func rewrite(ctx context.Context, from, to string, as func(context.Context, *os.
 	if err != nil {
 		return errs.New(errs.HostFailure, "%s cannot be read", from).Because(err)
 	}
-	l, err := diskformat.OpenQCOW2(in, info.Size(), nil)
+	l, err := diskformat.OpenQCOW2(in, info.Size(), nil, nil) // as servers write them: never zstd
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
@@ -15,6 +16,7 @@ import (
 	"github.com/novacron/novacron/api"
 	diskformat "github.com/novacron/novacron/internal/domain/image/disk"
 	"github.com/novacron/novacron/internal/domain/image/ova"
+	"github.com/novacron/novacron/internal/vocab/clock"
 )
 
 // exporting is a stopped machine with a disk, whose capture has a content.
@@ -127,7 +129,7 @@ func TestVMExportAppliance(t *testing.T) {
 func TestVMExportRefused(t *testing.T) {
 	b, dir := newBench(t), t.TempDir()
 	exporting(t, b, map[string]said{"POST /images/i1/capture": {409, api.Error{Status: 409, Code: "invalid_state", Detail: "it is running; stop it first"}}})
-	if says := b.args(t, 4, "vm", "export", "web", "--raw", dir); !strings.Contains(says, "stop it first") || lastAsked(b) != "DELETE /api/v1/images/i1" {
+	if says := b.args(t, 4, "vm", "export", "web", "--raw", dir); !strings.Contains(says, "stop it first") || strings.Contains(says, "is left") || lastAsked(b) != "DELETE /api/v1/images/i1" {
 		t.Errorf("says %s, asked last: %s", says, lastAsked(b))
 	}
 	b = newBench(t)
@@ -151,6 +153,38 @@ func TestVMExportRefused(t *testing.T) {
 		if got := strings.Contains(strings.Join(b.requests(), "\n"), "capture"); got != again {
 			t.Errorf("with an image of %d, captured again: %v", created, got)
 		}
+	}
+}
+
+// What an export leaves on the server when it ends before it is done is said, with what
+// to do about it: where the server is gone, where this machine's disk is full, and where
+// it was interrupted while the disk was read.
+func TestVMExportSaysWhatItLeaves(t *testing.T) {
+	const left = "is left on the server"
+	b := newBench(t)
+	exporting(t, b, nil)
+	if says := b.args(t, exitHost, "vm", "export", "web", "--qcow2", "/dev/null/x"); strings.Contains(says, left) {
+		t.Errorf("before anything was made: %s", says)
+	}
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "web-disk-0.qcow2", "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	says := b.args(t, exitInput, "vm", "export", "web", "--qcow2", dir)
+	if !strings.Contains(says, left) || !strings.Contains(says, "'novacron image delete "+half("disk", "ready").Name+"'") {
+		t.Errorf("a file that cannot be written: %s", says)
+	}
+	b = newBench(t)
+	exporting(t, b, map[string]said{"GET /jobs/j1": {200, someJob("running")}})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer cancel()
+		for !strings.Contains(strings.Join(b.requests(), "\n"), "/jobs/j1") && t.Context().Err() == nil {
+			_ = clock.System{}.Sleep(ctx, time.Millisecond)
+		}
+	}()
+	if code := b.run(ctx, []string{"vm", "export", "web", "--qcow2", t.TempDir()}); code != exitInterrupted || !strings.Contains(b.stderr.String(), left) {
+		t.Errorf("interrupted: %d %s", code, b.stderr.String())
 	}
 }
 

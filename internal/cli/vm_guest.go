@@ -29,7 +29,9 @@ systems, and how it uses its memory. qemu-guest-agent in the guest tells the for
 the driver of its memory balloon, which Linux has, the latter; all is as true as the
 guest is honest.
 
-The agent is absent where none is installed, or none has started yet.`
+The agent is absent where none is installed, or none has started yet. This asks the
+guest now: 'vm show' and 'vm list -o wide' have the addresses that its node looked up
+last, which are up to a minute old, or ten where they change often.`
 	cmd.ValidArgsFunction = a.completeVMs
 	return cmd
 }
@@ -84,7 +86,7 @@ func newVMDf(a *app) *cobra.Command {
 			return err
 		}
 		if g.Agent != "connected" {
-			return errs.New(errs.GuestFailure, "the agent in the guest of %s is %s: it takes qemu-guest-agent there", args[0], g.Agent)
+			return errs.New(errs.GuestAgent, "the agent in the guest of %s is %s: it takes qemu-guest-agent there", args[0], g.Agent)
 		}
 		if p := a.printer(); p.Format.ForPrograms() {
 			return p.Document(map[string]any{"items": g.FileSystems})

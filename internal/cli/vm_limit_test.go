@@ -90,7 +90,7 @@ func TestVMGuest(t *testing.T) {
 		t.Error(got)
 	}
 	b.on("GET /vms/db/guest", 200, api.VMGuest{Agent: "absent"})
-	b.do(t, "vm df db", 8)
+	b.do(t, "vm df db", 4)
 	b.on("POST /vms/web/exec", 200, api.VMExecResult{ExitCode: 42, Stdout: []byte("hello\n")})
 	if got := b.do(t, "vm exec web -- sh -c true", 42); !strings.Contains(got, "hello\n") {
 		t.Error(got)

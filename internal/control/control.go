@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 
 	"github.com/jackc/pgx/v5"
@@ -31,6 +32,8 @@ type Config struct {
 	Cluster store.Cluster
 	Project id.ID
 	Images  *blob.Dir
+	// Random is where addresses of network interfaces are drawn; the system's if nil.
+	Random io.Reader
 	// Fetch reads files from elsewhere.
 	Fetch *remote.Client
 	// Address is where this server is reached, as others know it.

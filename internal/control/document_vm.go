@@ -119,7 +119,7 @@ func (s *Service) step(ctx context.Context, tx *store.Tx, c Caller, v vm.View, s
 	case vm.StepEjectCD:
 		a, err = s.ejectCD(ctx, tx, c, v, false)
 	case vm.StepAttachCD:
-		a, err = s.attachCD(ctx, tx, c, v, step.CD)
+		a, err = s.attachCD(ctx, tx, c, v, AttachCD{Image: step.CD, Replace: true})
 	case vm.StepAddDisk:
 		if err = step.Add.Validate(); err == nil {
 			a, err = s.addDisk(ctx, tx, c, v, step.Add)
@@ -151,7 +151,7 @@ func (s *Service) mayStep(ctx context.Context, tx *store.Tx, v vm.View, step vm.
 	case vm.StepEjectCD:
 		_, err = vm.Decide(v, vm.ChangeCD)
 	case vm.StepAttachCD:
-		_, _, err = s.mayAttachCD(ctx, tx, v, step.CD)
+		_, _, err = s.mayAttachCD(ctx, tx, v, AttachCD{Image: step.CD, Replace: true})
 	case vm.StepAddDisk:
 		if err = step.Add.Validate(); err == nil {
 			_, err = s.mayAddDisk(ctx, tx, v, step.Add)

@@ -36,7 +36,7 @@ func TestGuests(t *testing.T) {
 	if err != nil || rows != 1 || secrets != 0 || !strings.Contains(detail, "/bin/echo") {
 		t.Errorf("%d records, %d with a secret: %s %v", rows, secrets, detail, err)
 	}
-	if err := run("/bin/none"); !errs.Is(err, errs.GuestFailure) {
+	if err := run("/bin/none"); !errs.Is(err, errs.GuestAgent) {
 		t.Errorf("a program that is not there: %v", err)
 	}
 	if err := run("a\x00b"); !errs.Is(err, errs.InvalidField) {

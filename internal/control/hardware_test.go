@@ -240,3 +240,37 @@ func TestLostVariablesAreTold(t *testing.T) {
 	request(t, c, "a", vm.Delete)
 	clean(t, c)
 }
+
+// A clone whose copies of variables are lost before its first start says so with that
+// start; one of an original that had lost its own, too; and one that has them does not.
+func TestClonesTellWhatTheyLost(t *testing.T) {
+	c := controltest.New(t, 1)
+	n := c.NewVM("a", true)
+	n.Hardware.Firmware = vm.FirmwareUEFI
+	make1(t, c, n)
+	request(t, c, "a", vm.Stop)
+	for _, name := range []string{"kept", "lost"} {
+		_, err := clone(t, c, "a", name)
+		drive(t, c, err)
+	}
+	for _, name := range []string{"lost", "a"} {
+		if err := c.Nodes[0].LoseVariables(view(t, c, name).Intent.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := clone(t, c, "a", "late")
+	drive(t, c, err)
+	for name, told := range map[string]bool{"kept": false, "lost": true, "late": true} {
+		request(t, c, name, vm.Start)
+		if why := vm.Appear(view(t, c, name)).Reason; strings.Contains(why, "were made anew") != told {
+			t.Errorf("%s says %q", name, why)
+		}
+		request(t, c, name, vm.Restart)
+		if why := vm.Appear(view(t, c, name)).Reason; why != "" {
+			t.Errorf("%s says %q with its second start", name, why)
+		}
+		request(t, c, name, vm.Delete)
+	}
+	request(t, c, "a", vm.Delete)
+	clean(t, c)
+}

@@ -35,6 +35,9 @@ func (s *Service) RemoveNodeByForce(ctx context.Context, c Caller, ref string, r
 		if err := releaseJobs(ctx, tx, lost); err != nil {
 			return err
 		}
+		if err := wakeHeld(ctx, tx, n.ID); err != nil { // migrations from it and to it
+			return err
+		}
 		r := c.record("node.remove", "node", n.ID, n.Name)
 		r.Detail = map[string]any{"forced": true, "vms": named(lost)}
 		return tx.AuditInsert(ctx, r)

@@ -149,6 +149,17 @@ func (s *Service) evidence(ctx context.Context, n node.Node) (string, error) {
 		return "", err
 	}
 	left, err := s.left(ctx)
+	if err != nil {
+		return "", err
+	}
+	// after the node has told, too: a copy is on record before it is made, and until it
+	// is gone
+	copies, err := s.cfg.Store.MigrationsOf(ctx, n.ID)
+	for _, v := range copies {
+		if in, known := vms[v]; !known || in.NodeID == nil || *in.NodeID != n.ID {
+			left[recovery.Left{VM: v, Node: n.ID}] = true
+		}
+	}
 	return recovery.Evidence(held, vms, left), err
 }
 

@@ -3,6 +3,8 @@ package control
 import (
 	"context"
 
+	"github.com/novacron/novacron/internal/domain/job"
+	"github.com/novacron/novacron/internal/domain/migration"
 	"github.com/novacron/novacron/internal/domain/recovery"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/store"
@@ -209,6 +211,10 @@ func (s *Service) recoverJobs(ctx context.Context, tx *store.Tx, p recovery.Plan
 			return err
 		}
 		if err := tx.VMLetGoOf(ctx, j.ID); err != nil {
+			return err
+		}
+		m := migration.Migration{ID: j.ID, ProjectID: s.cfg.Project}
+		if err := tx.MigrationEnd(ctx, m, job.Cancelled, nil); err != nil {
 			return err
 		}
 	}

@@ -167,6 +167,33 @@ func TestRecoveryFromAnOlderDatabase(t *testing.T) {
 	}
 }
 
+// A database from before a move is put back: the two nodes tell together where the VM is
+// now, and it goes on there.
+func TestRecoveryFromBeforeAMove(t *testing.T) {
+	c := onFirst(t)
+	past := c.DB.Save(t)
+	_, err := migrate(t, c, "a", "n2")
+	drive(t, c, err)
+	drive(t, c, ask(t, c, "a", vm.Start))
+	running := c.Running()
+	marked(t, c, past)
+	r := shown(t, c)
+	if got, want := cases(r), "a changed adopt"; got != want {
+		t.Fatalf("%s, want %s: %+v", got, want, r.Plan.VMs)
+	}
+	if _, err := c.Service.ConfirmRecovery(t.Context(), controltest.Admin(), r.Plan.ID, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if v := isOn(t, c, "a", "n2"); v.Intent.Lost != nil || vm.Appear(v).State != vm.Running || !slices.Equal(c.Running(), running) {
+		t.Errorf("%+v, %v run, before %v", v.Intent, c.Running(), running)
+	}
+	drive(t, c, ask(t, c, "a", vm.Stop))
+	_, err = migrate(t, c, "a", "n1")
+	drive(t, c, err)
+	isOn(t, c, "a", "n1")
+	clean(t, c)
+}
+
 // A node that knows more than the database, without any restore that we made, is
 // held by itself: what is on other nodes goes on.
 func TestOneNodeAheadIsHeldAlone(t *testing.T) {

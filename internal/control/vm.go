@@ -2,8 +2,6 @@ package control
 
 import (
 	"context"
-	"crypto/rand"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -182,17 +180,9 @@ func (s *Service) newView(ctx context.Context, tx *store.Tx, n NewVM, img image.
 		v.Volumes = append(v.Volumes, vol)
 	}
 	for i, c := range n.NICs {
-		v.NICs = append(v.NICs, vm.NIC{ID: id.New(), Slot: i, MAC: newMAC(), Bridge: c.Bridge, Forwards: c.Forwards})
+		v.NICs = append(v.NICs, vm.NIC{ID: id.New(), Slot: i, Bridge: c.Bridge, Forwards: c.Forwards})
 	}
-	return v, nil
-}
-
-// newMAC makes an address in our own range: locally administered, 02:4e:43, and
-// 24 random bits. The database refuses one that is taken.
-func newMAC() string {
-	var b [3]byte
-	rand.Read(b[:])
-	return fmt.Sprintf("02:4e:43:%02x:%02x:%02x", b[0], b[1], b[2])
+	return v, s.giveMACs(ctx, tx, v.NICs)
 }
 
 // Stop says how to stop or restart a VM.

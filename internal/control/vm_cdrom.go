@@ -11,14 +11,25 @@ import (
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
-// AttachCD puts a CD into the drive of a VM: a guest that runs has it at once, by a job.
-// Without a job it is recorded, and the next start brings it.
-func (s *Service) AttachCD(ctx context.Context, c Caller, ref, image string) (Accepted, error) {
-	if image == "" {
+// AttachCD says which CD comes into a drive, and how.
+type AttachCD struct {
+	// Image is the CD's name or id.
+	Image string
+	// Replace takes out what is in the drive; without, a drive with something in it is
+	// refused.
+	Replace bool
+	// Force takes a CD that the guest has in use.
+	Force bool
+}
+
+// AttachCD puts a CD into the drive of a VM: a guest that is there has it at once, by a
+// job. Without a job it is recorded, and the next start brings it.
+func (s *Service) AttachCD(ctx context.Context, c Caller, ref string, a AttachCD) (Accepted, error) {
+	if a.Image == "" {
 		return Accepted{}, errs.New(errs.InvalidField, "name the CD to attach, an image of type iso").
 			At(errs.Field{Pointer: "/image", Message: "is missing"})
 	}
-	return s.onCD(ctx, c, ref, func(tx *store.Tx, v vm.View) (Accepted, error) { return s.attachCD(ctx, tx, c, v, image) })
+	return s.onCD(ctx, c, ref, func(tx *store.Tx, v vm.View) (Accepted, error) { return s.attachCD(ctx, tx, c, v, a) })
 }
 
 // EjectCD empties the drive of a VM. With force it takes a CD that the guest has in use.
@@ -37,27 +48,33 @@ func (s *Service) onCD(ctx context.Context, c Caller, ref string, change func(*s
 	return out, err
 }
 
-func (s *Service) attachCD(ctx context.Context, tx *store.Tx, c Caller, v vm.View, image string) (Accepted, error) {
-	cd, attaches, err := s.mayAttachCD(ctx, tx, v, image)
+func (s *Service) attachCD(ctx context.Context, tx *store.Tx, c Caller, v vm.View, a AttachCD) (Accepted, error) {
+	cd, attaches, err := s.mayAttachCD(ctx, tx, v, a)
 	if err != nil || !attaches {
 		return Accepted{Object: v.Intent.ID}, err
+	}
+	p := flows.CDROMParams{Image: cd.ID, Force: a.Force}
+	detail := map[string]any{"attached": cd.Name, "image": cd.ID}
+	if out := v.Intent.CDROM; out != nil {
+		p.Replaces = out.ID
+		detail["replaced"], detail["force"] = out.Name, a.Force
 	}
 	if err := tx.VMCDROM(ctx, v.Intent, cd); err != nil {
 		return Accepted{}, err
 	}
-	return s.cdJob(ctx, tx, c, v, flows.CDROMParams{Image: cd.ID}, map[string]any{"attached": cd.Name, "image": cd.ID})
+	return s.cdJob(ctx, tx, c, v, p, detail)
 }
 
 // mayAttachCD finds the CD, and tells whether there is anything to do.
-func (s *Service) mayAttachCD(ctx context.Context, tx *store.Tx, v vm.View, image string) (*vm.CD, bool, error) {
+func (s *Service) mayAttachCD(ctx context.Context, tx *store.Tx, v vm.View, a AttachCD) (*vm.CD, bool, error) {
 	if _, err := vm.Decide(v, vm.ChangeCD); err != nil {
 		return nil, false, err
 	}
-	cd, err := s.cd(ctx, tx, image, "/image")
+	cd, err := s.cd(ctx, tx, a.Image, "/image")
 	if err != nil {
 		return nil, false, err
 	}
-	attaches, err := v.Attaches(*cd)
+	attaches, err := v.Attaches(*cd, a.Replace)
 	return cd, attaches, err
 }
 

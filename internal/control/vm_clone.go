@@ -32,6 +32,9 @@ func (s *Service) CloneVM(ctx context.Context, c Caller, ref, name string, label
 			return Accepted{}, errs.New(errs.InvalidState, "VM %q is on no node yet", source.Intent.Name)
 		}
 		v, p := cloneOf(source, name, labels)
+		if err := s.giveMACs(ctx, tx, v.NICs); err != nil {
+			return Accepted{}, err
+		}
 		job := id.New()
 		if err := tx.VMInsert(ctx, v, job); err != nil {
 			return Accepted{}, err
@@ -49,7 +52,8 @@ func (s *Service) CloneVM(ctx context.Context, c Caller, ref, name string, label
 	})
 }
 
-// cloneOf makes the clone's intent with fresh ids for everything it has.
+// cloneOf makes the clone's intent with fresh ids for everything it has; its interfaces
+// have no addresses yet.
 func cloneOf(source vm.View, name string, labels map[string]string) (vm.View, flows.CloneParams) {
 	from := source.Intent
 	p := flows.CloneParams{Source: from.ID, Volumes: map[id.ID]id.ID{}}
@@ -69,7 +73,7 @@ func cloneOf(source vm.View, name string, labels map[string]string) (vm.View, fl
 		v.Volumes = append(v.Volumes, fresh)
 	}
 	for _, n := range source.NICs {
-		v.NICs = append(v.NICs, vm.NIC{ID: id.New(), Slot: n.Slot, MAC: newMAC(), Bridge: n.Bridge})
+		v.NICs = append(v.NICs, vm.NIC{ID: id.New(), Slot: n.Slot, Bridge: n.Bridge})
 	}
 	return v, p
 }

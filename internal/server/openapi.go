@@ -87,7 +87,7 @@ func headers(rt Route) []string {
 		return nil
 	case rt.ID == "createVM", rt.ID == "createImage", rt.ID == "createImageUpload":
 		return []string{"Idempotency-Key"}
-	case rt.ID == "addVMDisk", rt.ID == "cloneVM":
+	case rt.ID == "addVMDisk", rt.ID == "cloneVM", rt.ID == "migrateVM":
 		return []string{"Idempotency-Key", "If-Match"}
 	case rt.ID == "appendImageUpload":
 		return []string{offsetHeader, completeHeader, "Digest"}

@@ -39,6 +39,7 @@ var statusOf = map[errs.Code]int{
 	errs.VMBusy:              http.StatusConflict,
 	errs.InvalidState:        http.StatusConflict,
 	errs.InUse:               http.StatusConflict,
+	errs.GuestAgent:          http.StatusConflict,
 	errs.Protected:           http.StatusConflict,
 	errs.IdempotencyReuse:    http.StatusConflict,
 	errs.StaleEpoch:          http.StatusConflict,

@@ -228,12 +228,21 @@ func (g *gate) wrap(rt Route) http.Handler {
 			p := problem(err, requestID)
 			// who has gone needs no answer, and is no failure of ours
 			if p.Status >= http.StatusInternalServerError && hr.Context().Err() == nil {
-				g.log.Error("a request failed", "route", rt.ID, "request_id", requestID, "err", err)
+				g.log.Log(hr.Context(), gravity(err), "a request failed", "route", rt.ID, "request_id", requestID, "err", err)
 			}
 			retryAfter(w, err)
 			writeProblem(w, p)
 		}
 	})
+}
+
+// gravity is the level at which a failure is logged. What only took longer than somebody
+// would wait, as a program in a guest may, is none of the server's.
+func gravity(err error) slog.Level {
+	if errs.CodeOf(err) == errs.Timeout {
+		return slog.LevelWarn
+	}
+	return slog.LevelError
 }
 
 // cutOff words the failure of a request that ended before it was answered: its

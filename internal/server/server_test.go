@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -67,7 +68,7 @@ func startAs(t *testing.T, db *storetest.DB, dir string, o Options) *running {
 	ready, ended := make(chan Info, 1), make(chan error, 1)
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	o.DatabaseURL, o.DataDir, o.Socket, o.SetupToken = db.AppURL, dir, r.socket, true
-	o.Version, o.Log, o.Ready = "test", log, func(i Info) { ready <- i }
+	o.Version, o.Log, o.Ready = "test", cmp.Or(o.Log, log), func(i Info) { ready <- i }
 	go func() { ended <- Run(ctx, o) }()
 	r.stop = func() {
 		cancel()

@@ -22,7 +22,7 @@ func (s *Server) attachCD(ctx context.Context, r *Request, b api.VMCDROMAttach) 
 		return reply[api.Accepted]{}, err
 	}
 	return s.onDisk(ctx, r, func() (control.Accepted, error) {
-		return s.control.AttachCD(ctx, r.Caller, r.Arg("vm"), b.Image)
+		return s.control.AttachCD(ctx, r.Caller, r.Arg("vm"), control.AttachCD(b))
 	})
 }
 

@@ -6,9 +6,11 @@ package controltest
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -51,8 +53,11 @@ type Cluster struct {
 	Project id.ID
 	Images  *blob.Dir
 	Nodes   []*Node
+	// Random, unless nil, is what addresses of network interfaces are made of.
+	Random io.Reader
 
 	elsewhere
+	lane     lane
 	acceptor atomic.Pointer[workflow.Executor]
 	mu       sync.Mutex
 	byID     map[id.ID]*Node
@@ -112,7 +117,7 @@ var tinyImage = image.File{Role: image.RoleDisk, SHA256: strings.Repeat("ab", 32
 func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, node id.ID, dir string) Host) *Cluster {
 	tb.Helper()
 	db := storetest.New(tb)
-	c := &Cluster{DB: db, Store: store.New(db.App), byID: map[id.ID]*Node{}}
+	c := &Cluster{DB: db, Store: store.New(db.App), byID: map[id.ID]*Node{}, lane: lane{offers: map[string]offer{}}}
 	ctx := tb.Context()
 	cluster := store.Cluster{
 		ID: id.New(), Incarnation: id.New(), CACertPEM: "none", CAKeySealed: []byte{0}, CursorKeySealed: []byte{0},
@@ -126,7 +131,7 @@ func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, nod
 	must(tb, err)
 	web := remote.New([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})
 	c.Service = control.New(control.Config{
-		Store: c.Store, Cluster: cluster, Project: c.Project, Images: c.Images, Clock: clock.System{},
+		Store: c.Store, Cluster: cluster, Project: c.Project, Images: c.Images, Clock: clock.System{}, Random: draws{c},
 		Fetch: web, Live: leases{c}, Log: slog.New(slog.DiscardHandler), Committed: func() {}, Recorded: func() {}, Accept: c.accept, Nodes: c,
 	})
 	c.Env = flows.Env{
@@ -138,6 +143,17 @@ func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, nod
 	}
 	c.addImage(tb, img)
 	return c
+}
+
+// draws is what a cluster's control plane draws from.
+type draws struct{ *Cluster }
+
+// Read implements io.Reader.
+func (d draws) Read(p []byte) (int, error) {
+	if d.Random == nil {
+		return rand.Read(p)
+	}
+	return d.Random.Read(p)
 }
 
 func must(tb testing.TB, err error) {
@@ -176,7 +192,8 @@ func (n *Node) startAgent(ctx context.Context) error {
 	a, err := agent.New(agent.Config{
 		Node: n.ID, Cluster: n.cluster.Env.Cluster, Epoch: n.epoch, DataDir: n.dir, Boot: fmt.Sprint("boot ", n.boots),
 		NewHypervisor: n.Host.Hypervisor, Volumes: n.Host.Volumes(), Images: n.Host.Images(), Clock: clock.System{}, Log: slog.New(slog.DiscardHandler), Volatile: true,
-		Inventory: func(context.Context) (nodelink.Inventory, error) { return nodelink.Inventory{}, nil },
+		Neighbours: side{&n.cluster.lane, n},
+		Inventory:  func(context.Context) (nodelink.Inventory, error) { return nodelink.Inventory{}, nil },
 	})
 	if err != nil {
 		return err

@@ -14,9 +14,9 @@ import (
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
-// hasCD looks whether a VM runs, and has the CD in its drive by its record and on its
-// host; or nothing, by both.
-func hasCD(ctx context.Context, w *world, name string, has bool) error {
+// hasCD looks whether a VM runs, and has a CD in its drive by its record and on its host;
+// or nothing, by both.
+func hasCD(ctx context.Context, w *world, name, cd string) error {
 	if err := appears(ctx, w, name, vm.Running); err != nil {
 		return err
 	}
@@ -24,15 +24,14 @@ func hasCD(ctx context.Context, w *world, name string, has bool) error {
 	if err != nil {
 		return err
 	}
-	want, err := w.AddCD(ctx, "disc")
-	if err != nil {
-		return err
+	want := ""
+	if cd != "" {
+		if want, err = w.AddCD(ctx, cd); err != nil {
+			return err
+		}
 	}
-	if !has {
-		want = ""
-	}
-	if got := v.Intent.CDROM; (got != nil) != has {
-		return fmt.Errorf("the record of VM %s has CD %+v; wanted: %v", name, got, has)
+	if got := v.Intent.CDROM; (got != nil) != (cd != "") || got != nil && got.Name != cd {
+		return fmt.Errorf("the record of VM %s has CD %+v, want %q", name, got, cd)
 	}
 	for _, n := range w.Nodes {
 		tells, ok := n.Host.(interface {
@@ -64,24 +63,46 @@ func withCD(ctx context.Context, w *world, name string) error {
 // An eject survives failure, repetition, kill and cancellation at every step: the CD is in
 // the drive, or it is not, by the record and on the host.
 func TestProofsOfEject(t *testing.T) {
+	p := proof{
+		before: withCD,
+		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
+			return w.Service.EjectCD(ctx, controltest.Admin(), name, false)
+		},
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			return hasCD(ctx, w, name, map[bool]string{false: "disc"}[end == job.Succeeded])
+		},
+	}
 	for kind, cluster := range map[string]func(testing.TB, int) *controltest.Cluster{"Sim": controltest.New, "QEMU": controltest.NewQEMU} {
 		if kind == "QEMU" && testing.Short() {
 			continue // attaching is proved there
 		}
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			p := proof{
-				before: withCD,
-				ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
-					return w.Service.EjectCD(ctx, controltest.Admin(), name, false)
-				},
-				check: func(ctx context.Context, w *world, name string, end job.State) error {
-					return hasCD(ctx, w, name, end != job.Succeeded)
-				},
-			}
-			prove.Prove(t, prove.Subject[flows.Env]{Flow: flows.VMCDROM(), Reuse: true, World: func(tb testing.TB) prove.World[flows.Env] {
-				return newWorld(cluster(tb, 1), p)
-			}})
+			proveCD(t, cluster, p)
 		})
 	}
+}
+
+// So does the exchange of one CD for another: one of the two is in the drive, never
+// neither.
+func TestProofsOfReplacedCD(t *testing.T) {
+	proveCD(t, controltest.New, proof{
+		before: withCD,
+		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
+			if _, err := w.AddCD(ctx, "other"); err != nil {
+				return control.Accepted{}, err
+			}
+			return w.Service.AttachCD(ctx, controltest.Admin(), name, control.AttachCD{Image: "other", Replace: true})
+		},
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			return hasCD(ctx, w, name, map[bool]string{false: "disc", true: "other"}[end == job.Succeeded])
+		},
+	})
+}
+
+func proveCD(t *testing.T, cluster func(testing.TB, int) *controltest.Cluster, p proof) {
+	t.Helper()
+	prove.Prove(t, prove.Subject[flows.Env]{Flow: flows.VMCDROM(), Reuse: true, World: func(tb testing.TB) prove.World[flows.Env] {
+		return newWorld(cluster(tb, 1), p)
+	}})
 }

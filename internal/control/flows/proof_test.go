@@ -110,6 +110,13 @@ var proofs = map[string]proof{
 			return gone(ctx, w, name)
 		},
 	},
+	vm.JobMigrate: {
+		before: created,
+		ask:    migrates,
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			return errors.Join(moved(ctx, w, name, end), hasDisks(ctx, w, name, vm.Stopped, unit.GiB, 64*unit.MiB), hasSeed(ctx, w, name))
+		},
+	},
 	vm.JobClone: {
 		before: created,
 		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
@@ -191,10 +198,10 @@ var proofs = map[string]proof{
 			if _, err := w.AddCD(ctx, "disc"); err != nil {
 				return control.Accepted{}, err
 			}
-			return w.Service.AttachCD(ctx, controltest.Admin(), name, "disc")
+			return w.Service.AttachCD(ctx, controltest.Admin(), name, control.AttachCD{Image: "disc"})
 		},
 		check: func(ctx context.Context, w *world, name string, end job.State) error {
-			return hasCD(ctx, w, name, end == job.Succeeded)
+			return hasCD(ctx, w, name, map[bool]string{true: "disc"}[end == job.Succeeded])
 		},
 	},
 	flows.JobImageConvert: {

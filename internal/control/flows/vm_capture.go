@@ -15,6 +15,7 @@ import (
 	"github.com/novacron/novacron/internal/store"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/sparse"
 )
 
 // CaptureParams are the parameters of vm.capture.
@@ -90,7 +91,7 @@ func readDisk(ctx context.Context, r *run, v vm.View, which id.ID, size int64) (
 		stop := context.AfterFunc(ctx, func() { _ = stream.Close() })
 		defer stop()
 		w := disk.NewWriter(to, size)
-		err = nodelink.ReceiveDisk(stream, size, func(at int64, p []byte) error {
+		err = sparse.Receive(stream, size, func(at int64, p []byte) error {
 			if err := r.Progress(ctx, int(at*shareWriting/size)); err != nil {
 				return err
 			}

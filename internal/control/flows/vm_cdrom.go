@@ -17,15 +17,38 @@ type CDROMParams struct {
 	// Image comes into the drive, or with Eject goes out of it.
 	Image id.ID `json:"image"`
 	Eject bool  `json:"eject,omitempty"`
+	// Replaces is what was in the drive that Image comes into. Its image is not deleted
+	// while the job goes on, which may put it back.
+	Replaces id.ID `json:"replaces,omitzero"`
 	// Force takes a CD that the guest has in use.
 	Force bool `json:"force,omitempty"`
 }
 
-// VMCDROM puts a CD into the empty drive of a VM that has a guest, or takes out the one
-// that is there. While something of a CD may be in a drive, the VM's record names it,
-// and its image is not deleted: one that comes in was recorded when the request was
-// accepted, one that goes out is struck off at the end. It unwinds to what was in the
-// drive before.
+// before is what was in the drive, and after what is in it when all went well; nil for
+// nothing.
+func (p CDROMParams) before() *vm.CD {
+	switch {
+	case p.Eject:
+		return &vm.CD{ID: p.Image}
+	case p.Replaces != id.Nil:
+		return &vm.CD{ID: p.Replaces}
+	default:
+		return nil
+	}
+}
+
+func (p CDROMParams) after() *vm.CD {
+	if p.Eject {
+		return nil
+	}
+	return &vm.CD{ID: p.Image}
+}
+
+// VMCDROM puts a CD into the drive of a VM that has a guest, in place of one that is
+// there, or takes that out. While something of a CD may be in a drive, the VM's record or
+// this job names it, and its image is not deleted: one that comes in was recorded when
+// the request was accepted, one that goes out alone is struck off at the end. It unwinds
+// to what was in the drive before.
 func VMCDROM() workflow.Flow[Env] {
 	return workflow.Flow[Env]{
 		Name: vm.JobCDROM,
@@ -60,7 +83,7 @@ func changeCD(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, setMedium(ctx, r, v, p, !p.Eject, p.Force)
+	return nil, setMedium(ctx, r, v, p.after(), p.Force)
 }
 
 // unchangeCD makes the drive what it was, by force: nothing that a guest does keeps the
@@ -74,27 +97,27 @@ func unchangeCD(ctx context.Context, r *run) error {
 	if err != nil || v.Intent.NodeID == nil {
 		return err
 	}
-	if p.Eject { // the node may have emptied its cache since
-		if err := fetch(ctx, r, v, []id.ID{p.Image}, r.Step+": fetch image"); err != nil {
+	was := p.before()
+	if was != nil { // the node may have emptied its cache since
+		if err := fetch(ctx, r, v, []id.ID{was.ID}, r.Step+": fetch image"); err != nil {
 			return err
 		}
 	}
-	return setMedium(ctx, r, v, p, p.Eject, true)
+	return setMedium(ctx, r, v, was, true)
 }
 
-// setMedium has the node put the CD into the drive, or empty it.
-func setMedium(ctx context.Context, r *run, v vm.View, p CDROMParams, in, force bool) error {
+// setMedium has the node put a CD into the drive, or empty it.
+func setMedium(ctx context.Context, r *run, v vm.View, cd *vm.CD, force bool) error {
 	cmd := &nodelink.SetMedium{Header: head(r, v, v.Intent.Epoch, stepTimeout), Force: force}
-	if in {
-		var err error
-		if cmd.Medium, err = cdFile(ctx, r, &vm.CD{ID: p.Image}); err != nil {
-			return err
-		}
+	var err error
+	if cmd.Medium, err = cdFile(ctx, r, cd); err != nil {
+		return err
 	}
 	return call(ctx, r, v, cmd, nil)
 }
 
-// finishCDROM ends the hold, and strikes off what is in no drive any more.
+// finishCDROM ends the hold, and records what is in the drive where that is not on record
+// yet.
 func finishCDROM(ctx context.Context, tx pgx.Tx, r *run, out workflow.Outcome) error {
 	t := store.On(tx)
 	var p CDROMParams
@@ -106,7 +129,11 @@ func finishCDROM(ctx context.Context, tx pgx.Tx, r *run, out workflow.Outcome) e
 		return err
 	}
 	if p.Eject == out.Succeeded() {
-		if err := t.VMCDROM(ctx, v.Intent, nil); err != nil {
+		is := p.before()
+		if out.Succeeded() {
+			is = p.after()
+		}
+		if err := t.VMCDROM(ctx, v.Intent, is); err != nil {
 			return err
 		}
 	}

@@ -47,9 +47,7 @@ func copyDisks(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(v.Volumes) == 0 {
-		return nil, writeSeed(ctx, r, v)
-	}
+	// without disks, too: what its firmware knows is copied with them
 	cmd := &nodelink.CopyVolumes{Header: head(r, v, v.Intent.Epoch, fetchTimeout), Source: p.Source}
 	for _, d := range v.Volumes {
 		cmd.Volumes = append(cmd.Volumes, nodelink.VolumeCopy{ID: d.ID, From: p.Volumes[d.ID]})

@@ -227,7 +227,10 @@ func launch(ctx context.Context, r *run) (any, error) {
 	cmd := &nodelink.Launch{
 		Header:  head(r, v, v.Intent.Epoch, launchTimeout),
 		Machine: machine(v, img),
-		Resume:  suspended(v),
+	}
+	// as was decided: what an attempt that was broken off left of the process is seen by now
+	if cmd.Resume, err = resumes(r); err != nil {
+		return nil, err
 	}
 	if cmd.Machine.CD, err = cdFile(ctx, r, v.Intent.SeedImage); err != nil {
 		return nil, err

@@ -1,0 +1,60 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+)
+
+// A real guest goes to another node suspended, and goes on there with its memory and its
+// disk; and back, stopped, with its disk. What it left behind is gone.
+func TestRealGuestMoves(t *testing.T) {
+	i := up(t, "--accel", "tcg", "--nodes", "2")
+	i.importTiny()
+	i.must("vm", "create", "web", "--image", "tiny", "--memory", "128MiB", "--disk", "64MiB", "--hostname", "web", "--start", "--wait")
+	i.logged("web", ready)
+	i.console("web", "WROTE-42", "echo nova-data-7 > /dev/vda; sync; echo kept-in-memory > /remember; echo WROTE-$((6*7))")
+	first := i.nodeOf("web")
+	i.fails(4, "suspend it first", "vm", "migrate", "web")
+	i.must("vm", "suspend", "web", "--wait")
+	i.fails(4, "already", "vm", "migrate", "web", "--node", first)
+	plan := i.must("vm", "migrate", "web", "--plan")
+	if !strings.Contains(plan, "cold") || !strings.Contains(plan, first) || i.nodeOf("web") != first {
+		t.Errorf("the plan: %s", plan)
+	}
+	i.must("vm", "migrate", "web", "--reason", "a new rack", "--wait")
+	second := i.nodeOf("web")
+	if second == first {
+		t.Fatalf("it is on %s still", first)
+	}
+	i.must("vm", "resume", "web", "--wait")
+	i.console("web", "THERE-kept-in-memory-nova-data-7", "was=$(head -c 11 /dev/vda); echo nova-data-8 > /dev/vda; sync; echo THERE-$(cat /remember)-$was")
+	i.must("vm", "stop", "web", "--force", "--wait")
+	i.must("vm", "migrate", "web", "--node", first, "--wait")
+	i.must("vm", "start", "web", "--wait")
+	i.logged("web", ready)
+	i.console("web", "BACK-nova-data-8", "echo BACK-$(head -c 11 /dev/vda)")
+	if i.nodeOf("web") != first {
+		t.Errorf("it is on %s", i.nodeOf("web"))
+	}
+	for _, want := range []string{"succeeded", "a new rack", first, second} {
+		if out := i.must("migration", "list", "--vm", "web", "-o", "wide"); !strings.Contains(out, want) {
+			t.Errorf("the record lacks %q: %s", want, out)
+		}
+	}
+	i.must("vm", "delete", "web", "--wait", "--yes")
+	i.must("image", "delete", "tiny", "--wait")
+	i.nothingLeft()
+	if out := i.must("audit", "list", "--action", "vm.migrate", "--all"); strings.Count(out, "vm.migrate") != 2 {
+		t.Errorf("audit: %s", out)
+	}
+}
+
+// nodeOf is the node that a VM is on.
+func (i *instance) nodeOf(name string) string {
+	i.t.Helper()
+	v, err := i.client().VMs.Get(i.t.Context(), name)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return v.Status.Node
+}

@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"iter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/novacron/novacron/api"
+	"github.com/novacron/novacron/client"
+	"github.com/novacron/novacron/internal/cli/output"
+)
+
+func newMigration(a *app) *cobra.Command {
+	cmd := group(a, "migration", "The record of virtual machines' ways from node to node", newMigrationList(a), newMigrationShow(a))
+	cmd.Aliases = []string{"migrations"}
+	return cmd
+}
+
+func (a *app) migrationColumns() []output.Column[api.Migration] {
+	now := a.clock.Now()
+	return []output.Column[api.Migration]{
+		{Title: "id", Cell: func(m api.Migration) string { return m.ID }},
+		{Title: "vm", Cell: func(m api.Migration) string { return m.VM.Name }},
+		{Title: "type", Cell: func(m api.Migration) string { return m.Type }},
+		{Title: "state", State: true, Cell: func(m api.Migration) string { return m.State }},
+		{Title: "from", Cell: func(m api.Migration) string { return m.Source }},
+		{Title: "to", Cell: func(m api.Migration) string { return m.Target }},
+		{Title: "copied", Cell: func(m api.Migration) string { return size(m.BytesMoved) }},
+		{Title: "age", Cell: func(m api.Migration) string { return output.Age(now, m.CreatedAt) }},
+		{Title: "by", Wide: true, Cell: func(m api.Migration) string { return m.CreatedBy }},
+		{Title: "took", Wide: true, Cell: func(m api.Migration) string { return lasted(&m.CreatedAt, m.FinishedAt) }},
+		{Title: "reason", Wide: true, Cell: func(m api.Migration) string { return m.Reason }},
+	}
+}
+
+func newMigrationList(a *app) *cobra.Command {
+	var l listFlags
+	cmd := leaf("list", "List migrations, newest first", names(), func(cmd *cobra.Command, _ []string) error {
+		return showList(a, cmd, &l, func(c *client.Client, o client.ListOptions) iter.Seq2[api.Migration, error] {
+			return c.Migrations.All(cmd.Context(), o)
+		}, a.migrationColumns())
+	})
+	cmd.Aliases = []string{"ls"}
+	cmd.Example = "  novacron migration list --target rack2-7 --state failed"
+	l.add(cmd)
+	l.filter(cmd, "vm", "of the virtual machine of this `name`, or of names beginning so with a '*' at its end", a.completeVMs)
+	l.filter(cmd, "state", "in this `state`; repeat it for more", cobra.FixedCompletions([]string{"running", "succeeded", "failed", "cancelled"}, cobra.ShellCompDirectiveNoFileComp))
+	l.filter(cmd, "source", "from this `node`; repeat it for more", a.completeNodes)
+	l.filter(cmd, "target", "to this `node`; repeat it for more", a.completeNodes)
+	l.bound(cmd, 50, false)
+	return cmd
+}
+
+func newMigrationShow(a *app) *cobra.Command {
+	return leaf("show ID", "Show the record of one migration", names("ID"), func(cmd *cobra.Command, args []string) error {
+		c, err := a.connect(cmd)
+		if err != nil {
+			return err
+		}
+		m, err := c.Migrations.Get(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		return a.printer().Describe(m, a.migrationPairs(m))
+	})
+}
+
+func (a *app) migrationPairs(m api.Migration) []output.Pair {
+	pairs := []output.Pair{
+		{Key: "id", Value: m.ID},
+		{Key: "vm", Value: m.VM.Name},
+		{Key: "type", Value: m.Type},
+		{Key: "state", Value: m.State},
+		{Key: "from", Value: m.Source},
+		{Key: "to", Value: m.Target},
+		{Key: "reason", Value: m.Reason},
+		{Key: "by", Value: m.CreatedBy},
+		{Key: "copied", Value: size(m.BytesMoved)},
+		{Key: "predicted", Value: "up to " + size(m.PredictedBytes)},
+		{Key: "created", Value: ago(a.clock.Now(), m.CreatedAt)},
+		{Key: "took", Value: lasted(&m.CreatedAt, m.FinishedAt)},
+	}
+	for i, p := range m.Phases {
+		end := m.FinishedAt
+		if i+1 < len(m.Phases) {
+			end = &m.Phases[i+1].At
+		}
+		pairs = append(pairs, output.Pair{Key: "phase " + p.Name, Value: lasted(&p.At, end)})
+	}
+	if m.Error != nil {
+		pairs = append(pairs, output.Pair{Key: "error", Value: m.Error.Detail + " (" + m.Error.Code + ")"})
+	}
+	return pairs
+}

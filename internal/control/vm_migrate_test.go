@@ -1,0 +1,307 @@
+package control_test
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/novacron/novacron/internal/control"
+	"github.com/novacron/novacron/internal/control/controltest"
+	"github.com/novacron/novacron/internal/domain/job"
+	"github.com/novacron/novacron/internal/domain/migration"
+	"github.com/novacron/novacron/internal/domain/node"
+	"github.com/novacron/novacron/internal/domain/vm"
+	volumesim "github.com/novacron/novacron/internal/driver/volume/sim"
+	"github.com/novacron/novacron/internal/engine/workflow"
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+func migrate(t *testing.T, c *controltest.Cluster, name, to string) (control.Accepted, error) {
+	t.Helper()
+	return c.Service.MigrateVM(t.Context(), controltest.Admin(), name, migration.Request{Node: to, Reason: "a test"})
+}
+
+// onFirst makes a cluster of two nodes with a stopped VM "a" on the first.
+func onFirst(t *testing.T) *controltest.Cluster {
+	t.Helper()
+	c := controltest.New(t, 2)
+	n := c.NewVM("a", false)
+	n.Node = "n1"
+	make1(t, c, n)
+	return c
+}
+
+func isOn(t *testing.T, c *controltest.Cluster, name, where string) vm.View {
+	t.Helper()
+	v := view(t, c, name)
+	if v.Node == nil || v.Node.Name != where {
+		t.Errorf("%s is on %+v, not %s", name, v.Node, where)
+	}
+	return v
+}
+
+func jobIs(t *testing.T, c *controltest.Cluster, j *id.ID, want job.State, code errs.Code) job.Job {
+	t.Helper()
+	got, err := c.Service.Job(t.Context(), *j)
+	if err != nil || got.State != want || got.ErrorCode != string(code) {
+		t.Errorf("the job is %s %s %s (%s): %v; want %s %s", got.State, got.ErrorCode, got.ErrorMessage, got.WaitReason, err, want, code)
+	}
+	return got
+}
+
+// A stopped VM moves; while it does, it is held, and its space is counted on both nodes.
+func TestMigrate(t *testing.T) {
+	c := onFirst(t)
+	before := rows(t, c)
+	plan, err := c.Service.PlanMigration(t.Context(), controltest.Admin(), "a", migration.Request{})
+	if err != nil || plan.Target().Name != "n2" || plan.Bytes != view(t, c, "a").DiskBytes() {
+		t.Errorf("%+v %v", plan, err)
+	}
+	for to, code := range map[string]errs.Code{"n1": errs.InvalidState, "n9": errs.NotFound} {
+		if _, err := migrate(t, c, "a", to); !errs.Is(err, code) {
+			t.Errorf("to %s: %v", to, err)
+		}
+	}
+	if _, err := c.Service.MigrateVM(t.Context(), controltest.Admin(), "a", migration.Request{Reason: strings.Repeat("x", 501)}); !errs.Is(err, errs.TooLarge) {
+		t.Errorf("a long reason: %v", err)
+	}
+	if after := rows(t, c); after != before {
+		t.Errorf("plans and refusals changed something:\n%s\nbefore:\n%s", after, before)
+	}
+	a, err := migrate(t, c, "a", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := vm.Appear(view(t, c, "a")).State; s != vm.Migrating {
+		t.Errorf("it appears as %s", s)
+	}
+	if _, err := c.Service.AskVM(t.Context(), controltest.Admin(), "a", vm.Start, control.Stop{}); !errs.Is(err, errs.VMBusy) || errs.As(err).Job != a.Job.String() {
+		t.Errorf("a start meanwhile: %v", err)
+	}
+	n2, err := c.Service.Node(t.Context(), "n2")
+	if err != nil || n2.Used.DiskBytes != plan.Bytes || n2.Copies != 1 {
+		t.Errorf("%+v %v", n2, err)
+	}
+	if _, err := c.Service.SetNode(t.Context(), controltest.Admin(), "n2", node.Removed, nil); !errs.Is(err, errs.InUse) {
+		t.Errorf("its target was removed: %v", err)
+	}
+	was := view(t, c, "a").Intent.Epoch
+	drive(t, c, nil)
+	if v := isOn(t, c, "a", "n2"); v.Job != nil || v.Intent.Epoch != was+1 || vm.Appear(v).State != vm.Stopped {
+		t.Errorf("%+v", v.Intent)
+	}
+	m, err := c.Service.Migration(t.Context(), *a.Job)
+	if err != nil || m.State != migration.Succeeded || m.Reason != "a test" || m.CreatedBy != "test" || m.Source.Name != "n1" || m.Target.Name != "n2" {
+		t.Errorf("%+v %v", m, err)
+	}
+	var phases []string
+	for _, p := range m.Phases {
+		phases = append(phases, p.Name)
+	}
+	if got := strings.Join(phases, " "); got != "accepted copying swapped cleaning" {
+		t.Errorf("phases: %s", got)
+	}
+	clean(t, c)
+	request(t, c, "a", vm.Start)
+	if _, err := migrate(t, c, "a", ""); !errs.Is(err, errs.InvalidState) || !strings.Contains(err.Error(), "suspend it first") {
+		t.Errorf("while it runs: %v", err)
+	}
+	request(t, c, "a", vm.Delete)
+	if m, err := c.Service.Migration(t.Context(), *a.Job); err != nil || m.VMName != "a" {
+		t.Errorf("the record of what is deleted: %+v %v", m, err)
+	}
+	clean(t, c)
+}
+
+// A migration that is cancelled leaves the VM as it was, and nothing on the target.
+func TestMigrationIsCancelled(t *testing.T) {
+	c := onFirst(t)
+	a, err := migrate(t, c, "a", "n2")
+	if err == nil {
+		_, err = c.Service.CancelJob(t.Context(), controltest.Admin(), *a.Job)
+	}
+	drive(t, c, err)
+	jobIs(t, c, a.Job, job.Cancelled, errs.Cancelled)
+	if m, err := c.Service.Migration(t.Context(), *a.Job); err != nil || m.State != migration.Cancelled || m.HeldDiskBytes != 0 {
+		t.Errorf("%+v %v", m, err)
+	}
+	isOn(t, c, "a", "n1")
+	clean(t, c)
+	request(t, c, "a", vm.Start)
+}
+
+// Of many that move at once, as many are let go as the target has room for.
+func TestMigrationsRaceForSpace(t *testing.T) {
+	c := controltest.New(t, 2)
+	const all, fit = 12, 5
+	for i := range all {
+		n := c.NewVM("vm-"+string(rune('a'+i)), false)
+		n.Node = "n1"
+		make1(t, c, n)
+	}
+	size := view(t, c, "vm-a").DiskBytes()
+	if _, err := c.DB.App.Exec(t.Context(), "UPDATE nodes SET disk_bytes = $1 WHERE name = 'n2'", fit*size+size/2); err != nil {
+		t.Fatal(err)
+	}
+	var moving atomic.Int64
+	var wg sync.WaitGroup
+	for i := range all {
+		wg.Go(func() {
+			switch _, err := migrate(t, c, "vm-"+string(rune('a'+i)), "n2"); {
+			case err == nil:
+				moving.Add(1)
+			case !errs.Is(err, errs.NoNodeFits):
+				t.Errorf("refused: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if moving.Load() != fit {
+		t.Errorf("%d move, and %d fit", moving.Load(), fit)
+	}
+	drive(t, c, nil)
+	if n, err := c.Service.Node(t.Context(), "n2"); err != nil || n.VMs != fit || n.Copies != 0 {
+		t.Errorf("%+v %v", n, err)
+	}
+	clean(t, c)
+}
+
+// What cannot be removed from the source yet keeps the job waiting, not the VM; and when
+// the VM is back there by then, nothing of it is removed. Nor is it taken for something
+// that the database does not know.
+func TestSourceAwayAfterTheSwap(t *testing.T) {
+	for _, name := range []string{"There", "BackAgain", "Deleted"} {
+		t.Run(name, func(t *testing.T) {
+			c := onFirst(t)
+			source := c.Nodes[0].Host.Volumes().(*volumesim.Driver)
+			source.Fail("delete", errs.New(errs.NodeUnreachable, "away"))
+			execute(t, c)
+			a, err := migrate(t, c, "a", "n2")
+			if err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the VM is free", func() bool { v := view(t, c, "a"); return v.Job == nil && v.Node.Name == "n2" })
+			until(t, "its job waits", func() bool {
+				j, err := c.Service.Job(t.Context(), *a.Job)
+				return err == nil && j.State == job.Waiting && strings.Contains(j.WaitReason, "has moved")
+			})
+			if n, err := c.Service.Node(t.Context(), "n1"); err != nil || n.Copies != 1 || n.Used.DiskBytes == 0 {
+				t.Errorf("what is left is not counted: %+v %v", n, err)
+			}
+			where := "n2"
+			if name == "Deleted" {
+				if _, err := c.Service.AskVM(t.Context(), controltest.Admin(), "a", vm.Delete, control.Stop{}); err != nil {
+					t.Fatal(err)
+				}
+				until(t, "it is deleted", func() bool { _, err := c.Service.VM(t.Context(), "a"); return errs.Is(err, errs.NotFound) })
+				where = ""
+			}
+			for _, n := range c.Nodes {
+				if err := c.Service.Look(t.Context(), n.ID); err != nil || c.Service.Holds().Held(n.ID) {
+					t.Errorf("%s is held for a copy: %v", n.Name, err)
+				}
+			}
+			source.Fail("delete", nil)
+			if name == "BackAgain" {
+				where = "n1"
+				if _, err := migrate(t, c, "a", "n1"); err != nil {
+					t.Fatal(err)
+				}
+				until(t, "it is back", func() bool { v := view(t, c, "a"); return v.Job == nil && v.Node.Name == "n1" })
+			}
+			err = c.Store.InTx(t.Context(), func(tx *store.Tx) error {
+				_, err := workflow.Wake(t.Context(), tx, workflow.Filter{Kind: vm.JobMigrate})
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the job has ended", func() bool {
+				j, err := c.Service.Job(t.Context(), *a.Job)
+				return err == nil && j.State == job.Succeeded
+			})
+			disksAreThere(t, c, where)
+			until(t, "nothing is left", func() bool { left, err := c.Leftovers(t.Context()); return err == nil && len(left) == 0 })
+		})
+	}
+}
+
+// A copy that is not all there is no evidence that its node knows more than the database.
+func TestHalfACopyIsNoEvidence(t *testing.T) {
+	c := onFirst(t)
+	source := c.Nodes[0].Host.Volumes().(*volumesim.Driver)
+	source.Fail("send", errs.New(errs.NodeUnreachable, "away"))
+	execute(t, c)
+	a, err := migrate(t, c, "a", "n2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the target has begun", func() bool {
+		held, err := c.Service.Recovery(t.Context())
+		j, err2 := c.Service.Job(t.Context(), *a.Job)
+		return err == nil && err2 == nil && !held.Held() && j.State == job.Waiting
+	})
+	for _, n := range c.Nodes {
+		if err := c.Service.Look(t.Context(), n.ID); err != nil || c.Service.Holds().Held(n.ID) {
+			t.Errorf("%s is held for a copy: %v", n.Name, err)
+		}
+	}
+	if _, err := c.Service.CancelJob(t.Context(), controltest.Admin(), *a.Job); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the job has ended", func() bool {
+		j, err := c.Service.Job(t.Context(), *a.Job)
+		return err == nil && j.State == job.Cancelled
+	})
+	isOn(t, c, "a", "n1")
+	clean(t, c)
+}
+
+// disksAreThere looks for the disks of "a" on its node; empty for none.
+func disksAreThere(t *testing.T, c *controltest.Cluster, where string) {
+	t.Helper()
+	if where == "" {
+		return
+	}
+	v := isOn(t, c, "a", where)
+	for _, d := range v.Volumes {
+		if _, err := c.Nodes[map[string]int{"n1": 0, "n2": 1}[where]].Host.Volumes().Inspect(t.Context(), d.ID); err != nil {
+			t.Errorf("a disk is gone: %v", err)
+		}
+	}
+}
+
+// A node that is removed by force on the way ends the migration: of the target, the VM
+// is where it was; with the source it is lost, and the target keeps nothing.
+func TestMigrationLosesANode(t *testing.T) {
+	for gone, want := range map[string]struct{ lost bool }{"n1": {true}, "n2": {false}} {
+		t.Run(gone, func(t *testing.T) {
+			c := onFirst(t)
+			a, err := migrate(t, c, "a", "n2")
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Nodes[map[string]int{"n1": 0, "n2": 1}[gone]].SetDown(true)
+			execute(t, c)
+			until(t, "the job waits", func() bool {
+				j, err := c.Service.Job(t.Context(), *a.Job)
+				return err == nil && j.State == job.Waiting && strings.Contains(j.WaitReason, gone)
+			})
+			if _, err := c.Service.RemoveNodeByForce(t.Context(), controltest.Admin(), gone, nil); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the job has ended", func() bool { j, err := c.Service.Job(t.Context(), *a.Job); return err == nil && j.State == job.Failed })
+			jobIs(t, c, a.Job, job.Failed, errs.NodeRemoved)
+			v := view(t, c, "a")
+			if v.Job != nil || (v.Intent.Lost != nil) != want.lost || v.Intent.Failure != nil {
+				t.Errorf("%+v", v.Intent)
+			}
+			if drift, err := c.Store.NodeUsageDrift(t.Context()); err != nil || len(drift) > 0 {
+				t.Errorf("%v %v", drift, err)
+			}
+		})
+	}
+}
