@@ -2,6 +2,7 @@ package hypertest
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 
@@ -92,7 +93,7 @@ func (h *hosts) sent(t trip) {
 	h.Helper()
 	s, err := h.send(h.ctx, t, nil)
 	if err != nil || s.Phase != vm.PhasePaused || s.Reason != contract.SentAway || s.Ref != t.from.Ref {
-		h.Fatalf("sent: %+v %v", s, err)
+		h.Fatalf("sent: %+v %v (%v)", s, err, errors.Unwrap(err))
 	}
 	if s := h.inspect(t.from.VM); s.Phase != vm.PhasePaused || s.Reason != contract.SentAway {
 		h.Fatalf("after it was sent, the source is %+v", s)

@@ -182,17 +182,14 @@ func (g *guest) verdict(ctx context.Context, c *qmp.Client) (sent bool, err erro
 		return false, err
 	}
 	var m migration
-	err = c.Execute(ctx, "query-migrate", nil, &m)
-	var is struct {
-		Status string `json:"status"`
-	}
-	if err == nil {
-		err = c.Execute(ctx, "query-status", nil, &is)
+	var is string
+	if err = c.Execute(ctx, "query-migrate", nil, &m); err == nil {
+		is, err = runState(ctx, c)
 	}
 	if m.Status == "failed" || m.Status == "cancelled" {
 		g.d.log.Warn("the move of a guest failed", "vm", g.ref.VM, "status", m.Status, "reason", m.Desc)
 	}
-	return m.Status == "completed" && is.Status == "postmigrate", err
+	return m.Status == "completed" && is == "postmigrate", err
 }
 
 func (g *guest) noteSent() error {
@@ -209,12 +206,13 @@ func (g *guest) goOnHere(ctx context.Context) error {
 	g.mu.Lock()
 	paused := g.asked.Send.Paused
 	g.mu.Unlock()
-	var is struct {
-		Status string `json:"status"`
+	c, err := g.monitor()
+	if err != nil {
+		return err
 	}
-	err := g.tell(ctx, "query-status", nil, &is)
-	if err == nil && !paused && (is.Status == "postmigrate" || is.Status == "paused" || is.Status == "finish-migrate") {
-		err = g.tell(ctx, "cont", nil, nil)
+	is, err := runState(ctx, c)
+	if err == nil && !paused && (is == "postmigrate" || is == "paused") {
+		err = c.Execute(ctx, "cont", nil, nil)
 	}
 	if err != nil {
 		return err

@@ -197,7 +197,8 @@ func (g *guest) save(ctx context.Context, file string) error {
 	return nil
 }
 
-// commit makes the file appear, whole: with that the guest is suspended.
+// commit makes the file appear, whole: with that the guest is suspended, unless its end
+// has been judged by then.
 func (g *guest) commit(f *os.File, file string) error {
 	if err := f.Sync(); err != nil {
 		return err
@@ -208,6 +209,13 @@ func (g *guest) commit(f *os.File, file string) error {
 	}
 	if err := durable.Replace(savedPath(file), b, true); err != nil {
 		return err
+	}
+	g.mu.Lock() // settle judges by whether the file is there
+	defer g.mu.Unlock()
+	select {
+	case <-g.ended:
+		return errors.New("it ended before its memory was whole")
+	default:
 	}
 	if err := os.Rename(partPath(file), file); err != nil {
 		return err
@@ -318,6 +326,9 @@ func (g *guest) goOn(ctx context.Context) error {
 	return err
 }
 
+// cancelMigration ends a migration that is under way, and returns when it has ended. QEMU
+// tells of the end before it has set the state of the machine for it, and aborts when it
+// is told in between that the machine is to go on.
 func (g *guest) cancelMigration(ctx context.Context, c *qmp.Client) error {
 	if err := c.Execute(ctx, "migrate_cancel", nil, nil); err != nil {
 		return err
@@ -327,14 +338,35 @@ func (g *guest) cancelMigration(ctx context.Context, c *qmp.Client) error {
 		if err := c.Execute(ctx, "query-migrate", nil, &m); err != nil {
 			return err
 		}
-		switch m.Status {
-		case "", "none", "completed", "failed", "cancelled":
+		is, err := runState(ctx, c)
+		if err != nil {
+			return err
+		}
+		if m.ended() && is != "finish-migrate" {
 			return nil
 		}
 		if err := g.d.opt.Clock.Sleep(ctx, lookEvery); err != nil {
 			return err
 		}
 	}
+}
+
+// ended tells whether no migration is under way.
+func (m migration) ended() bool {
+	switch m.Status {
+	case "", "none", "completed", "failed", "cancelled":
+		return true
+	}
+	return false
+}
+
+// runState is the state that the hypervisor says its machine is in.
+func runState(ctx context.Context, c *qmp.Client) (string, error) {
+	var is struct {
+		Status string `json:"status"`
+	}
+	err := c.Execute(ctx, "query-status", nil, &is)
+	return is.Status, err
 }
 
 // incoming loads a saved memory into a hypervisor that waits for it. The file is
