@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,8 +15,10 @@ import (
 	"github.com/novacron/novacron/internal/domain/vm"
 	volumesim "github.com/novacron/novacron/internal/driver/volume/sim"
 	"github.com/novacron/novacron/internal/engine/workflow"
+	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/store"
 	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/gen"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
@@ -257,6 +260,28 @@ func TestHalfACopyIsNoEvidence(t *testing.T) {
 		return err == nil && j.State == job.Cancelled
 	})
 	isOn(t, c, "a", "n1")
+	clean(t, c)
+}
+
+// What a target tells of a copy that waits for its memory, under the epoch that it would
+// have, is nobody's observation, and no evidence of an old database.
+func TestReportsOfACopyAreNoEvidence(t *testing.T) {
+	c := onFirst(t)
+	if _, err := migrate(t, c, "a", "n2"); err != nil {
+		t.Fatal(err)
+	}
+	was := view(t, c, "a")
+	for i, p := range []vm.Phase{vm.PhaseIncoming, vm.PhasePaused, vm.PhaseRunning} {
+		out, err := c.Service.Reports(t.Context(), c.Nodes[1].ID, 1, []nodelink.Report{{VM: was.Intent.ID, Epoch: was.Intent.Epoch + 1, Seq: gen.ReportSeq(i + 1), Phase: p}})
+		if err != nil || !slices.Equal(out.Results, []nodelink.Result{nodelink.NotPlaced}) {
+			t.Errorf("%s: %+v %v", p, out, err)
+		}
+	}
+	if v := view(t, c, "a"); vm.Appear(v) != vm.Appear(was) || v.Observed != nil && v.Observed.NodeID != c.Nodes[0].ID || c.Service.Holds().Now().Held() {
+		t.Errorf("%+v %+v", v.Observed, c.Service.Holds().Now())
+	}
+	drive(t, c, nil)
+	isOn(t, c, "a", "n2")
 	clean(t, c)
 }
 

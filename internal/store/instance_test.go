@@ -91,8 +91,10 @@ func TestReports(t *testing.T) {
 	}
 	apply(n1.ID, []nodelink.Result{nodelink.Ahead}, report(web, 1<<41, 3, vm.PhaseRunning))
 	apply(n2.ID, []nodelink.Result{nodelink.NotPlaced}, report(web, 9, 9, vm.PhaseRunning))
-	if v := b.view(web.Intent.ID); v.Observed.Epoch != 5 {
-		t.Errorf("what cannot be true is kept: %+v", v.Observed)
+	// a copy that waits elsewhere for its memory, under the epoch that it would have
+	apply(n2.ID, []nodelink.Result{nodelink.NotPlaced}, report(web, 4, 1, vm.PhaseIncoming))
+	if v := b.view(web.Intent.ID); v.Observed.Epoch != 5 || v.Observed.Phase != vm.PhasePaused || v.Observed.NodeID != n1.ID {
+		t.Errorf("another node's report counts, or what cannot be true is kept: %+v", v.Observed)
 	}
 }
 

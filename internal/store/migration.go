@@ -110,7 +110,7 @@ func (t *Tx) MigrationInsert(ctx context.Context, m migration.Migration) (bool, 
 	if err != nil || fits == 0 {
 		return false, pgtx.Map(err)
 	}
-	predicted, err := encode(predictionDoc(m.Predicted))
+	predicted, err := encode(predictionDoc{Bytes: m.Predicted.Bytes})
 	if err != nil {
 		return false, err
 	}

@@ -16,9 +16,9 @@ import (
 // Fragments of the expression. Columns are those of vmList.
 const (
 	// onNode: vm.Phase.OnNode.
-	onNodeSQL = `o.phase IN ('starting', 'running', 'paused', 'stopping')`
+	onNodeSQL = `o.phase IN ('starting', 'incoming', 'running', 'paused', 'stopping')`
 	// observed: vm.observed.
-	observedSQL = `(CASE o.phase WHEN 'exited' THEN 'stopped' WHEN 'crashed' THEN 'failed' ELSE o.phase::text END)`
+	observedSQL = `(CASE o.phase WHEN 'exited' THEN 'stopped' WHEN 'crashed' THEN 'failed' WHEN 'incoming' THEN 'migrating' ELSE o.phase::text END)`
 	// current: the observation is of the incarnation that was decided last, or later.
 	currentSQL = `(o.owner_epoch IS NOT NULL AND o.owner_epoch >= v.owner_epoch)`
 
@@ -50,6 +50,7 @@ var duringJobSQL = []struct{ kind, expr string }{
 	{vm.JobSuspend, endingSQL},
 	{vm.JobDelete, `'deleting'`},
 	{vm.JobMigrate, `'migrating'`},
+	{vm.JobMigrateLive, `'migrating'`},
 }
 
 // Judged is what a server judges of nodes by itself.

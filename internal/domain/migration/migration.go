@@ -18,6 +18,9 @@ type Kind string
 const (
 	// Cold: nothing executes, and everything is copied.
 	Cold Kind = "cold"
+	// Live: the guest executes while its memory and its disks are copied, and is halted for
+	// a moment at the end.
+	Live Kind = "live"
 )
 
 // State is how far a migration is.
@@ -36,7 +39,16 @@ func States() []State { return []State{Running, Succeeded, Failed, Cancelled} }
 
 // Phases of a migration, as its record names them.
 const (
-	PhaseCopying  = "copying"
+	PhaseCopying = "copying"
+	// Of a live one: its disks and then its memory are copied while the guest executes; the
+	// guest is halted and the rest goes over; the target has everything; the guest executes
+	// there.
+	PhaseDisks      = "disks"
+	PhaseMemory     = "memory"
+	PhaseSwitchover = "switchover"
+	PhaseSent       = "sent"
+	PhaseResumed    = "resumed"
+
 	PhaseSwapped  = "swapped"
 	PhaseCleaning = "cleaning"
 	PhaseBack     = "swapped back"
@@ -57,12 +69,23 @@ type Migration struct {
 	// SourceEpoch is the owner epoch that is copied; SwappedEpoch the one under which the
 	// target owns the VM, 0 while it does not.
 	SourceEpoch, SwappedEpoch gen.OwnerEpoch
-	// HeldDiskBytes are taken, of a node that does not have the VM, yet or any more.
-	HeldDiskBytes int64
+	// HeldDiskBytes are taken, of a node that does not have the VM, yet or any more; of a
+	// live one processors and memory, too.
+	HeldDiskBytes   int64
+	HeldCPUs        int
+	HeldMemoryBytes int64
+	// Options of a live one, complete. Priority is by what it waits for its turn.
+	Options  Options
+	Priority int
+	// BegunAt is when its turn came; nil while it waits for that.
+	BegunAt *time.Time
 	// BytesMoved went from node to node.
 	BytesMoved int64
 	Predicted  Prediction
-	Phases     []Phase
+	// Progress and Downtime are of a live one.
+	Progress Progress
+	Downtime Downtime
+	Phases   []Phase
 	// Failure is why it failed; nil unless it did.
 	Failure    *errs.Error
 	CreatedBy  string
@@ -81,29 +104,4 @@ type Place struct {
 type Phase struct {
 	Name string
 	At   time.Time
-}
-
-// Prediction is what a plan expects.
-type Prediction struct {
-	// Bytes to move, at most.
-	Bytes int64
-}
-
-// Request is what a person asks for.
-type Request struct {
-	// Node to move to, by its name or id; empty for whichever suits best.
-	Node string
-	// Reason is kept with the record.
-	Reason string
-}
-
-// MaxReason bounds a reason, in bytes.
-const MaxReason = 500
-
-// Validate refuses what cannot be kept.
-func (r Request) Validate() error {
-	if len(r.Reason) > MaxReason {
-		return errs.New(errs.TooLarge, "a reason has up to %d bytes", MaxReason).At(errs.Field{Pointer: "/reason", Message: "is too long", Limit: "500"})
-	}
-	return nil
 }

@@ -19,13 +19,12 @@ type Plan struct {
 	// Ranked are the nodes that suit, best first; Rejected says of each other why not.
 	Ranked   []scheduler.Ranked
 	Rejected []scheduler.Rejected
-	Predicted
+	Prediction
+	// Options of a live one, complete.
+	Options Options
 	// Notes say what will be another for the VM, or lost.
 	Notes []string
 }
-
-// Predicted is a Prediction, where it stands within something else.
-type Predicted = Prediction
 
 // Fits refuses, with errs.NoNodeFits, what has nowhere to go.
 func (p Plan) Fits() error {
@@ -38,39 +37,81 @@ func (p Plan) Fits() error {
 // Target is the node that it would go to.
 func (p Plan) Target() Place { return Place{Node: p.Ranked[0].Node, Name: p.Ranked[0].Name} }
 
-// PlanOf plans the move of a VM, which vm.Decide has let pass, between nodes as they
-// are. to is the name of the node asked for, or empty. It refuses a VM that is on no
-// node, or already where it is to go.
+// PlanOf is PlanFor for who asks for a node only, by its name, or for whichever suits.
 func PlanOf(v vm.View, nodes []node.Node, to string) (Plan, error) {
+	return PlanFor(v, nodes, Request{Node: to}, 0)
+}
+
+// PlanFor plans the move of a VM, which vm.Decide has let pass, between nodes as they
+// are. The request names its node by name, if it does. Dirty is the rate, in bytes per
+// second, at which its guest is known to change memory; 0 when it is not. It refuses a VM
+// that is on no node, already where it is to go, or does not move in the way asked for.
+func PlanFor(v vm.View, nodes []node.Node, r Request, dirty int64) (Plan, error) {
 	source, err := sourceOf(v, nodes)
 	if err != nil {
 		return Plan{}, err
 	}
-	if to == source.Name {
-		return Plan{}, errs.New(errs.InvalidState, "VM %q is on node %s already", v.Intent.Name, to).
-			At(errs.Field{Pointer: "/node", Message: "is where the VM is", Got: to})
+	if r.Node == source.Name {
+		return Plan{}, errs.New(errs.InvalidState, "VM %q is on node %s already", v.Intent.Name, r.Node).
+			At(errs.Field{Pointer: "/node", Message: "is where the VM is", Got: r.Node})
 	}
 	if err := vm.Moves(v); err != nil {
 		return Plan{}, err
 	}
-	p := Plan{Kind: Cold, Source: Place{Node: source.ID, Name: source.Name}, Predicted: Prediction{Bytes: v.DiskBytes()}, Notes: notes(v)}
-	if suspended(v) {
-		p.Bytes += v.Intent.MemoryBytes
+	p := Plan{Source: Place{Node: source.ID, Name: source.Name}, Notes: notes(v, v.Executes())}
+	if p.Kind, err = kindOf(v, source, r.Kind); err != nil {
+		return Plan{}, err
 	}
-	placed, rejected, _ := scheduler.Place(nodes, scheduler.Request{
+	place(&p, v, nodes, source, r.Node)
+	if p.Kind == Live {
+		p.Options = r.Options.complete(r.Profile)
+	}
+	predict(&p, v, nodes, source, dirty)
+	explain(&p, r)
+	return p, nil
+}
+
+// kindOf decides how a VM moves, or tells why not as asked.
+func kindOf(v vm.View, source node.Node, asked Kind) (Kind, error) {
+	state, name := vm.Appear(v).State, v.Intent.Name
+	switch {
+	case !v.Executes() && asked == Live:
+		return "", refusal("cannot migrate %q live: it is %s, and nothing of it executes; leave the kind out", name, state)
+	case !v.Executes():
+		return Cold, nil
+	case asked == Cold:
+		return "", refusal("cannot migrate %q cold: it is %s; stop it first, or leave the kind out", name, state)
+	case !source.Inventory.LiveMigration:
+		return "", errs.New(errs.InvalidState, "cannot migrate %q while it is %s: its node %s does not move guests that execute; suspend it first, and resume it afterwards to go on where it was",
+			name, state, source.Name)
+	}
+	return Live, nil
+}
+
+func refusal(format string, args ...any) error {
+	e := errs.New(errs.InvalidState, format, args...)
+	return e.At(errs.Field{Pointer: "/kind", Message: "is not how it moves as it is"})
+}
+
+// place ranks the nodes.
+func place(p *Plan, v vm.View, nodes []node.Node, source node.Node, to string) {
+	want := scheduler.Request{
 		DiskBytes: v.DiskBytes(), NodeName: to, Simulated: &source.Simulated,
 		Hardware: v.Intent.Hardware, Limits: v.Limited(), Bridges: v.Bridges(),
-	})
+	}
+	if p.Kind == Live {
+		want.CPUs, want.MemoryBytes = v.Intent.CPUs, v.Intent.MemoryBytes
+	}
+	placed, rejected, _ := scheduler.Place(nodes, want)
 	p.Rejected = rejected
 	for _, r := range placed.Ranked {
 		at := slices.IndexFunc(nodes, func(n node.Node) bool { return n.ID == r.Node })
-		if why := unfit(v, source, nodes[at]); len(why) > 0 {
+		if why := unfit(p.Kind, v, source, nodes[at]); len(why) > 0 {
 			p.Rejected = append(p.Rejected, scheduler.Rejected{Node: r.Node, Name: r.Name, Reasons: why})
 			continue
 		}
 		p.Ranked = append(p.Ranked, r)
 	}
-	return p, nil
 }
 
 func sourceOf(v vm.View, nodes []node.Node) (node.Node, error) {
@@ -87,11 +128,15 @@ func sourceOf(v vm.View, nodes []node.Node) (node.Node, error) {
 func suspended(v vm.View) bool { return v.Observed != nil && v.Observed.Phase == vm.PhaseSuspended }
 
 // unfit tells why a node that would take the VM if it were new does not take this one.
-func unfit(v vm.View, source, n node.Node) (why []string) {
+func unfit(kind Kind, v vm.View, source, n node.Node) (why []string) {
 	in := v.Intent
 	switch {
 	case n.ID == source.ID:
 		return []string{"has it already"}
+	case kind == Live && !n.Inventory.LiveMigration:
+		return []string{"does not take guests that execute"}
+	case kind == Live:
+		return cannotGoOn(in, source.Inventory, n.Inventory, "it runs")
 	case in.CPUs > n.Capacity.CPUs:
 		why = append(why, fmt.Sprintf("has %d CPUs in all, %d needed", n.Capacity.CPUs, in.CPUs))
 	}
@@ -99,36 +144,37 @@ func unfit(v vm.View, source, n node.Node) (why []string) {
 		why = append(why, fmt.Sprintf("has %s memory in all, %s needed", unit.FormatBytes(n.Capacity.MemoryBytes), unit.FormatBytes(in.MemoryBytes)))
 	}
 	if suspended(v) {
-		why = append(why, cannotGoOn(in, source.Inventory, n.Inventory)...)
-	}
-	return why
-}
-
-// cannotGoOn tells why a memory that was saved on one host cannot be taken up on another.
-func cannotGoOn(in vm.Intent, saved, here node.Inventory) (why []string) {
-	if saved.Acceleration != here.Acceleration {
-		why = append(why, fmt.Sprintf("runs guests under %s, and its memory was saved under %s", here.Acceleration, saved.Acceleration))
-	}
-	if Older(here.HypervisorVersion, saved.HypervisorVersion) {
-		why = append(why, fmt.Sprintf("has %s %s, and its memory was saved by %s: the hypervisor may be newer, not older", here.Hypervisor, here.HypervisorVersion, saved.HypervisorVersion))
-	}
-	if in.Hardware.CPU == vm.CPUHost && saved.CPUModel != here.CPUModel {
-		why = append(why, fmt.Sprintf("has another processor (%s), and its memory was saved on %s", here.CPUModel, saved.CPUModel))
+		why = append(why, cannotGoOn(in, source.Inventory, n.Inventory, "its memory was saved")...)
 	}
 	return why
 }
 
 // notes say what is another afterwards.
-func notes(v vm.View) (out []string) {
-	forwards := 0
+func notes(v vm.View, live bool) (out []string) {
+	forwards, user := 0, 0
 	for _, n := range v.NICs {
 		forwards += len(n.Forwards)
-		if n.Bridge != "" {
-			out = append(out, fmt.Sprintf("it joins the bridge %s of its new node: whether that is the same network is for who made them to know", n.Bridge))
+		if n.Bridge == "" {
+			user++
+			continue
 		}
+		out = append(out, fmt.Sprintf("it joins the bridge %s of its new node: whether that is the same network is for who made them to know", n.Bridge))
+	}
+	if live && user > 0 {
+		out = append(out, fmt.Sprintf("connections through its %d user-mode interfaces end when it moves: such a network is its node's own", user))
 	}
 	if forwards > 0 {
-		out = append(out, fmt.Sprintf("%d ports that are forwarded to it are ports of its new node from then on, and it does not start while one is taken there", forwards))
+		out = append(out, fmt.Sprintf("%d ports that are forwarded to it are ports of its new node from then on, and it does not %s while one is taken there", forwards, does(live)))
+	}
+	if live {
+		return append(out, "the log of its console until then stays behind and is removed; who looks at its console or its screen has to open it anew")
 	}
 	return append(out, "the log of its last run stays behind and is removed")
+}
+
+func does(live bool) string {
+	if live {
+		return "move"
+	}
+	return "start"
 }

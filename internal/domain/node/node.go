@@ -89,6 +89,11 @@ type Inventory struct {
 	// Firmware is what guests here can start by; empty of a node that did not say, which
 	// is BIOS.
 	Firmware []string
+	// LiveMigration: can guests that execute be moved from here and to here?
+	LiveMigration bool
+	// CPUFlags are the features of its processor, by Linux's names, parted by blanks; empty
+	// of a node that did not say.
+	CPUFlags string
 	// Confinement lists what isolates a guest's process on this host.
 	Confinement []string
 	// Unconfined lists what could and does not, each with the reason.

@@ -266,6 +266,8 @@ func TestEvidence(t *testing.T) {
 		"unknown and left":       {holding: Holding{VM: v, Epoch: 1, PowerOn: true}, left: true},
 		"the fence of a deleted": {holding: Holding{VM: v, Epoch: 1, OpSeq: 3, Erased: true}},
 		"another node's":         {holding: Holding{VM: v, Epoch: 9, PowerOn: true}, in: &vm.Intent{Name: "web", NodeID: &other, Epoch: 3}, want: "another node"},
+		"a copy":                 {holding: Holding{VM: v, Epoch: 4, OpSeq: 5, Observed: &vm.Observation{Phase: vm.PhaseIncoming}}, in: &vm.Intent{Name: "web", NodeID: &other, Epoch: 3}, left: true},
+		"a copy on no record":    {holding: Holding{VM: v, Epoch: 4, OpSeq: 5, Observed: &vm.Observation{Phase: vm.PhaseIncoming}}, in: &vm.Intent{Name: "web", NodeID: &other, Epoch: 3}, want: "another node"},
 		"another node's fence":   {holding: Holding{VM: v, Epoch: 9, Erased: true}, in: &vm.Intent{Name: "web", NodeID: &other, Epoch: 3}},
 	} {
 		n.Holdings = []Holding{c.holding}

@@ -56,11 +56,10 @@ const (
 	PhaseCrashed   Phase = "crashed"   // process gone, nobody asked
 )
 
-// Phases lists all phases that nodes report. PhaseIncoming is not among them yet: drivers
-// know it, and the control plane does not.
+// Phases lists all phases.
 func Phases() []Phase {
 	return []Phase{
-		PhaseStarting, PhaseRunning, PhasePaused, PhaseStopping,
+		PhaseStarting, PhaseIncoming, PhaseRunning, PhasePaused, PhaseStopping,
 		PhaseSuspended, PhaseExited, PhaseCrashed,
 	}
 }

@@ -207,6 +207,8 @@ const (
 	JobSuspend = "vm.suspend"
 	// JobMigrate moves a VM without a process to another node.
 	JobMigrate = "vm.migrate"
+	// JobMigrateLive moves one with its guest, which executes meanwhile.
+	JobMigrateLive = "vm.migrate_live"
 	// JobClone makes the VM it is about, and holds the one it is made from as well.
 	JobClone = "vm.clone"
 
@@ -225,7 +227,7 @@ const (
 
 // JobKinds lists all kinds of jobs that hold a VM.
 func JobKinds() []string {
-	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobSuspend, JobDelete, JobClone, JobCapture, JobDiskAdd, JobDiskGrow, JobDiskRemove, JobLimit, JobCDROM}
+	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobSuspend, JobMigrate, JobMigrateLive, JobDelete, JobClone, JobCapture, JobDiskAdd, JobDiskGrow, JobDiskRemove, JobLimit, JobCDROM}
 }
 
 // DiskBytes is the size of all its disks: what it can come to occupy.

@@ -1,0 +1,246 @@
+package migration
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/novacron/novacron/internal/domain/node"
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/unit"
+)
+
+func able(n *node.Node) {
+	n.Inventory.LiveMigration = true
+	n.Inventory.CPUFlags = "fpu sse2 avx2 avx512f"
+}
+
+func running(on node.Node, change ...func(*vm.View)) vm.View {
+	return stopped(on, append([]func(*vm.View){func(v *vm.View) {
+		v.Observed.Phase = vm.PhaseRunning
+		v.Intent.PowerOn, v.Intent.Reserved = true, true
+	}}, change...)...)
+}
+
+func paused(v *vm.View) { v.Observed.Phase = vm.PhasePaused }
+
+func ownCPU(v *vm.View) { v.Intent.Hardware.CPU = vm.CPUHost }
+
+// A VM that executes needs more of its target than one at rest: room to run now, the same
+// acceleration, a hypervisor that is not older, and the processor that its guest knows.
+func TestPlanLive(t *testing.T) {
+	for name, c := range map[string]struct {
+		vm   func(*vm.View)
+		node func(*node.Node)
+		why  string // why the other node is rejected; empty for a candidate
+	}{
+		"Suits":             {},
+		"Paused":            {vm: paused},
+		"TakesNone":         {node: func(n *node.Node) { n.Inventory.LiveMigration = false }, why: "does not take guests that execute"},
+		"NoCPUsNow":         {node: func(n *node.Node) { n.Used.CPUs = 15 }, why: "1 CPUs free"},
+		"NoMemoryNow":       {node: func(n *node.Node) { n.Used.MemoryBytes = 61 * unit.GiB }, why: "3 GiB memory free"},
+		"NoDisk":            {node: func(n *node.Node) { n.Used.DiskBytes = n.Capacity.DiskBytes }, why: "10 GiB needed"},
+		"OlderHypervisor":   {node: func(n *node.Node) { n.Inventory.HypervisorVersion = "7.2.21" }, why: "not older"},
+		"NewerHypervisor":   {node: func(n *node.Node) { n.Inventory.HypervisorVersion = "10.0.2" }},
+		"OtherHypervisor":   {node: func(n *node.Node) { n.Inventory.Hypervisor = "other" }, why: "has the hypervisor other"},
+		"OtherAcceleration": {node: func(n *node.Node) { n.Inventory.Acceleration = "tcg" }, why: "it runs under kvm"},
+		"OwnProcessor":      {vm: ownCPU},
+		"OtherProcessor":    {vm: ownCPU, node: func(n *node.Node) { n.Inventory.CPUModel = "EPYC 2" }, why: "another processor"},
+		"FewerFeatures":     {vm: ownCPU, node: func(n *node.Node) { n.Inventory.CPUFlags = "sse2 fpu avx2" }, why: "lacks what the processor had on which it runs: avx512f"},
+		"MoreFeatures":      {vm: ownCPU, node: func(n *node.Node) { n.Inventory.CPUFlags += " new" }},
+		"AllFeatures":       {vm: func(v *vm.View) { v.Intent.Hardware.CPU = vm.CPUMax }, node: func(n *node.Node) { n.Inventory.CPUModel = "EPYC 2" }, why: "another processor"},
+		"NamedProcessor":    {node: func(n *node.Node) { n.Inventory.CPUModel, n.Inventory.CPUFlags = "EPYC 2", "fpu" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := host("a", able), host("b", able)
+			if c.node != nil {
+				c.node(&b)
+			}
+			v := running(a)
+			if c.vm != nil {
+				c.vm(&v)
+			}
+			p, err := PlanOf(v, []node.Node{a, b}, "")
+			switch {
+			case err != nil:
+				t.Fatal(err)
+			case p.Kind != Live:
+				t.Errorf("it would go %s", p.Kind)
+			case c.why == "" && (p.Fits() != nil || p.Target().Name != "b"):
+				t.Errorf("%+v %v", p, p.Fits())
+			case c.why != "" && (!errs.Is(p.Fits(), errs.NoNodeFits) || !strings.Contains(p.Fits().Error(), c.why)):
+				t.Errorf("%v", p.Fits())
+			}
+		})
+	}
+}
+
+// Where processors are emulated, the largest model is another with each version.
+func TestPlanLiveOfAnEmulatedProcessor(t *testing.T) {
+	emulates := func(n *node.Node) { able(n); n.Inventory.Acceleration = "tcg" }
+	a, b, c := host("a", emulates), host("b", emulates), host("c", emulates)
+	b.Inventory.HypervisorVersion = "10.0.2"
+	p, err := PlanOf(running(a, func(v *vm.View) { v.Intent.Hardware.CPU = vm.CPUMax }), []node.Node{a, b, c}, "")
+	if err != nil || len(p.Ranked) != 1 || p.Target().Name != "c" || !strings.Contains(p.Rejected[1].Reasons[0], "CPU model max") {
+		t.Errorf("%+v %v", p, err)
+	}
+}
+
+// What is asked for and does not suit what the VM is, and what does not move while it
+// executes, is refused with the way out.
+func TestPlanLiveRefuses(t *testing.T) {
+	a, b := host("a", able), host("b", able)
+	for name, c := range map[string]struct {
+		v    vm.View
+		kind Kind
+		say  string
+	}{
+		"ColdWhileItRuns":   {v: running(a), kind: Cold, say: "it is running; stop it first"},
+		"ColdWhilePaused":   {v: running(a, paused), kind: Cold, say: "it is paused; stop it first"},
+		"LiveAtRest":        {v: stopped(a), kind: Live, say: "it is stopped"},
+		"LiveWhenSuspended": {v: stopped(a, suspendedIt), kind: Live, say: "it is suspended"},
+		"Starting":          {v: running(a, func(v *vm.View) { v.Observed.Phase = vm.PhaseStarting }), say: "wait until it runs"},
+		"Stopping":          {v: running(a, func(v *vm.View) { v.Observed.Phase = vm.PhaseStopping }), say: "wait until it runs"},
+		"Incoming":          {v: running(a, func(v *vm.View) { v.Observed.Phase = vm.PhaseIncoming }), say: "wait until it runs"},
+		"Frozen":            {v: running(a, func(v *vm.View) { v.Observed.Frozen = &vm.Frozen{} }), say: "thaw them first"},
+		"Micro":             {v: running(a, func(v *vm.View) { v.Intent.Hardware.Type = vm.MachineMicro }), say: "stop it first"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if p, err := PlanFor(c.v, []node.Node{a, b}, Request{Kind: c.kind}, 0); !errs.Is(err, errs.InvalidState) || !strings.Contains(err.Error(), c.say) {
+				t.Errorf("%+v %v", p, err)
+			}
+		})
+	}
+	cannot := host("cannot")
+	if _, err := PlanOf(running(cannot), []node.Node{cannot, b}, ""); err == nil || !strings.Contains(err.Error(), "node cannot does not move guests that execute; suspend it first") {
+		t.Errorf("from a node that cannot: %v", err)
+	}
+}
+
+// A prediction says at which rate, and does not tell what nobody knows.
+func TestPrediction(t *testing.T) {
+	fast := func(mbps int64) func(*node.Node) {
+		return func(n *node.Node) {
+			able(n)
+			n.Inventory.Interfaces = []node.Interface{{Up: false, Speed: 100_000}, {Up: true, Speed: mbps}, {Up: true, Speed: 100}}
+		}
+	}
+	a, b := host("a", fast(8000)), host("b", fast(800)) // 100 MB/s
+	const disks, memory = 10 * unit.GiB, 4 * unit.GiB
+	whole := seconds(disks+memory, 100_000_000)
+	for name, c := range map[string]struct {
+		options  Options
+		dirty    int64
+		want     Convergence
+		duration time.Duration
+		rate     int64
+		note     string
+	}{
+		"Unknown":   {want: Unknowable, duration: whole, rate: 100_000_000, note: "is not known"},
+		"Bounded":   {options: Options{BytesPerSecond: 50_000_000}, want: Unknowable, duration: 2 * whole, rate: 50_000_000, note: "is not known"},
+		"Converges": {dirty: 50_000_000, want: Converging, duration: seconds(disks+2*memory, 100_000_000), rate: 100_000_000},
+		"Diverges":  {dirty: 200_000_000, want: Diverging, duration: whole, rate: 100_000_000, note: "does not come to its end"},
+		"Slowed":    {options: Options{AutoConverge: true}, dirty: 200_000_000, want: Slowed, duration: whole, rate: 100_000_000, note: "slowed down until"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := PlanFor(running(a), []node.Node{a, b}, Request{Options: c.options}, c.dirty)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.Bytes != disks+memory || p.Converges != c.want || p.Rate != c.rate || p.Downtime != DefaultDowntime || p.RateWhy == "" {
+				t.Errorf("%+v", p.Prediction)
+			}
+			if d := p.Duration - c.duration; d < -time.Second || d > time.Second {
+				t.Errorf("takes %v, want %v", p.Duration, c.duration)
+			}
+			if c.note != "" && !strings.Contains(strings.Join(p.Notes, "\n"), c.note) {
+				t.Errorf("notes: %q", p.Notes)
+			}
+		})
+	}
+	p, err := PlanOf(stopped(a), []node.Node{a, b}, "")
+	if err != nil || p.Bytes != disks || p.Downtime != p.Duration || p.Converges != "" {
+		t.Errorf("cold: %+v %v", p, err)
+	}
+	p, err = PlanOf(running(a), []node.Node{a, host("c", able)}, "")
+	if err != nil || p.Rate != assumedRate || !strings.Contains(p.RateWhy, "assumed") {
+		t.Errorf("between networks that nobody knows: %+v %v", p, err)
+	}
+}
+
+// Connections of a network that is a node's own end there, and forwarded ports stay with
+// their node.
+func TestNotesOfALiveMove(t *testing.T) {
+	a, b := host("a", able), host("b", able)
+	v := running(a, func(v *vm.View) {
+		v.NICs = []vm.NIC{{Forwards: []vm.Forward{{Protocol: "tcp", HostPort: 8080, GuestPort: 80}}}, {Bridge: "br0"}}
+	})
+	p, err := PlanOf(v, []node.Node{a, b}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"connections through its 1 user-mode interfaces end", "does not move while one is taken", "joins the bridge br0"} {
+		if !strings.Contains(strings.Join(p.Notes, "\n"), want) {
+			t.Errorf("%q is not among %q", want, p.Notes)
+		}
+	}
+}
+
+func TestRequestIsChecked(t *testing.T) {
+	for name, c := range map[string]struct {
+		r     Request
+		code  errs.Code
+		field string
+	}{
+		"Nothing":       {},
+		"WAN":           {r: Request{Profile: ProfileWAN, Kind: Live}},
+		"AnyProfile":    {r: Request{Profile: "lan"}, code: errs.InvalidField, field: "/profile"},
+		"AnyKind":       {r: Request{Kind: "warm"}, code: errs.InvalidField, field: "/kind"},
+		"ColdOptions":   {r: Request{Kind: Cold, Options: Options{Channels: 2}}, code: errs.InvalidField, field: "/kind"},
+		"ColdProfile":   {r: Request{Kind: Cold, Profile: ProfileWAN}, code: errs.InvalidField, field: "/kind"},
+		"Reason":        {r: Request{Reason: strings.Repeat("x", 501)}, code: errs.TooLarge, field: "/reason"},
+		"Priority":      {r: Request{Priority: 101}, code: errs.OutOfRange, field: "/priority"},
+		"SlowRate":      {r: Request{Options: Options{BytesPerSecond: 1000}}, code: errs.OutOfRange, field: "/options/bytes_per_second"},
+		"NegativeRate":  {r: Request{Options: Options{BytesPerSecond: -1}}, code: errs.OutOfRange, field: "/options/bytes_per_second"},
+		"LongDowntime":  {r: Request{Options: Options{Downtime: time.Minute}}, code: errs.OutOfRange, field: "/options/downtime_ms"},
+		"NoDowntime":    {r: Request{Options: Options{Downtime: time.Microsecond}}, code: errs.OutOfRange, field: "/options/downtime_ms"},
+		"ManyChannels":  {r: Request{Options: Options{Channels: 17}}, code: errs.OutOfRange, field: "/options/channels"},
+		"Gzip":          {r: Request{Options: Options{Compression: "gzip"}}, code: errs.InvalidField, field: "/options/compression"},
+		"ShortPatience": {r: Request{Options: Options{Patience: time.Millisecond}}, code: errs.OutOfRange, field: "/options/patience_seconds"},
+		"LongTimeout":   {r: Request{Options: Options{Timeout: 1000 * time.Hour}}, code: errs.OutOfRange, field: "/options/timeout_seconds"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := c.r.Validate()
+			if c.code == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if !errs.Is(err, c.code) || len(errs.As(err).Fields) != 1 || errs.As(err).Fields[0].Pointer != c.field {
+				t.Errorf("%v %+v", err, errs.As(err))
+			}
+		})
+	}
+}
+
+// A profile fills in what is not given; nothing is left open.
+func TestOptionsAreComplete(t *testing.T) {
+	if got, want := (Options{}).complete(""), (Options{Downtime: DefaultDowntime, Channels: 2, Patience: DefaultPatience}); got != want {
+		t.Errorf("%+v", got)
+	}
+	want := Options{Downtime: 2 * time.Second, Channels: 2, Patience: DefaultPatience, Compression: CompressionZstd, AutoConverge: true}
+	if got := (Options{Downtime: 2 * time.Second}).complete(ProfileWAN); got != want {
+		t.Errorf("%+v", got)
+	}
+	if got := want.GiveUp(0); got != 10*time.Minute {
+		t.Errorf("nothing is given up after %v", got)
+	}
+	if slow := (Options{BytesPerSecond: unit.MiB}).GiveUp(100 * unit.GiB); slow <= want.GiveUp(100*unit.GiB) || slow > MaxTimeout {
+		t.Errorf("a slow one is given up after %v", slow)
+	}
+	if got := (Options{Timeout: time.Minute}).GiveUp(unit.TiB); got != time.Minute {
+		t.Errorf("given up after %v", got)
+	}
+}

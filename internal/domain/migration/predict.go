@@ -1,0 +1,134 @@
+package migration
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/novacron/novacron/internal/domain/node"
+	"github.com/novacron/novacron/internal/domain/scheduler"
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/unit"
+)
+
+// Prediction is what a plan expects.
+type Prediction struct {
+	// Bytes to move, at most; of a live one without what changes meanwhile.
+	Bytes int64
+	// Rate, in bytes per second, that the rest assumes, and RateWhy, where that is from.
+	Rate    int64
+	RateWhy string
+	// Duration of all; of a live one at least so long, unless it converges.
+	Duration time.Duration
+	// Downtime of the guest; the whole duration of a cold one.
+	Downtime time.Duration
+	// DirtyRate at which the guest changes memory, in bytes per second; 0 when not known.
+	DirtyRate int64
+	// Converges tells whether a live one is expected to come to its end by itself.
+	Converges Convergence
+}
+
+// Convergence is what is expected of a live migration.
+type Convergence string
+
+// The expectations. Of a cold migration there is none.
+const (
+	Converging Convergence = "yes"
+	Diverging  Convergence = "no"
+	Slowed     Convergence = "slowed" // its guest is slowed down until it does
+	Unknowable Convergence = "unknown"
+)
+
+// assumedRate is of a network that nobody knows: one gigabit per second.
+const assumedRate = 1_000_000_000 / 8
+
+// predict says what the move to the first node that suits takes. Disks count as large as
+// they may become: how much of them is written nobody but their node knows.
+func predict(p *Plan, v vm.View, nodes []node.Node, source node.Node, dirty int64) {
+	p.Bytes = v.DiskBytes()
+	if p.Kind == Live || suspended(v) {
+		p.Bytes += v.Intent.MemoryBytes
+	}
+	p.Rate, p.RateWhy = rateBetween(source, nodes, p.Ranked)
+	if p.Kind != Live {
+		p.Duration = seconds(p.Bytes, p.Rate)
+		p.Downtime = p.Duration
+		return
+	}
+	if b := p.Options.BytesPerSecond; b > 0 && b < p.Rate {
+		p.Rate, p.RateWhy = b, "as it is bounded"
+	}
+	p.DirtyRate, p.Downtime, p.Converges = dirty, p.Options.Downtime, converges(dirty, p.Rate, p.Options.AutoConverge)
+	memory := seconds(v.Intent.MemoryBytes, p.Rate)
+	if p.Converges == Converging && dirty > 0 {
+		// each round sends what changed during the one before
+		memory = time.Duration(float64(memory) / (1 - float64(dirty)/float64(p.Rate)))
+	}
+	p.Duration = seconds(v.DiskBytes(), p.Rate) + memory
+}
+
+func converges(dirty, rate int64, slows bool) Convergence {
+	switch {
+	case dirty == 0:
+		return Unknowable
+	case dirty < rate:
+		return Converging
+	case slows:
+		return Slowed
+	default:
+		return Diverging
+	}
+}
+
+// rateBetween is what the slower of two nodes' fastest links carries.
+func rateBetween(source node.Node, nodes []node.Node, ranked []scheduler.Ranked) (rate int64, why string) {
+	a := linkRate(source.Inventory)
+	b := int64(0)
+	if len(ranked) > 0 {
+		b = linkRate(byID(nodes, ranked[0].Node).Inventory)
+	}
+	if a == 0 || b == 0 {
+		return assumedRate, "assumed: the nodes do not tell how fast their networks are"
+	}
+	return min(a, b), "what the slower of the two nodes' networks carries at most"
+}
+
+func byID(nodes []node.Node, n id.ID) node.Node {
+	i := slices.IndexFunc(nodes, func(c node.Node) bool { return c.ID == n })
+	if i < 0 {
+		return node.Node{}
+	}
+	return nodes[i]
+}
+
+// linkRate is what a host's fastest interface with a carrier carries, in bytes per second;
+// 0 when not known.
+func linkRate(i node.Inventory) (fastest int64) {
+	for _, n := range i.Interfaces {
+		if n.Up {
+			fastest = max(fastest, n.Speed*1_000_000/8)
+		}
+	}
+	return fastest
+}
+
+// explain notes what of a live migration a person should know before.
+func explain(p *Plan, r Request) {
+	if p.Kind != Live {
+		if r.Profile != "" || !r.Options.Empty() {
+			p.Notes = append(p.Notes, "nothing of it executes: what was asked for of a live migration does not apply")
+		}
+		return
+	}
+	rate := func(n int64) string { return unit.FormatBytes(n) + "/s" }
+	switch p.Converges {
+	case Unknowable:
+		p.Notes = append(p.Notes, "how fast its guest changes memory is not known: while that is faster than "+rate(p.Rate)+" it does not come to its end, and is given up after "+p.Options.GiveUp(p.Bytes).Round(time.Second).String())
+	case Diverging:
+		p.Notes = append(p.Notes, fmt.Sprintf("its guest changed %s of memory when it was moved last, and %s can be sent: it does not come to its end; let it be slowed down (auto-converge), or stop or suspend it", rate(p.DirtyRate), rate(p.Rate)))
+	case Slowed:
+		p.Notes = append(p.Notes, fmt.Sprintf("its guest changed %s of memory when it was moved last, and %s can be sent: its processors are slowed down until it comes to its end", rate(p.DirtyRate), rate(p.Rate)))
+	case Converging:
+	}
+}
