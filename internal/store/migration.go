@@ -2,9 +2,7 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -20,7 +18,8 @@ import (
 
 var migrationList = lister{
 	columns: `m.id, m.project_id, m.vm_id, m.vm_name, m.kind::text, m.state::text, m.reason, m.source_node_id, s.name, m.target_node_id, t.name,
-  m.source_epoch, coalesce(m.swapped_epoch, 0), m.held_disk_bytes, m.bytes_moved, m.prediction, m.phases,
+  m.source_epoch, coalesce(m.swapped_epoch, 0), m.held_disk_bytes, m.held_cpus, m.held_memory_bytes, m.bytes_moved, m.prediction, m.phases,
+  m.options, m.progress, coalesce(m.downtime_ms, 0), coalesce(m.downtime_seen_ms, 0), m.priority, m.begun_at,
   coalesce(m.failure_code, ''), coalesce(m.failure_message, ''), m.created_by, m.created_at, m.finished_at, m.revision`,
 	from: "migrations m JOIN nodes s ON s.id = m.source_node_id JOIN nodes t ON t.id = m.target_node_id",
 	filters: map[string]filter{
@@ -39,23 +38,15 @@ func migrationStates() (out []string) {
 	return out
 }
 
-// predictionDoc and phaseDoc are how documents of a migration are stored.
-type predictionDoc struct {
-	Bytes int64 `json:"bytes"`
-}
-
-type phaseDoc struct {
-	Name string    `json:"name"`
-	At   time.Time `json:"at"`
-}
-
 func scanMigration(rows pgx.Rows) (migration.Migration, Next, error) {
 	var m migration.Migration
 	var next Next
-	var predicted, phases []byte
+	var docs migrationDocs
 	var code, message string
+	var downtime, seen int64
 	err := rows.Scan(&next.Key, &m.ID, &m.ProjectID, &m.VM, &m.VMName, &m.Kind, &m.State, &m.Reason, &m.Source.Node, &m.Source.Name, &m.Target.Node, &m.Target.Name,
-		&m.SourceEpoch, &m.SwappedEpoch, &m.HeldDiskBytes, &m.BytesMoved, &predicted, &phases, &code, &message, &m.CreatedBy, &m.CreatedAt, &m.FinishedAt, &m.Revision)
+		&m.SourceEpoch, &m.SwappedEpoch, &m.HeldDiskBytes, &m.HeldCPUs, &m.HeldMemoryBytes, &m.BytesMoved, &docs.prediction, &docs.phases,
+		&docs.options, &docs.progress, &downtime, &seen, &m.Priority, &m.BegunAt, &code, &message, &m.CreatedBy, &m.CreatedAt, &m.FinishedAt, &m.Revision)
 	if err != nil {
 		return m, next, err
 	}
@@ -63,14 +54,9 @@ func scanMigration(rows pgx.Rows) (migration.Migration, Next, error) {
 	if code != "" {
 		m.Failure = errs.New(errs.Code(code), "%s", message)
 	}
-	var p predictionDoc
-	var began []phaseDoc
-	if err := errors.Join(json.Unmarshal(predicted, &p), json.Unmarshal(phases, &began)); err != nil {
+	m.Downtime = migration.Downtime{Hypervisor: milliseconds(downtime), Seen: milliseconds(seen)}
+	if err := docs.read(&m); err != nil {
 		return m, next, errs.New(errs.Internal, "the record of migration %s is damaged", m.ID).Because(err)
-	}
-	m.Predicted.Bytes = p.Bytes
-	for _, b := range began {
-		m.Phases = append(m.Phases, migration.Phase(b))
 	}
 	return m, next, nil
 }
@@ -106,17 +92,24 @@ func (s *Store) MigrationsOf(ctx context.Context, node id.ID) ([]id.ID, error) {
 // MigrationInsert records a migration that begins, and counts what its copy takes of the
 // target. False when that has no room any more, or takes no VMs.
 func (t *Tx) MigrationInsert(ctx context.Context, m migration.Migration) (bool, error) {
-	fits, err := t.q.NodeReserve(ctx, query.NodeReserveParams{ID: m.Target.Node, DiskBytes: m.HeldDiskBytes, NewVm: true})
+	fits, err := t.q.NodeReserve(ctx, query.NodeReserveParams{
+		ID: m.Target.Node, DiskBytes: m.HeldDiskBytes, Cpus: int32(m.HeldCPUs), MemoryBytes: m.HeldMemoryBytes, NewVm: true,
+	})
 	if err != nil || fits == 0 {
 		return false, pgtx.Map(err)
 	}
-	predicted, err := encode(predictionDoc{Bytes: m.Predicted.Bytes})
+	predicted, err := encode(predictionDocOf(m.Predicted))
+	if err != nil {
+		return false, err
+	}
+	options, err := encode(optionsDocOf(m.Options))
 	if err != nil {
 		return false, err
 	}
 	err = t.q.MigrationInsert(ctx, query.MigrationInsertParams{
 		ID: m.ID, ProjectID: m.ProjectID, VmID: m.VM, VmName: m.VMName, Kind: query.MigrationKind(m.Kind), Reason: m.Reason,
 		SourceNodeID: m.Source.Node, TargetNodeID: m.Target.Node, SourceEpoch: int64(m.SourceEpoch), HeldDiskBytes: m.HeldDiskBytes,
+		HeldCpus: int32(m.HeldCPUs), HeldMemoryBytes: m.HeldMemoryBytes, Options: options, Priority: int16(m.Priority),
 		Prediction: predicted, CreatedBy: m.CreatedBy,
 	})
 	if err != nil {
@@ -189,12 +182,6 @@ func (t *Tx) VMRegain(ctx context.Context, v vm.View, s Swap) (bool, error) {
 	return true, t.VMChanged(ctx, v.Intent, &s.Migration)
 }
 
-// MigrationPhase notes that a phase has begun, unless it had, and how many bytes were
-// moved so far.
-func (t *Tx) MigrationPhase(ctx context.Context, m id.ID, phase string, bytes int64) error {
-	return pgtx.Map(t.q.MigrationPhase(ctx, query.MigrationPhaseParams{ID: m, Phase: phase, Bytes: bytes}))
-}
-
 // MigrationEnd ends a migration as its job ends, and gives back what it held. Twice is
 // no error.
 func (t *Tx) MigrationEnd(ctx context.Context, m migration.Migration, as job.State, failure *errs.Error) error {
@@ -218,7 +205,9 @@ func (t *Tx) MigrationEnd(ctx context.Context, m migration.Migration, as job.Sta
 		return pgtx.Map(err)
 	}
 	if held.HeldNodeID != nil {
-		if err := t.q.NodeRelease(ctx, query.NodeReleaseParams{ID: *held.HeldNodeID, DiskBytes: held.HeldDiskBytes}); err != nil {
+		if err := t.q.NodeRelease(ctx, query.NodeReleaseParams{
+			ID: *held.HeldNodeID, DiskBytes: held.HeldDiskBytes, Cpus: held.HeldCpus, MemoryBytes: held.HeldMemoryBytes,
+		}); err != nil {
 			return pgtx.Map(err)
 		}
 	}

@@ -49,6 +49,8 @@ type Node struct {
 	// Committed is what its VMs take when all of them run.
 	Committed Resources
 	VMs       int
+	// MigrationsOut and MigrationsIn are how many VMs may leave it, and come to it, at once.
+	MigrationsOut, MigrationsIn int
 	// Copies are those of VMs on their way here, or that left one behind.
 	Copies    int
 	Revision  gen.Revision

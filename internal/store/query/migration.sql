@@ -1,14 +1,33 @@
 -- name: MigrationInsert :exec
 INSERT INTO migrations (id, project_id, vm_id, vm_name, kind, reason, source_node_id, target_node_id, source_epoch,
-  held_node_id, held_disk_bytes, prediction, phases, created_by)
+  held_node_id, held_disk_bytes, held_cpus, held_memory_bytes, options, priority, prediction, phases, created_by)
 VALUES (@id, @project_id, @vm_id, @vm_name, @kind, @reason, @source_node_id, @target_node_id, @source_epoch,
-  @target_node_id, @held_disk_bytes, @prediction, jsonb_build_array(jsonb_build_object('name', 'accepted', 'at', now())), @created_by);
+  @target_node_id, @held_disk_bytes, @held_cpus, @held_memory_bytes, @options, @priority, @prediction,
+  jsonb_build_array(jsonb_build_object('name', 'accepted', 'at', now())), @created_by);
+
+-- name: MigrationsLock :exec
+-- Whose turn it is, one transaction at a time decides.
+SELECT pg_advisory_xact_lock(hashtextextended('migrations', 0));
+
+-- name: MigrationsQueue :many
+-- Migrations that take part of their nodes, or are to, in the order of their turns. One
+-- that only waits to have its copy removed is none of them.
+SELECT m.id, m.source_node_id, s.name AS source, s.migrations_out, m.target_node_id, t.name AS target, t.migrations_in, m.begun_at
+FROM migrations m JOIN nodes s ON s.id = m.source_node_id JOIN nodes t ON t.id = m.target_node_id
+WHERE m.state = 'running' AND NOT m.phases @> '[{"name": "cleaning"}]'
+ORDER BY m.priority DESC, m.created_at, m.id;
+
+-- name: MigrationBegin :exec
+-- By the clock, not by when its transaction began: it has waited for the lock since.
+UPDATE migrations SET begun_at = clock_timestamp() WHERE id = @id AND begun_at IS NULL;
 
 -- name: VMSwap :one
--- The owner changes, if it is still the one that was copied, as it was copied.
-UPDATE vms SET node_id = @to_node, owner_epoch = owner_epoch + 1
-WHERE id = @id AND node_id = @from_node AND owner_epoch = @epoch AND job_id = @job_id AND NOT reserved
-RETURNING owner_epoch;
+-- The owner changes, if it is still the one that was copied, as it was copied. What it has
+-- reserved moves with a guest that executes; one without a process has reserved nothing.
+UPDATE vms v SET node_id = @to_node, owner_epoch = v.owner_epoch + 1
+WHERE v.id = @id AND v.node_id = @from_node AND v.owner_epoch = @epoch AND v.job_id = @job_id
+  AND (NOT v.reserved OR EXISTS (SELECT FROM migrations m WHERE m.id = @job_id AND m.kind = 'live'))
+RETURNING v.owner_epoch;
 
 -- name: MigrationSwap :exec
 -- What is held is on the other node from now on. Back again, it is as before the swap,
@@ -21,22 +40,51 @@ WHERE id = @id;
 
 -- name: MigrationPhase :exec
 -- Begins a phase, unless it has begun; bytes are what was moved so far.
-UPDATE migrations SET bytes_moved = greatest(bytes_moved, @bytes),
-  phases = CASE WHEN phases @> jsonb_build_array(jsonb_build_object('name', @phase::text)) THEN phases
-    ELSE phases || jsonb_build_array(jsonb_build_object('name', @phase::text, 'at', now())) END
-WHERE id = @id AND state = 'running';
+WITH old AS (
+  SELECT o.id, o.phases @> jsonb_build_array(jsonb_build_object('name', @phase::text)) AS begun
+  FROM migrations o WHERE o.id = @id AND o.state = 'running' FOR UPDATE),
+changed AS (
+  UPDATE migrations m SET bytes_moved = greatest(m.bytes_moved, @bytes::bigint),
+    phases = CASE WHEN old.begun THEN m.phases ELSE m.phases || jsonb_build_array(jsonb_build_object('name', @phase::text, 'at', now())) END
+  FROM old WHERE m.id = old.id
+  RETURNING m.id, m.project_id, m.vm_name, NOT old.begun AS fresh)
+INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
+SELECT c.project_id, 'migration.updated', 'migration', c.id, c.vm_name, c.id FROM changed c WHERE c.fresh;
+
+-- name: MigrationProgress :exec
+-- How far it is; what the document does not say stays. An event where a phase begins, and
+-- none besides.
+WITH old AS (
+  SELECT o.id, @phase::text = '' OR o.phases @> jsonb_build_array(jsonb_build_object('name', @phase::text)) AS begun
+  FROM migrations o WHERE o.id = @id AND o.state = 'running' FOR UPDATE),
+changed AS (
+  UPDATE migrations m SET progress = m.progress || @progress::jsonb, bytes_moved = greatest(m.bytes_moved, @bytes::bigint),
+    phases = CASE WHEN old.begun THEN m.phases ELSE m.phases || jsonb_build_array(jsonb_build_object('name', @phase::text, 'at', now())) END
+  FROM old WHERE m.id = old.id
+  RETURNING m.id, m.project_id, m.vm_name, NOT old.begun AS fresh)
+INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
+SELECT c.project_id, 'migration.updated', 'migration', c.id, c.vm_name, c.id FROM changed c WHERE c.fresh;
+
+-- name: MigrationDowntime :exec
+UPDATE migrations SET downtime_ms = coalesce(sqlc.narg(hypervisor), downtime_ms), downtime_seen_ms = coalesce(sqlc.narg(seen), downtime_seen_ms)
+WHERE id = @id;
+
+-- name: MigrationDirtyRate :one
+-- How fast a guest changed memory when it was moved last.
+SELECT coalesce((SELECT (m.progress->>'dirty_rate')::bigint FROM migrations m
+  WHERE m.vm_id = @vm_id AND m.progress ? 'dirty_rate' ORDER BY m.id DESC LIMIT 1), 0)::bigint AS rate;
 
 -- name: MigrationEnd :one
 -- Gives what it held, and where.
-WITH old AS (SELECT o.id, o.held_node_id, o.held_disk_bytes FROM migrations o WHERE o.id = @id AND o.state = 'running' FOR UPDATE)
-UPDATE migrations m SET state = @state, held_node_id = NULL, held_disk_bytes = 0, finished_at = now(),
+WITH old AS (SELECT o.id, o.held_node_id, o.held_disk_bytes, o.held_cpus, o.held_memory_bytes FROM migrations o WHERE o.id = @id AND o.state = 'running' FOR UPDATE)
+UPDATE migrations m SET state = @state, held_node_id = NULL, held_disk_bytes = 0, held_cpus = 0, held_memory_bytes = 0, finished_at = now(),
   failure_code = sqlc.narg(failure_code), failure_message = sqlc.narg(failure_message)
 FROM old WHERE m.id = old.id
-RETURNING old.held_node_id, old.held_disk_bytes;
+RETURNING old.held_node_id, old.held_disk_bytes, old.held_cpus, old.held_memory_bytes;
 
 -- name: MigrationsLose :exec
 -- A node is gone, and with it what was held on it.
-UPDATE migrations SET held_node_id = NULL, held_disk_bytes = 0 WHERE held_node_id = @node_id::uuid;
+UPDATE migrations SET held_node_id = NULL, held_disk_bytes = 0, held_cpus = 0, held_memory_bytes = 0 WHERE held_node_id = @node_id::uuid;
 
 -- name: MigrationsOf :many
 -- VMs that are on their way from a node or to it.
@@ -51,7 +99,7 @@ WITH regained AS (
     AND EXISTS (SELECT FROM nodes n WHERE n.id = @source::uuid AND n.state <> 'removed')
   RETURNING v.owner_epoch),
 freed AS (
-  UPDATE migrations m SET held_node_id = NULL, held_disk_bytes = 0, source_epoch = r.owner_epoch, swapped_epoch = NULL,
+  UPDATE migrations m SET held_node_id = NULL, held_disk_bytes = 0, held_cpus = 0, held_memory_bytes = 0, source_epoch = r.owner_epoch, swapped_epoch = NULL,
     phases = m.phases || jsonb_build_array(jsonb_build_object('name', @phase::text, 'at', now()))
   FROM regained r WHERE m.id = @job_id::uuid AND m.held_node_id = @source::uuid)
 SELECT r.owner_epoch FROM regained r;

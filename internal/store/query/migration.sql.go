@@ -7,16 +7,56 @@ package query
 
 import (
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 )
 
+const migrationBegin = `-- name: MigrationBegin :exec
+UPDATE migrations SET begun_at = clock_timestamp() WHERE id = $1 AND begun_at IS NULL
+`
+
+// By the clock, not by when its transaction began: it has waited for the lock since.
+func (q *Queries) MigrationBegin(ctx context.Context, id uuid.UUID) error {
+	_, err := q.db.Exec(ctx, migrationBegin, id)
+	return err
+}
+
+const migrationDirtyRate = `-- name: MigrationDirtyRate :one
+SELECT coalesce((SELECT (m.progress->>'dirty_rate')::bigint FROM migrations m
+  WHERE m.vm_id = $1 AND m.progress ? 'dirty_rate' ORDER BY m.id DESC LIMIT 1), 0)::bigint AS rate
+`
+
+// How fast a guest changed memory when it was moved last.
+func (q *Queries) MigrationDirtyRate(ctx context.Context, vmID uuid.UUID) (int64, error) {
+	row := q.db.QueryRow(ctx, migrationDirtyRate, vmID)
+	var rate int64
+	err := row.Scan(&rate)
+	return rate, err
+}
+
+const migrationDowntime = `-- name: MigrationDowntime :exec
+UPDATE migrations SET downtime_ms = coalesce($1, downtime_ms), downtime_seen_ms = coalesce($2, downtime_seen_ms)
+WHERE id = $3
+`
+
+type MigrationDowntimeParams struct {
+	Hypervisor *int64
+	Seen       *int64
+	ID         uuid.UUID
+}
+
+func (q *Queries) MigrationDowntime(ctx context.Context, arg MigrationDowntimeParams) error {
+	_, err := q.db.Exec(ctx, migrationDowntime, arg.Hypervisor, arg.Seen, arg.ID)
+	return err
+}
+
 const migrationEnd = `-- name: MigrationEnd :one
-WITH old AS (SELECT o.id, o.held_node_id, o.held_disk_bytes FROM migrations o WHERE o.id = $4 AND o.state = 'running' FOR UPDATE)
-UPDATE migrations m SET state = $1, held_node_id = NULL, held_disk_bytes = 0, finished_at = now(),
+WITH old AS (SELECT o.id, o.held_node_id, o.held_disk_bytes, o.held_cpus, o.held_memory_bytes FROM migrations o WHERE o.id = $4 AND o.state = 'running' FOR UPDATE)
+UPDATE migrations m SET state = $1, held_node_id = NULL, held_disk_bytes = 0, held_cpus = 0, held_memory_bytes = 0, finished_at = now(),
   failure_code = $2, failure_message = $3
 FROM old WHERE m.id = old.id
-RETURNING old.held_node_id, old.held_disk_bytes
+RETURNING old.held_node_id, old.held_disk_bytes, old.held_cpus, old.held_memory_bytes
 `
 
 type MigrationEndParams struct {
@@ -27,8 +67,10 @@ type MigrationEndParams struct {
 }
 
 type MigrationEndRow struct {
-	HeldNodeID    *uuid.UUID
-	HeldDiskBytes int64
+	HeldNodeID      *uuid.UUID
+	HeldDiskBytes   int64
+	HeldCpus        int32
+	HeldMemoryBytes int64
 }
 
 // Gives what it held, and where.
@@ -40,30 +82,40 @@ func (q *Queries) MigrationEnd(ctx context.Context, arg MigrationEndParams) (Mig
 		arg.ID,
 	)
 	var i MigrationEndRow
-	err := row.Scan(&i.HeldNodeID, &i.HeldDiskBytes)
+	err := row.Scan(
+		&i.HeldNodeID,
+		&i.HeldDiskBytes,
+		&i.HeldCpus,
+		&i.HeldMemoryBytes,
+	)
 	return i, err
 }
 
 const migrationInsert = `-- name: MigrationInsert :exec
 INSERT INTO migrations (id, project_id, vm_id, vm_name, kind, reason, source_node_id, target_node_id, source_epoch,
-  held_node_id, held_disk_bytes, prediction, phases, created_by)
+  held_node_id, held_disk_bytes, held_cpus, held_memory_bytes, options, priority, prediction, phases, created_by)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9,
-  $8, $10, $11, jsonb_build_array(jsonb_build_object('name', 'accepted', 'at', now())), $12)
+  $8, $10, $11, $12, $13, $14, $15,
+  jsonb_build_array(jsonb_build_object('name', 'accepted', 'at', now())), $16)
 `
 
 type MigrationInsertParams struct {
-	ID            uuid.UUID
-	ProjectID     uuid.UUID
-	VmID          uuid.UUID
-	VmName        string
-	Kind          MigrationKind
-	Reason        string
-	SourceNodeID  uuid.UUID
-	TargetNodeID  uuid.UUID
-	SourceEpoch   int64
-	HeldDiskBytes int64
-	Prediction    []byte
-	CreatedBy     string
+	ID              uuid.UUID
+	ProjectID       uuid.UUID
+	VmID            uuid.UUID
+	VmName          string
+	Kind            MigrationKind
+	Reason          string
+	SourceNodeID    uuid.UUID
+	TargetNodeID    uuid.UUID
+	SourceEpoch     int64
+	HeldDiskBytes   int64
+	HeldCpus        int32
+	HeldMemoryBytes int64
+	Options         []byte
+	Priority        int16
+	Prediction      []byte
+	CreatedBy       string
 }
 
 func (q *Queries) MigrationInsert(ctx context.Context, arg MigrationInsertParams) error {
@@ -78,6 +130,10 @@ func (q *Queries) MigrationInsert(ctx context.Context, arg MigrationInsertParams
 		arg.TargetNodeID,
 		arg.SourceEpoch,
 		arg.HeldDiskBytes,
+		arg.HeldCpus,
+		arg.HeldMemoryBytes,
+		arg.Options,
+		arg.Priority,
 		arg.Prediction,
 		arg.CreatedBy,
 	)
@@ -85,21 +141,59 @@ func (q *Queries) MigrationInsert(ctx context.Context, arg MigrationInsertParams
 }
 
 const migrationPhase = `-- name: MigrationPhase :exec
-UPDATE migrations SET bytes_moved = greatest(bytes_moved, $1),
-  phases = CASE WHEN phases @> jsonb_build_array(jsonb_build_object('name', $2::text)) THEN phases
-    ELSE phases || jsonb_build_array(jsonb_build_object('name', $2::text, 'at', now())) END
-WHERE id = $3 AND state = 'running'
+WITH old AS (
+  SELECT o.id, o.phases @> jsonb_build_array(jsonb_build_object('name', $1::text)) AS begun
+  FROM migrations o WHERE o.id = $2 AND o.state = 'running' FOR UPDATE),
+changed AS (
+  UPDATE migrations m SET bytes_moved = greatest(m.bytes_moved, $3::bigint),
+    phases = CASE WHEN old.begun THEN m.phases ELSE m.phases || jsonb_build_array(jsonb_build_object('name', $1::text, 'at', now())) END
+  FROM old WHERE m.id = old.id
+  RETURNING m.id, m.project_id, m.vm_name, NOT old.begun AS fresh)
+INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
+SELECT c.project_id, 'migration.updated', 'migration', c.id, c.vm_name, c.id FROM changed c WHERE c.fresh
 `
 
 type MigrationPhaseParams struct {
-	Bytes int64
 	Phase string
 	ID    uuid.UUID
+	Bytes int64
 }
 
 // Begins a phase, unless it has begun; bytes are what was moved so far.
 func (q *Queries) MigrationPhase(ctx context.Context, arg MigrationPhaseParams) error {
-	_, err := q.db.Exec(ctx, migrationPhase, arg.Bytes, arg.Phase, arg.ID)
+	_, err := q.db.Exec(ctx, migrationPhase, arg.Phase, arg.ID, arg.Bytes)
+	return err
+}
+
+const migrationProgress = `-- name: MigrationProgress :exec
+WITH old AS (
+  SELECT o.id, $1::text = '' OR o.phases @> jsonb_build_array(jsonb_build_object('name', $1::text)) AS begun
+  FROM migrations o WHERE o.id = $2 AND o.state = 'running' FOR UPDATE),
+changed AS (
+  UPDATE migrations m SET progress = m.progress || $3::jsonb, bytes_moved = greatest(m.bytes_moved, $4::bigint),
+    phases = CASE WHEN old.begun THEN m.phases ELSE m.phases || jsonb_build_array(jsonb_build_object('name', $1::text, 'at', now())) END
+  FROM old WHERE m.id = old.id
+  RETURNING m.id, m.project_id, m.vm_name, NOT old.begun AS fresh)
+INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
+SELECT c.project_id, 'migration.updated', 'migration', c.id, c.vm_name, c.id FROM changed c WHERE c.fresh
+`
+
+type MigrationProgressParams struct {
+	Phase    string
+	ID       uuid.UUID
+	Progress []byte
+	Bytes    int64
+}
+
+// How far it is; what the document does not say stays. An event where a phase begins, and
+// none besides.
+func (q *Queries) MigrationProgress(ctx context.Context, arg MigrationProgressParams) error {
+	_, err := q.db.Exec(ctx, migrationProgress,
+		arg.Phase,
+		arg.ID,
+		arg.Progress,
+		arg.Bytes,
+	)
 	return err
 }
 
@@ -132,8 +226,18 @@ func (q *Queries) MigrationSwap(ctx context.Context, arg MigrationSwapParams) er
 	return err
 }
 
+const migrationsLock = `-- name: MigrationsLock :exec
+SELECT pg_advisory_xact_lock(hashtextextended('migrations', 0))
+`
+
+// Whose turn it is, one transaction at a time decides.
+func (q *Queries) MigrationsLock(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, migrationsLock)
+	return err
+}
+
 const migrationsLose = `-- name: MigrationsLose :exec
-UPDATE migrations SET held_node_id = NULL, held_disk_bytes = 0 WHERE held_node_id = $1::uuid
+UPDATE migrations SET held_node_id = NULL, held_disk_bytes = 0, held_cpus = 0, held_memory_bytes = 0 WHERE held_node_id = $1::uuid
 `
 
 // A node is gone, and with it what was held on it.
@@ -167,6 +271,55 @@ func (q *Queries) MigrationsOf(ctx context.Context, nodeID uuid.UUID) ([]uuid.UU
 	return items, nil
 }
 
+const migrationsQueue = `-- name: MigrationsQueue :many
+SELECT m.id, m.source_node_id, s.name AS source, s.migrations_out, m.target_node_id, t.name AS target, t.migrations_in, m.begun_at
+FROM migrations m JOIN nodes s ON s.id = m.source_node_id JOIN nodes t ON t.id = m.target_node_id
+WHERE m.state = 'running' AND NOT m.phases @> '[{"name": "cleaning"}]'
+ORDER BY m.priority DESC, m.created_at, m.id
+`
+
+type MigrationsQueueRow struct {
+	ID            uuid.UUID
+	SourceNodeID  uuid.UUID
+	Source        string
+	MigrationsOut int16
+	TargetNodeID  uuid.UUID
+	Target        string
+	MigrationsIn  int16
+	BegunAt       *time.Time
+}
+
+// Migrations that take part of their nodes, or are to, in the order of their turns. One
+// that only waits to have its copy removed is none of them.
+func (q *Queries) MigrationsQueue(ctx context.Context) ([]MigrationsQueueRow, error) {
+	rows, err := q.db.Query(ctx, migrationsQueue)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MigrationsQueueRow
+	for rows.Next() {
+		var i MigrationsQueueRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.SourceNodeID,
+			&i.Source,
+			&i.MigrationsOut,
+			&i.TargetNodeID,
+			&i.Target,
+			&i.MigrationsIn,
+			&i.BegunAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const vMRegain = `-- name: VMRegain :one
 WITH regained AS (
   UPDATE vms v SET node_id = $1::uuid, owner_epoch = v.owner_epoch + 1, lost_node_id = NULL, lost_at = NULL, lost_reason = ''
@@ -174,7 +327,7 @@ WITH regained AS (
     AND EXISTS (SELECT FROM nodes n WHERE n.id = $1::uuid AND n.state <> 'removed')
   RETURNING v.owner_epoch),
 freed AS (
-  UPDATE migrations m SET held_node_id = NULL, held_disk_bytes = 0, source_epoch = r.owner_epoch, swapped_epoch = NULL,
+  UPDATE migrations m SET held_node_id = NULL, held_disk_bytes = 0, held_cpus = 0, held_memory_bytes = 0, source_epoch = r.owner_epoch, swapped_epoch = NULL,
     phases = m.phases || jsonb_build_array(jsonb_build_object('name', $5::text, 'at', now()))
   FROM regained r WHERE m.id = $3::uuid AND m.held_node_id = $1::uuid)
 SELECT r.owner_epoch FROM regained r
@@ -204,9 +357,10 @@ func (q *Queries) VMRegain(ctx context.Context, arg VMRegainParams) (int64, erro
 }
 
 const vMSwap = `-- name: VMSwap :one
-UPDATE vms SET node_id = $1, owner_epoch = owner_epoch + 1
-WHERE id = $2 AND node_id = $3 AND owner_epoch = $4 AND job_id = $5 AND NOT reserved
-RETURNING owner_epoch
+UPDATE vms v SET node_id = $1, owner_epoch = v.owner_epoch + 1
+WHERE v.id = $2 AND v.node_id = $3 AND v.owner_epoch = $4 AND v.job_id = $5
+  AND (NOT v.reserved OR EXISTS (SELECT FROM migrations m WHERE m.id = $5 AND m.kind = 'live'))
+RETURNING v.owner_epoch
 `
 
 type VMSwapParams struct {
@@ -217,7 +371,8 @@ type VMSwapParams struct {
 	JobID    *uuid.UUID
 }
 
-// The owner changes, if it is still the one that was copied, as it was copied.
+// The owner changes, if it is still the one that was copied, as it was copied. What it has
+// reserved moves with a guest that executes; one without a process has reserved nothing.
 func (q *Queries) VMSwap(ctx context.Context, arg VMSwapParams) (int64, error) {
 	row := q.db.QueryRow(ctx, vMSwap,
 		arg.ToNode,

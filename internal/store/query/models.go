@@ -752,29 +752,37 @@ type Lease struct {
 }
 
 type Migration struct {
-	ID             uuid.UUID
-	ProjectID      uuid.UUID
-	VmID           uuid.UUID
-	VmName         string
-	Kind           MigrationKind
-	State          MigrationState
-	Reason         string
-	SourceNodeID   uuid.UUID
-	TargetNodeID   uuid.UUID
-	SourceEpoch    int64
-	SwappedEpoch   *int64
-	HeldNodeID     *uuid.UUID
-	HeldDiskBytes  int64
-	BytesMoved     int64
-	Prediction     []byte
-	Phases         []byte
-	FailureCode    *string
-	FailureMessage *string
-	CreatedBy      string
-	Revision       int64
-	CreatedAt      time.Time
-	FinishedAt     *time.Time
-	UpdatedAt      time.Time
+	ID              uuid.UUID
+	ProjectID       uuid.UUID
+	VmID            uuid.UUID
+	VmName          string
+	Kind            MigrationKind
+	State           MigrationState
+	Reason          string
+	SourceNodeID    uuid.UUID
+	TargetNodeID    uuid.UUID
+	SourceEpoch     int64
+	SwappedEpoch    *int64
+	HeldNodeID      *uuid.UUID
+	HeldDiskBytes   int64
+	BytesMoved      int64
+	Prediction      []byte
+	Phases          []byte
+	FailureCode     *string
+	FailureMessage  *string
+	CreatedBy       string
+	Revision        int64
+	CreatedAt       time.Time
+	FinishedAt      *time.Time
+	UpdatedAt       time.Time
+	HeldCpus        int32
+	HeldMemoryBytes int64
+	Options         []byte
+	Progress        []byte
+	DowntimeMs      *int64
+	DowntimeSeenMs  *int64
+	Priority        int16
+	BegunAt         *time.Time
 }
 
 type NetworkInterface struct {
@@ -810,6 +818,8 @@ type Node struct {
 	ShutdownPolicy       string
 	PlanSeq              int64
 	PlanTold             string
+	MigrationsOut        int16
+	MigrationsIn         int16
 }
 
 type Organization struct {

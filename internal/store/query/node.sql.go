@@ -342,6 +342,31 @@ func (q *Queries) NodeReserve(ctx context.Context, arg NodeReserveParams) (int64
 	return result.RowsAffected(), nil
 }
 
+const nodeSetMigrations = `-- name: NodeSetMigrations :execrows
+UPDATE nodes SET migrations_out = $1, migrations_in = $2 WHERE id = $3 AND state <> 'removed'
+  AND ($4::bigint IS NULL OR revision = $4)
+`
+
+type NodeSetMigrationsParams struct {
+	MostOut  int16
+	MostIn   int16
+	ID       uuid.UUID
+	Revision *int64
+}
+
+func (q *Queries) NodeSetMigrations(ctx context.Context, arg NodeSetMigrationsParams) (int64, error) {
+	result, err := q.db.Exec(ctx, nodeSetMigrations,
+		arg.MostOut,
+		arg.MostIn,
+		arg.ID,
+		arg.Revision,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const nodeSetShutdown = `-- name: NodeSetShutdown :execrows
 UPDATE nodes SET shutdown_policy = $1 WHERE id = $2 AND state <> 'removed'
   AND ($3::bigint IS NULL OR revision = $3)
@@ -382,12 +407,13 @@ func (q *Queries) NodeSetState(ctx context.Context, arg NodeSetStateParams) (int
 
 const nodeUsageDrift = `-- name: NodeUsageDrift :many
 SELECT n.id, n.name, n.used_cpus, n.used_memory_bytes, n.used_disk_bytes,
-  coalesce(v.cpus, 0)::int AS real_cpus, coalesce(v.mem, 0)::bigint AS real_memory, (coalesce(d.bytes, 0) + coalesce(m.bytes, 0))::bigint AS real_disk
+  (coalesce(v.cpus, 0) + coalesce(m.cpus, 0))::int AS real_cpus, (coalesce(v.mem, 0) + coalesce(m.mem, 0))::bigint AS real_memory, (coalesce(d.bytes, 0) + coalesce(m.bytes, 0))::bigint AS real_disk
 FROM nodes n
 LEFT JOIN (SELECT node_id, sum(cpus) AS cpus, sum(memory_bytes) AS mem FROM vms WHERE reserved GROUP BY node_id) v ON v.node_id = n.id
 LEFT JOIN (SELECT vms.node_id, sum(s.size_bytes) AS bytes FROM vms JOIN storage_volumes s ON s.vm_id = vms.id GROUP BY vms.node_id) d ON d.node_id = n.id
-LEFT JOIN (SELECT held_node_id, sum(held_disk_bytes) AS bytes FROM migrations WHERE held_node_id IS NOT NULL GROUP BY held_node_id) m ON m.held_node_id = n.id
-WHERE n.used_cpus <> coalesce(v.cpus, 0) OR n.used_memory_bytes <> coalesce(v.mem, 0) OR n.used_disk_bytes <> coalesce(d.bytes, 0) + coalesce(m.bytes, 0)
+LEFT JOIN (SELECT held_node_id, sum(held_disk_bytes) AS bytes, sum(held_cpus) AS cpus, sum(held_memory_bytes) AS mem FROM migrations WHERE held_node_id IS NOT NULL GROUP BY held_node_id) m ON m.held_node_id = n.id
+WHERE n.used_cpus <> coalesce(v.cpus, 0) + coalesce(m.cpus, 0) OR n.used_memory_bytes <> coalesce(v.mem, 0) + coalesce(m.mem, 0)
+  OR n.used_disk_bytes <> coalesce(d.bytes, 0) + coalesce(m.bytes, 0)
 `
 
 type NodeUsageDriftRow struct {

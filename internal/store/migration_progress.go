@@ -1,0 +1,174 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/novacron/novacron/internal/domain/migration"
+	"github.com/novacron/novacron/internal/engine/pgtx"
+	"github.com/novacron/novacron/internal/store/query"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// The documents of a migration.
+
+type predictionDoc struct {
+	Bytes      int64                 `json:"bytes"`
+	Rate       int64                 `json:"rate,omitempty"`
+	RateWhy    string                `json:"rate_why,omitempty"`
+	DurationMS int64                 `json:"duration_ms,omitempty"`
+	DowntimeMS int64                 `json:"downtime_ms,omitempty"`
+	DirtyRate  int64                 `json:"dirty_rate,omitempty"`
+	Converges  migration.Convergence `json:"converges,omitempty"`
+}
+
+func predictionDocOf(p migration.Prediction) predictionDoc {
+	return predictionDoc{
+		Bytes: p.Bytes, Rate: p.Rate, RateWhy: p.RateWhy, DurationMS: p.Duration.Milliseconds(), DowntimeMS: p.Downtime.Milliseconds(),
+		DirtyRate: p.DirtyRate, Converges: p.Converges,
+	}
+}
+
+func (d predictionDoc) prediction() migration.Prediction {
+	return migration.Prediction{
+		Bytes: d.Bytes, Rate: d.Rate, RateWhy: d.RateWhy, Duration: milliseconds(d.DurationMS), Downtime: milliseconds(d.DowntimeMS),
+		DirtyRate: d.DirtyRate, Converges: d.Converges,
+	}
+}
+
+type optionsDoc struct {
+	BytesPerSecond int64  `json:"bytes_per_second,omitempty"`
+	DowntimeMS     int64  `json:"downtime_ms,omitempty"`
+	AutoConverge   bool   `json:"auto_converge,omitempty"`
+	Compression    string `json:"compression,omitempty"`
+	Channels       int    `json:"channels,omitempty"`
+	PatienceMS     int64  `json:"patience_ms,omitempty"`
+	TimeoutMS      int64  `json:"timeout_ms,omitempty"`
+}
+
+func optionsDocOf(o migration.Options) optionsDoc {
+	return optionsDoc{
+		BytesPerSecond: o.BytesPerSecond, DowntimeMS: o.Downtime.Milliseconds(), AutoConverge: o.AutoConverge, Compression: o.Compression,
+		Channels: o.Channels, PatienceMS: o.Patience.Milliseconds(), TimeoutMS: o.Timeout.Milliseconds(),
+	}
+}
+
+func (d optionsDoc) options() migration.Options {
+	return migration.Options{
+		BytesPerSecond: d.BytesPerSecond, Downtime: milliseconds(d.DowntimeMS), AutoConverge: d.AutoConverge, Compression: d.Compression,
+		Channels: d.Channels, Patience: milliseconds(d.PatienceMS), Timeout: milliseconds(d.TimeoutMS),
+	}
+}
+
+// progressDoc is merged into what is on record: a rate of changes that is not known now
+// was, before the guest was halted.
+type progressDoc struct {
+	MemoryMoved        int64 `json:"memory_moved"`
+	MemoryRemaining    int64 `json:"memory_remaining"`
+	DisksMoved         int64 `json:"disks_moved"`
+	DisksRemaining     int64 `json:"disks_remaining"`
+	Rate               int64 `json:"rate"`
+	DirtyRate          int64 `json:"dirty_rate,omitempty"`
+	ExpectedDowntimeMS int64 `json:"expected_downtime_ms"`
+}
+
+type phaseDoc struct {
+	Name string    `json:"name"`
+	At   time.Time `json:"at"`
+}
+
+// migrationDocs are a row's documents, as they are stored.
+type migrationDocs struct {
+	prediction, phases, options, progress []byte
+}
+
+func (d migrationDocs) read(m *migration.Migration) error {
+	var prediction predictionDoc
+	var options optionsDoc
+	var progress progressDoc
+	var phases []phaseDoc
+	err := errors.Join(json.Unmarshal(d.prediction, &prediction), json.Unmarshal(d.phases, &phases),
+		json.Unmarshal(d.options, &options), json.Unmarshal(d.progress, &progress))
+	if err != nil {
+		return err
+	}
+	m.Predicted, m.Options = prediction.prediction(), options.options()
+	for _, p := range phases {
+		m.Phases = append(m.Phases, migration.Phase(p))
+	}
+	m.Progress = migration.Progress{
+		MemoryMoved: progress.MemoryMoved, MemoryRemaining: progress.MemoryRemaining, DisksMoved: progress.DisksMoved, DisksRemaining: progress.DisksRemaining,
+		Rate: progress.Rate, DirtyRate: progress.DirtyRate, ExpectedDowntime: milliseconds(progress.ExpectedDowntimeMS),
+	}
+	return nil
+}
+
+func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// MigrationPhase notes that a phase has begun, unless it had, and how many bytes were
+// moved so far.
+func (t *Tx) MigrationPhase(ctx context.Context, m id.ID, phase string, bytes int64) error {
+	return pgtx.Map(t.q.MigrationPhase(ctx, query.MigrationPhaseParams{ID: m, Phase: phase, Bytes: bytes}))
+}
+
+// MigrationProgress notes how far a live migration is; readers of events hear of it when
+// a phase begins. Of one that has ended it changes nothing.
+func (t *Tx) MigrationProgress(ctx context.Context, m id.ID, p migration.Progress) error {
+	doc, err := encode(progressDoc{
+		MemoryMoved: p.MemoryMoved, MemoryRemaining: p.MemoryRemaining, DisksMoved: p.DisksMoved, DisksRemaining: p.DisksRemaining,
+		Rate: p.Rate, DirtyRate: p.DirtyRate, ExpectedDowntimeMS: p.ExpectedDowntime.Milliseconds(),
+	})
+	if err != nil {
+		return err
+	}
+	return pgtx.Map(t.q.MigrationProgress(ctx, query.MigrationProgressParams{ID: m, Phase: p.Phase, Bytes: p.Moved(), Progress: doc}))
+}
+
+// MigrationDowntime notes for how long a guest was halted; what is 0 stays as it was.
+func (t *Tx) MigrationDowntime(ctx context.Context, m id.ID, d migration.Downtime) error {
+	p := query.MigrationDowntimeParams{ID: m}
+	for _, c := range []struct {
+		at *(*int64)
+		d  time.Duration
+	}{{&p.Hypervisor, d.Hypervisor}, {&p.Seen, d.Seen}} {
+		if c.d > 0 {
+			ms := max(1, c.d.Milliseconds())
+			*c.at = &ms
+		}
+	}
+	return pgtx.Map(t.q.MigrationDowntime(ctx, p))
+}
+
+// MigrationDirtyRate is how fast a VM's guest changed memory when it was moved last, in
+// bytes per second; 0 when nobody knows.
+func (s *Store) MigrationDirtyRate(ctx context.Context, vm id.ID) (int64, error) {
+	rate, err := s.q.MigrationDirtyRate(ctx, vm)
+	return rate, pgtx.Map(err)
+}
+
+// MigrationQueue gives the migrations that take part of their nodes, or are to, in the order
+// of their turns. Whose turn it is, nobody else decides until the transaction ends.
+func (t *Tx) MigrationQueue(ctx context.Context) ([]migration.Queued, error) {
+	if err := t.q.MigrationsLock(ctx); err != nil {
+		return nil, pgtx.Map(err)
+	}
+	rows, err := t.q.MigrationsQueue(ctx)
+	if err != nil {
+		return nil, pgtx.Map(err)
+	}
+	var out []migration.Queued
+	for _, r := range rows {
+		out = append(out, migration.Queued{
+			ID: r.ID, Source: migration.Place{Node: r.SourceNodeID, Name: r.Source}, Target: migration.Place{Node: r.TargetNodeID, Name: r.Target},
+			MostOut: int(r.MigrationsOut), MostIn: int(r.MigrationsIn), Begun: r.BegunAt != nil,
+		})
+	}
+	return out, nil
+}
+
+// MigrationBegin notes that a migration's turn has come.
+func (t *Tx) MigrationBegin(ctx context.Context, m id.ID) error {
+	return pgtx.Map(t.q.MigrationBegin(ctx, m))
+}
