@@ -99,7 +99,7 @@ func (s *Service) migrate(ctx context.Context, tx *store.Tx, c Caller, v vm.View
 	}
 	m := migration.Migration{
 		ID: job, ProjectID: v.Intent.ProjectID, VM: v.Intent.ID, VMName: v.Intent.Name, Kind: plan.Kind, Reason: r.Reason,
-		Source: plan.Source, SourceEpoch: v.Intent.Epoch, HeldDiskBytes: v.DiskBytes(), Predicted: plan.Prediction, CreatedBy: c.Name,
+		Source: plan.Source, SourceEpoch: v.Intent.Epoch, HeldDiskBytes: v.DiskBytes(), Predicted: plan.Prediction, Options: plan.Options, Priority: r.Priority, CreatedBy: c.Name,
 	}
 	fits := false
 	for _, n := range plan.Ranked {

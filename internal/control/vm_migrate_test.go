@@ -330,3 +330,68 @@ func TestMigrationLosesANode(t *testing.T) {
 		})
 	}
 }
+
+// However many are asked for, no node takes part in more than it is to at once, and those
+// that wait say so, and begin by their priority and then by their age.
+func TestMigrationsTakeTurns(t *testing.T) {
+	c := controltest.New(t, 3)
+	const all, most = 8, 2
+	name := func(i int) string { return "vm-" + string(rune('a'+i)) }
+	for i := range all {
+		n := c.NewVM(name(i), false)
+		n.Node = "n1"
+		make1(t, c, n)
+	}
+	var order []id.ID
+	for i := range all {
+		a, err := c.Service.MigrateVM(t.Context(), controltest.Admin(), name(i), migration.Request{Node: []string{"n2", "n3"}[i%2], Priority: i / 4 * 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		order = append(order, *a.Job)
+	}
+	order = append(order[4:], order[:4]...)
+	source := c.Nodes[0].Host.Volumes().(*volumesim.Driver)
+	source.Fail("send", errs.New(errs.NodeUnreachable, "away"))
+	execute(t, c)
+	until(t, "the others wait", func() bool {
+		waiting := 0
+		for _, j := range order {
+			got, err := c.Service.Job(t.Context(), j)
+			if err == nil && got.State == job.Waiting && got.WaitReason == "waits for its turn: 2 of 2 migrations from node n1" {
+				waiting++
+			}
+		}
+		return waiting == all-most
+	})
+	source.Fail("send", nil)
+	until(t, "all have moved", func() bool {
+		for _, j := range order {
+			if got, err := c.Service.Job(t.Context(), j); err != nil || got.State != job.Succeeded {
+				return false
+			}
+		}
+		return true
+	})
+	records, _, err := c.Service.Migrations(t.Context(), store.Page{Limit: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(records, func(a, b migration.Migration) int { return a.BegunAt.Compare(*b.BegunAt) })
+	for i, m := range records {
+		at := 0
+		for _, other := range records {
+			if !other.BegunAt.After(*m.BegunAt) && other.Phases[len(other.Phases)-1].At.After(*m.BegunAt) {
+				at++
+			}
+		}
+		if at > most {
+			t.Errorf("%d moved at once when %s began", at, m.VMName)
+		}
+		// of those whose turn it is together, either may begin first
+		if place := slices.Index(order, m.ID); place > i+most-1 {
+			t.Errorf("%s began as number %d, and its turn was number %d", m.VMName, i, place)
+		}
+	}
+	clean(t, c)
+}

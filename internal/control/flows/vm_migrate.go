@@ -41,6 +41,7 @@ func VMMigrate() workflow.Flow[Env] {
 		Name: vm.JobMigrate,
 		Steps: []workflow.Step[Env]{
 			{Name: "find nodes", Do: findBoth, Cancellable: true},
+			{Name: "wait for its turn", Do: waitTurn, Cancellable: true},
 			{Name: "fetch images", Do: fetchThere, Cancellable: true},
 			// its undo removes all that the target has of the VM
 			{Name: "copy", Do: copyThere, Undo: eraseThere, Cancellable: true},
@@ -218,7 +219,10 @@ func eraseThere(ctx context.Context, r *run) error {
 
 func letGoOf(ctx context.Context, r *run) error {
 	return write(ctx, r, func(tx *store.Tx) error {
-		return tx.VMLetGo(ctx, vm.Intent{ID: r.Job.Target.ID}, r.Job.ID)
+		if err := tx.VMLetGo(ctx, vm.Intent{ID: r.Job.Target.ID}, r.Job.ID); err != nil {
+			return err
+		}
+		return tx.MigrationPhase(ctx, r.Job.ID, migration.PhaseCleaning, 0)
 	})
 }
 
@@ -353,6 +357,9 @@ func finishMigrate(ctx context.Context, tx pgx.Tx, r *run, out workflow.Outcome)
 	t := store.On(tx)
 	m := migration.Migration{ID: r.Job.ID, ProjectID: *r.Job.ProjectID, VMName: r.Job.Target.Name}
 	if err := t.MigrationEnd(ctx, m, out.State, out.Err); err != nil {
+		return err
+	}
+	if err := nextTurn(ctx, tx); err != nil {
 		return err
 	}
 	return t.VMLetGo(ctx, vm.Intent{ID: r.Job.Target.ID}, r.Job.ID)
