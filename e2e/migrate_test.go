@@ -14,7 +14,6 @@ func TestRealGuestMoves(t *testing.T) {
 	i.logged("web", ready)
 	i.console("web", "WROTE-42", "echo nova-data-7 > /dev/vda; sync; echo kept-in-memory > /remember; echo WROTE-$((6*7))")
 	first := i.nodeOf("web")
-	i.fails(4, "suspend it first", "vm", "migrate", "web")
 	i.must("vm", "suspend", "web", "--wait")
 	i.fails(4, "already", "vm", "migrate", "web", "--node", first)
 	plan := i.must("vm", "migrate", "web", "--plan")
@@ -47,6 +46,40 @@ func TestRealGuestMoves(t *testing.T) {
 	if out := i.must("audit", "list", "--action", "vm.migrate", "--all"); strings.Count(out, "vm.migrate") != 2 {
 		t.Errorf("audit: %s", out)
 	}
+}
+
+// A real guest moves while it runs, and goes on with what it has in memory, on its disk and
+// in its devices; so does one that is paused, which stays so.
+func TestRealGuestMovesWhileItRuns(t *testing.T) {
+	i := up(t, "--accel", "tcg", "--nodes", "2")
+	i.importTiny()
+	i.must("vm", "create", "web", "--image", "tiny", "--memory", "128MiB", "--disk", "64MiB", "--hostname", "web", "--start", "--wait")
+	i.logged("web", ready)
+	i.console("web", "WROTE-42", "echo nova-data-7 > /dev/vda; sync; echo kept-in-memory > /remember; echo WROTE-$((6*7))")
+	first := i.nodeOf("web")
+	if plan := i.must("vm", "migrate", "web", "--plan"); !strings.Contains(plan, "live") || !strings.Contains(plan, first) {
+		t.Errorf("the plan: %s", plan)
+	}
+	i.must("vm", "migrate", "web", "--reason", "a new rack", "--wait")
+	second := i.nodeOf("web")
+	if second == first {
+		t.Fatalf("it is on %s still", first)
+	}
+	i.console("web", "THERE-kept-in-memory-nova-data-7", "was=$(head -c 11 /dev/vda); echo nova-data-8 > /dev/vda; sync; echo THERE-$(cat /remember)-$was")
+	i.must("vm", "pause", "web", "--wait")
+	i.must("vm", "migrate", "web", "--node", first, "--wait")
+	if v := i.must("vm", "show", "web"); !strings.Contains(v, "paused") || i.nodeOf("web") != first {
+		t.Errorf("what was paused is on %s: %s", i.nodeOf("web"), v)
+	}
+	i.must("vm", "resume", "web", "--wait")
+	i.console("web", "BACK-kept-in-memory-nova-data-8", "echo BACK-$(cat /remember)-$(head -c 11 /dev/vda)")
+	if out := i.must("migration", "list", "--vm", "web", "-o", "wide"); strings.Count(out, "succeeded") != 2 || !strings.Contains(out, "live") {
+		t.Errorf("the record: %s", out)
+	}
+	i.must("vm", "stop", "web", "--force", "--wait")
+	i.must("vm", "delete", "web", "--wait", "--yes")
+	i.must("image", "delete", "tiny", "--wait")
+	i.nothingLeft()
 }
 
 // nodeOf is the node that a VM is on.

@@ -49,6 +49,9 @@ type Config struct {
 	Log       *slog.Logger
 	// Collectors are metrics of whoever runs the agent.
 	Collectors []prometheus.Collector
+	// SwapPatience is how long the target of a live migration asks servers for the VM, whose
+	// guest stands still meanwhile, before it gives up; 0 for 20 s.
+	SwapPatience time.Duration
 	// Volatile records are not fsynced: for simulated nodes only.
 	Volatile bool
 }
@@ -92,6 +95,8 @@ type Agent struct {
 	images  sync.RWMutex
 	plan    hostPlan
 	glances glances
+	// up are the ways to servers that there are
+	up map[Up]bool
 	// keyboards are those of screens
 	keyboards keyboards
 	// life ends with Close; work is what goes on in the background until then.
@@ -113,7 +118,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, errs.New(errs.HostFailure, "the folder of firmware variables cannot be made").Because(err)
 	}
 	a := &Agent{
-		cfg: cfg, records: recs, guests: map[id.ID]*guest{}, cluster: cfg.Cluster,
+		cfg: cfg, records: recs, guests: map[id.ID]*guest{}, up: map[Up]bool{}, cluster: cfg.Cluster,
 		log:     cfg.Log,
 		reports: newReporter(cfg.Epoch), glances: newGlances(),
 	}
@@ -167,6 +172,9 @@ func (a *Agent) Start(ctx context.Context) error {
 			ended = append(ended, g)
 		}
 		if err := a.findFrozen(g, alive[v]); err != nil {
+			return err
+		}
+		if err := a.resumeMove(ctx, g); err != nil {
 			return err
 		}
 	}
@@ -264,6 +272,11 @@ var handlers = map[string]handler{
 	(*nodelink.OfferVM)(nil).Method():        fenced((*Agent).offerVM),
 	(*nodelink.TakeVM)(nil).Method():         fenced((*Agent).takeVM),
 	(*nodelink.AskTransfer)(nil).Method():    plain((*Agent).askTransfer),
+	(*nodelink.DepartVM)(nil).Method():       fenced((*Agent).departVM),
+	(*nodelink.ReceiveVM)(nil).Method():      fenced((*Agent).receiveVM),
+	(*nodelink.SendVM)(nil).Method():         fenced((*Agent).sendRunning),
+	(*nodelink.SettleVM)(nil).Method():       fenced((*Agent).settleVM),
+	(*nodelink.AskMove)(nil).Method():        plain((*Agent).askMove),
 	(*nodelink.OfferImage)(nil).Method():     plain((*Agent).offerImage),
 	(*nodelink.DropImages)(nil).Method():     plain((*Agent).dropImages),
 	(*nodelink.HostPlan)(nil).Method():       plain((*Agent).takePlan),

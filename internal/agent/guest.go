@@ -31,6 +31,9 @@ type guest struct {
 	ice sync.Mutex
 	// took counts what the last taking of the VM from another node has brought
 	took atomic.Pointer[counter]
+	// sent is how far its last sending to another node is; settling is of its last move
+	sent     atomic.Pointer[nodelink.MoveProgress]
+	settling *settling
 }
 
 type answer struct {

@@ -75,6 +75,12 @@ type Neighbours interface {
 	Offer(to id.ID, ticket string, serve func(io.Writer) error) (address string, err error)
 	// Read writes what another node offers.
 	Read(ctx context.Context, s nodelink.ImageSource, to io.Writer) error
+	// Land opens a door for one node with a ticket, until shut is called, which ends what
+	// has come through it. Each connection is served, under the name that the other node
+	// gave it, and closed when serve returns.
+	Land(from id.ID, ticket string, serve func(ctx context.Context, name string, c io.ReadWriteCloser)) (address string, shut func(), err error)
+	// Reach opens a connection to another node's door.
+	Reach(ctx context.Context, node id.ID, address, ticket, name string) (io.ReadWriteCloser, error)
 }
 
 // offerImage lets another node read a file of this one's cache.

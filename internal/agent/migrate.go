@@ -29,12 +29,15 @@ func (a *Agent) offerVM(ctx context.Context, _ Peer, g *guest, c *nodelink.Offer
 	if a.cfg.Neighbours == nil {
 		return nil, errs.New(errs.Unsupported, "this node gives nothing to other nodes")
 	}
-	if err := a.rests(ctx, g, c.VM); err != nil {
+	volumes := c.Volumes
+	if c.Live {
+		volumes = nil
+	} else if err := a.rests(ctx, g, c.VM); err != nil {
 		return nil, err
 	}
 	rec := g.snapshot()
 	at, err := a.cfg.Neighbours.Offer(c.To, c.Ticket, func(to io.Writer) error {
-		return a.sendVM(a.life, rec, c.Volumes, to)
+		return a.sendVM(a.life, rec, volumes, to)
 	})
 	return nodelink.ImageOffer{Address: at}, err
 }
@@ -108,14 +111,25 @@ func (a *Agent) takeVM(ctx context.Context, _ Peer, g *guest, c *nodelink.TakeVM
 		return nil, err
 	}
 	t := &transfer{a: a, g: g, vm: c.VM, want: map[id.ID]nodelink.VolumeSpec{}}
-	for _, v := range c.Volumes {
-		t.want[v.ID] = v
+	if c.Live {
+		if err := a.makeVolumes(ctx, g, c.Volumes); err != nil {
+			return nil, err
+		}
+	} else {
+		for _, v := range c.Volumes {
+			t.want[v.ID] = v
+		}
 	}
-	count := g.transferring()
+	return a.takeFrom(ctx, t, c.Source)
+}
+
+// takeFrom takes what another node offers of a VM.
+func (a *Agent) takeFrom(ctx context.Context, t *transfer, source nodelink.ImageSource) (any, error) {
+	count := t.g.transferring()
 	r, w := io.Pipe()
 	read := make(chan error, 1)
 	go func() {
-		err := a.cfg.Neighbours.Read(ctx, c.Source, io.MultiWriter(count, w))
+		err := a.cfg.Neighbours.Read(ctx, source, io.MultiWriter(count, w))
 		_ = w.CloseWithError(errors.Join(err, ctx.Err()))
 		read <- err
 	}()

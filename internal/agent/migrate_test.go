@@ -33,6 +33,14 @@ func (o *other) Offer(_ id.ID, _ string, serve func(io.Writer) error) (string, e
 }
 
 // Read implements Neighbours.
+func (o *other) Land(id.ID, string, func(context.Context, string, io.ReadWriteCloser)) (string, func(), error) {
+	return "", nil, errors.New("it opens no door")
+}
+
+func (o *other) Reach(context.Context, id.ID, string, string, string) (io.ReadWriteCloser, error) {
+	return nil, errors.New("it has no door")
+}
+
 func (o *other) Read(_ context.Context, _ nodelink.ImageSource, to io.Writer) error {
 	if _, err := to.Write(o.sends); err != nil {
 		return err

@@ -39,6 +39,8 @@ type record struct {
 	Variables []string `json:"variables,omitempty"`
 	// Anew: they were lost since, and its start made them anew.
 	Anew *anew `json:"variables_anew,omitempty"`
+	// Move is the last one that it made, running, between this node and another.
+	Move *move `json:"move,omitempty"`
 	// Erased: everything is gone but this fence.
 	Erased bool `json:"erased,omitempty"`
 }

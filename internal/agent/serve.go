@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,6 +46,7 @@ func (a *Agent) Greet(ctx context.Context, up Up, version string) (nodelink.Welc
 func (a *Agent) Serve(ctx context.Context, up Up, lease time.Duration, learn func(servers []string)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer a.Reach(up)()
 	go func() { cancel(a.beat(ctx, up, lease/3, learn)) }()
 	for {
 		select {
@@ -56,6 +59,26 @@ func (a *Agent) Serve(ctx context.Context, up Up, lease time.Duration, learn fun
 			return err
 		}
 	}
+}
+
+// Reach has a way to a server count, until the function that it gives is called. Serve
+// does so itself.
+func (a *Agent) Reach(up Up) (gone func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.up[up] = true
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.up, up)
+	}
+}
+
+// ways gives the ways to servers that there are.
+func (a *Agent) ways() []Up {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Collect(maps.Keys(a.up))
 }
 
 func (a *Agent) beat(ctx context.Context, up Up, every time.Duration, learn func([]string)) error {

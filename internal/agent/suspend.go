@@ -91,7 +91,11 @@ func (a *Agent) asSaved(v id.ID, epoch gen.OwnerEpoch, why string) nodelink.Repo
 }
 
 // seen takes a status from the driver: it is the driver's sink.
-func (a *Agent) seen(s hypervisor.Status) { a.reports.observe(a.kept(s)) }
+func (a *Agent) seen(s hypervisor.Status) {
+	if !a.landing(s.VM) {
+		a.reports.observe(a.kept(s))
+	}
+}
 
 // kept gives a status as it is told. What ended while a memory is saved has not gone on
 // from that, and its VM is suspended as before, whenever this comes: after the command

@@ -65,6 +65,15 @@ func (a *Agent) tell(ctx context.Context, mark int64, s hypervisor.Status) nodel
 }
 
 func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m nodelink.Machine) (hypervisor.Status, error) {
+	machine, err := a.machine(ctx, g, epoch, m)
+	if err != nil {
+		return hypervisor.Status{}, err
+	}
+	return a.launchMachine(ctx, g, machine)
+}
+
+// machine is what the driver is to make of a VM on this host.
+func (a *Agent) machine(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m nodelink.Machine) (hypervisor.Machine, error) {
 	machine := hypervisor.Machine{
 		Ref:  hypervisor.Ref{VM: g.snapshot().VM, Epoch: epoch},
 		CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, Type: m.Type, CPU: m.CPU, Screen: a.driver.Capabilities().Display,
@@ -73,27 +82,27 @@ func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m no
 	a.withFirmware(&machine, m.Firmware)
 	var err error
 	if machine.Boot, err = a.boot(m); err != nil {
-		return hypervisor.Status{}, err
+		return machine, err
 	}
 	bases := g.snapshot().Bases
 	for _, v := range m.Volumes {
 		if base, ok := bases[v]; ok {
 			if _, err := a.cfg.Images.Path(base); err != nil {
-				return hypervisor.Status{}, err
+				return machine, err
 			}
 		}
 		vol, err := a.cfg.Volumes.Inspect(ctx, v)
 		if err != nil {
-			return hypervisor.Status{}, err
+			return machine, err
 		}
 		machine.Disks = append(machine.Disks, hypervisor.Disk{ID: v, File: vol.File, Backing: vol.Backing})
 	}
 	if machine.CDs, err = a.drive(ctx, machine.VM, m); err != nil {
-		return hypervisor.Status{}, err
+		return machine, err
 	}
 	machine.Drive = a.driver.Capabilities().Media
 	if machine.Medium, err = a.medium(m.Medium); err != nil {
-		return hypervisor.Status{}, err
+		return machine, err
 	}
 	for _, n := range m.NICs {
 		machine.NICs = append(machine.NICs, nic(n))
@@ -101,7 +110,7 @@ func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m no
 	if a.saved(machine.VM) {
 		machine.Incoming = a.savedFile(machine.VM)
 	}
-	return a.launchMachine(ctx, g, machine)
+	return machine, nil
 }
 
 // launchMachine launches, and keeps track of what firmware keeps.
@@ -283,6 +292,9 @@ func (a *Agent) erase(ctx context.Context, _ Peer, g *guest, c *nodelink.Erase) 
 	err := g.change(a.records, func(r *record) {
 		r.PowerOn, r.Machine, r.Bases, r.Volumes, r.Frozen, r.Variables, r.Anew, r.Erased = false, nil, nil, nil, nil, nil, nil, true
 	})
+	if err == nil {
+		err = a.endLanded(ctx, c.VM)
+	}
 	if err != nil {
 		return nil, err
 	}

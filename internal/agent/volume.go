@@ -20,19 +20,24 @@ func (a *Agent) createVolumes(ctx context.Context, _ Peer, g *guest, c *nodelink
 	if err := a.owns(g, ids); err != nil {
 		return nil, err
 	}
-	for _, v := range c.Volumes {
+	return nodelink.Done{}, a.makeVolumes(ctx, g, c.Volumes)
+}
+
+// makeVolumes makes volumes that are on the VM's record.
+func (a *Agent) makeVolumes(ctx context.Context, g *guest, volumes []nodelink.VolumeSpec) error {
+	for _, v := range volumes {
 		spec := volume.Spec{ID: v.ID, SizeBytes: v.SizeBytes}
 		if v.Base != nil {
 			var err error
 			if spec.Base, err = a.base(g, v.ID, *v.Base); err != nil {
-				return nil, err
+				return err
 			}
 		}
 		if _, err := a.cfg.Volumes.Create(ctx, spec); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return nodelink.Done{}, nil
+	return nil
 }
 
 // owns puts volumes that are about to be made on the VM's record.

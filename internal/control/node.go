@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/novacron/novacron/internal/domain/node"
@@ -265,6 +266,20 @@ func texts(words []string) (out []string) {
 	return out
 }
 
+// mostFlags bounds the features that a processor has, in bytes.
+const mostFlags = 8 << 10
+
+// cpuFlags takes the names of features alone from what a node sends.
+func cpuFlags(w string) string {
+	const named = " _.-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	return strings.Map(func(r rune) rune {
+		if !strings.ContainsRune(named, r) {
+			return -1
+		}
+		return r
+	}, w[:min(len(w), mostFlags)])
+}
+
 func inventory(w nodelink.Inventory) node.Inventory {
 	text := nodelink.Text
 	w.CPUs = min(max(w.CPUs, 0), mostCPUs)
@@ -280,6 +295,7 @@ func inventory(w nodelink.Inventory) node.Inventory {
 	}
 	inv.MachineTypes, inv.CPUModels = valid(w.MachineTypes, vm.ValidBoard), valid(w.CPUModels, vm.ValidCPU)
 	inv.Firmware = valid(w.Firmware, vm.ValidFirmware)
+	inv.LiveMigration, inv.CPUFlags = w.LiveMigration, cpuFlags(w.CPUFlags)
 	for _, n := range w.NUMA {
 		n.CPUs = text(n.CPUs)
 		inv.NUMA = append(inv.NUMA, node.NUMANode(n))

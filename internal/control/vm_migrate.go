@@ -101,6 +101,9 @@ func (s *Service) migrate(ctx context.Context, tx *store.Tx, c Caller, v vm.View
 		ID: job, ProjectID: v.Intent.ProjectID, VM: v.Intent.ID, VMName: v.Intent.Name, Kind: plan.Kind, Reason: r.Reason,
 		Source: plan.Source, SourceEpoch: v.Intent.Epoch, HeldDiskBytes: v.DiskBytes(), Predicted: plan.Prediction, Options: plan.Options, Priority: r.Priority, CreatedBy: c.Name,
 	}
+	if plan.Kind == migration.Live {
+		m.HeldCPUs, m.HeldMemoryBytes = v.Intent.CPUs, v.Intent.MemoryBytes
+	}
 	fits := false
 	for _, n := range plan.Ranked {
 		m.Target = migration.Place{Node: n.Node, Name: n.Name}
@@ -114,11 +117,20 @@ func (s *Service) migrate(ctx context.Context, tx *store.Tx, c Caller, v vm.View
 	if err != nil {
 		return Accepted{}, err
 	}
+	kind, params := migrationJob(v, m, plan)
+	_, err = s.beginWith(ctx, tx, c, v, workflow.NewJob{ID: job, Kind: kind, OpSeq: opSeq, Cancellable: true, Params: params},
+		map[string]any{"kind": m.Kind, "source": m.Source.Name, "target": m.Target.Name, "reason": m.Reason})
+	return Accepted{Job: &job, Object: v.Intent.ID}, err
+}
+
+// migrationJob is what carries a migration out.
+func migrationJob(v vm.View, m migration.Migration, plan migration.Plan) (kind string, params any) {
 	p := flows.MigrateParams{Source: m.Source.Node, Target: m.Target.Node, Epoch: m.SourceEpoch}
 	for _, d := range v.Volumes {
 		p.Volumes = append(p.Volumes, d.ID)
 	}
-	_, err = s.beginWith(ctx, tx, c, v, workflow.NewJob{ID: job, Kind: vm.JobMigrate, OpSeq: opSeq, Cancellable: true, Params: p},
-		map[string]any{"kind": m.Kind, "source": m.Source.Name, "target": m.Target.Name, "reason": m.Reason})
-	return Accepted{Job: &job, Object: v.Intent.ID}, err
+	if plan.Kind == migration.Live {
+		return vm.JobMigrateLive, flows.MigrateLiveParams{MigrateParams: p, Options: plan.Options, Timeout: plan.Options.Timeout}
+	}
+	return vm.JobMigrate, p
 }

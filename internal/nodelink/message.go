@@ -387,6 +387,8 @@ type Inventory struct {
 	MachineTypes       []string    `json:"machine_types,omitempty"`
 	CPUModels          []string    `json:"cpu_models,omitempty"`
 	Firmware           []string    `json:"firmware,omitempty"`
+	LiveMigration      bool        `json:"live_migration,omitempty"`
+	CPUFlags           string      `json:"cpu_flags,omitempty"`
 	Confinement        []string    `json:"confinement,omitempty"`
 	Unconfined         []string    `json:"unconfined,omitempty"`
 	Limits             []string    `json:"limits,omitempty"`

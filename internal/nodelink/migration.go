@@ -9,6 +9,8 @@ type OfferVM struct {
 	To      id.ID   `json:"to"`
 	Ticket  string  `json:"ticket"`
 	Volumes []id.ID `json:"volumes"`
+	// Live: the VM may run; its disks go by another way (SendVM), and are left out.
+	Live bool `json:"live,omitempty"`
 }
 
 // Method implements Command.
@@ -20,6 +22,8 @@ type TakeVM struct {
 	Header
 	Source  ImageSource  `json:"source"`
 	Volumes []VolumeSpec `json:"volumes"`
+	// Live: the disks are made empty, for what will be written to them.
+	Live bool `json:"live,omitempty"`
 }
 
 // Method implements Command.

@@ -122,6 +122,19 @@ func (t *Tx) migrationEvent(ctx context.Context, m, project id.ID, name string) 
 	return t.EventInsert(ctx, Event{ProjectID: &project, Kind: "migration.updated", ObjectKind: "migration", ObjectID: m, ObjectName: name, JobID: &m})
 }
 
+// MigrationEnds tells between which nodes a VM moves, what of it is the source's, and
+// under which epoch it is the target's, if it is.
+func (t *Tx) MigrationEnds(ctx context.Context, m id.ID) (migration.Migration, error) {
+	row, err := t.q.MigrationEnds(ctx, m)
+	if err != nil {
+		return migration.Migration{}, one(err, "migration", m.String())
+	}
+	return migration.Migration{
+		ID: m, VM: row.VmID, State: migration.State(row.State), Source: migration.Place{Node: row.SourceNodeID}, Target: migration.Place{Node: row.TargetNodeID},
+		SourceEpoch: gen.OwnerEpoch(row.SourceEpoch), SwappedEpoch: gen.OwnerEpoch(row.SwappedEpoch),
+	}, nil
+}
+
 // Swap is a change of a VM's owner.
 type Swap struct {
 	// Migration is what it is part of, and the job that holds the VM.
@@ -131,6 +144,8 @@ type Swap struct {
 	Epoch gen.OwnerEpoch
 	// Back: does the VM return to where it was?
 	Back bool
+	// Live: does it have a process?
+	Live bool
 }
 
 // VMSwap gives a VM, which is as it was read, to another node, under the epoch that it

@@ -139,7 +139,11 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 		Volumes:    d.volumes,
 		Images:     d.images,
 		Neighbours: peers,
-		Inventory:  func(ctx context.Context) (nodelink.Inventory, error) { return d.inventory(ctx, driver) },
+		Inventory: func(ctx context.Context) (nodelink.Inventory, error) {
+			inv, err := d.inventory(ctx, driver)
+			inv.LiveMigration = inv.LiveMigration && peers.fixed != noPeers
+			return inv, err
+		},
 		Collectors: collectors(who, d),
 		Clock:      o.Clock,
 		Log:        o.Log,

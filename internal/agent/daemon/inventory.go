@@ -64,6 +64,8 @@ func inventory(ctx context.Context, d hypervisor.Driver, v volume.Driver, ramDir
 		MachineTypes:       about.Machines,
 		CPUModels:          about.CPUs,
 		Firmware:           about.Firmware,
+		LiveMigration:      d.Capabilities().Migrate,
+		CPUFlags:           keyFrom("/proc/cpuinfo", "flags", ":"),
 		Confinement:        d.Capabilities().Confinement,
 		Unconfined:         d.Capabilities().Unconfined,
 		Limits:             limits(d.Capabilities()),

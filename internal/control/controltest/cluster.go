@@ -44,6 +44,9 @@ import (
 	"github.com/novacron/novacron/internal/vocab/unit"
 )
 
+// swapPatience of the cluster's agents: nobody waits longer for a server that is not there.
+const swapPatience = 500 * time.Millisecond
+
 // Cluster is a control plane with its nodes.
 type Cluster struct {
 	DB      *storetest.DB
@@ -55,6 +58,9 @@ type Cluster struct {
 	Nodes   []*Node
 	// Random, unless nil, is what addresses of network interfaces are made of.
 	Random io.Reader
+	// Swapping and Swapped, unless nil, come before and after a node's asking for a VM. With
+	// an error the node hears nothing.
+	Swapping, Swapped func(*Node) error
 
 	elsewhere
 	lane     lane
@@ -117,7 +123,7 @@ var tinyImage = image.File{Role: image.RoleDisk, SHA256: strings.Repeat("ab", 32
 func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, node id.ID, dir string) Host) *Cluster {
 	tb.Helper()
 	db := storetest.New(tb)
-	c := &Cluster{DB: db, Store: store.New(db.App), byID: map[id.ID]*Node{}, lane: lane{offers: map[string]offer{}}}
+	c := &Cluster{DB: db, Store: store.New(db.App), byID: map[id.ID]*Node{}, lane: lane{offers: map[string]offer{}, doors: map[string]*landing{}}}
 	ctx := tb.Context()
 	cluster := store.Cluster{
 		ID: id.New(), Incarnation: id.New(), CACertPEM: "none", CAKeySealed: []byte{0}, CursorKeySealed: []byte{0},
@@ -192,8 +198,9 @@ func (n *Node) startAgent(ctx context.Context) error {
 	a, err := agent.New(agent.Config{
 		Node: n.ID, Cluster: n.cluster.Env.Cluster, Epoch: n.epoch, DataDir: n.dir, Boot: fmt.Sprint("boot ", n.boots),
 		NewHypervisor: n.Host.Hypervisor, Volumes: n.Host.Volumes(), Images: n.Host.Images(), Clock: clock.System{}, Log: slog.New(slog.DiscardHandler), Volatile: true,
-		Neighbours: side{&n.cluster.lane, n},
-		Inventory:  func(context.Context) (nodelink.Inventory, error) { return nodelink.Inventory{}, nil },
+		SwapPatience: swapPatience,
+		Neighbours:   side{&n.cluster.lane, n},
+		Inventory:    func(context.Context) (nodelink.Inventory, error) { return nodelink.Inventory{}, nil },
 	})
 	if err != nil {
 		return err
@@ -201,6 +208,7 @@ func (n *Node) startAgent(ctx context.Context) error {
 	if err := a.Start(ctx); err != nil {
 		return err
 	}
+	a.Reach(uplink{n})
 	n.agent = a
 	return nil
 }

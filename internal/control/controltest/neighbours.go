@@ -3,7 +3,11 @@ package controltest
 import (
 	"context"
 	"io"
+	"net"
+	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/novacron/novacron/internal/agent"
 	"github.com/novacron/novacron/internal/nodelink"
@@ -16,6 +20,17 @@ import (
 type lane struct {
 	mu     sync.Mutex
 	offers map[string]offer
+	doors  map[string]*landing
+	cut    bool
+}
+
+// landing is an open door, and what has come through it.
+type landing struct {
+	from, to id.ID
+	serve    func(ctx context.Context, name string, c io.ReadWriteCloser)
+	ctx      context.Context //nolint:containedctx // the life of the door
+	end      context.CancelFunc
+	through  map[io.Closer]bool
 }
 
 type offer struct {
@@ -57,4 +72,82 @@ func (s side) Read(ctx context.Context, from nodelink.ImageSource, to io.Writer)
 	_, err := io.Copy(to, r)
 	_ = r.Close()
 	return err
+}
+
+// Land implements agent.Neighbours.
+func (s side) Land(from id.ID, ticket string, serve func(ctx context.Context, name string, c io.ReadWriteCloser)) (string, func(), error) {
+	s.lane.mu.Lock()
+	defer s.lane.mu.Unlock()
+	d := &landing{from: from, to: s.node.ID, serve: serve, through: map[io.Closer]bool{}}
+	d.ctx, d.end = context.WithCancel(context.Background())
+	s.lane.doors[ticket] = d
+	return s.node.Name, func() {
+		s.lane.mu.Lock()
+		defer s.lane.mu.Unlock()
+		d.end()
+		for c := range d.through {
+			_ = c.Close()
+		}
+		if s.lane.doors[ticket] == d {
+			delete(s.lane.doors, ticket)
+		}
+	}, nil
+}
+
+// Reach implements agent.Neighbours.
+func (s side) Reach(_ context.Context, node id.ID, address, ticket, name string) (io.ReadWriteCloser, error) {
+	s.lane.mu.Lock()
+	defer s.lane.mu.Unlock()
+	d := s.lane.doors[ticket]
+	if d == nil || d.from != s.node.ID || d.to != node || s.lane.cut {
+		return nil, errs.New(errs.NodeUnreachable, "nobody is let in at %s", address)
+	}
+	near, far, err := pair()
+	if err != nil {
+		return nil, err
+	}
+	d.through[near], d.through[far] = true, true
+	go func() {
+		defer func() { _ = far.Close() }()
+		d.serve(d.ctx, name, far)
+	}()
+	return near, nil
+}
+
+// pair gives the two ends of a connection, each of which can be ended by direction.
+func pair() (a, b net.Conn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	var ends [2]net.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "lane")
+		ends[i], err = net.FileConn(f)
+		_ = f.Close()
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return ends[0], ends[1], nil
+}
+
+// Cut ends what nodes say to each other, and lets nothing begin until Mend.
+func (c *Cluster) Cut() {
+	c.lane.mu.Lock()
+	defer c.lane.mu.Unlock()
+	c.lane.cut = true
+	for _, d := range c.lane.doors {
+		for conn := range d.through {
+			_ = conn.Close()
+		}
+		clear(d.through)
+	}
+}
+
+// Mend lets nodes speak with each other again.
+func (c *Cluster) Mend() {
+	c.lane.mu.Lock()
+	defer c.lane.mu.Unlock()
+	c.lane.cut = false
 }

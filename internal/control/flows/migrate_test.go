@@ -62,6 +62,30 @@ func moved(ctx context.Context, w *world, name string, end job.State) error {
 	return nil
 }
 
+// movedLive compares where a VM runs with how its migration ended. One that had been
+// swapped when it was told to end has moved, whatever it ended as.
+func movedLive(ctx context.Context, w *world, name string, end job.State) error {
+	m, err := lastMigration(ctx, w, name)
+	if err != nil {
+		return err
+	}
+	v, err := w.Store.VMGet(ctx, w.Project, name)
+	if err != nil {
+		return err
+	}
+	want := m.Source
+	if m.SwappedEpoch > 0 {
+		want = m.Target
+	}
+	switch on := *v.Intent.NodeID; {
+	case on != want.Node, end == job.Succeeded && m.SwappedEpoch == 0:
+		return fmt.Errorf("after a migration that ended as %s from %s to %s, swapped under %d, it is on %s", end, m.Source.Name, m.Target.Name, m.SwappedEpoch, v.Node.Name)
+	case string(m.State) != string(end), m.FinishedAt == nil, m.HeldDiskBytes != 0:
+		return fmt.Errorf("the record of a migration that ended as %s: %+v", end, m)
+	}
+	return appears(ctx, w, name, vm.Running)
+}
+
 // A suspended VM moves with its memory, or stays with it, whatever fails, is repeated,
 // killed or cancelled at whatever step, and goes on where it is.
 func TestProofsOfSuspendedMigration(t *testing.T) {

@@ -117,6 +117,13 @@ var proofs = map[string]proof{
 			return errors.Join(moved(ctx, w, name, end), hasDisks(ctx, w, name, vm.Stopped, unit.GiB, 64*unit.MiB), hasSeed(ctx, w, name))
 		},
 	},
+	vm.JobMigrateLive: {
+		before: started,
+		ask:    migrates,
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			return errors.Join(movedLive(ctx, w, name, end), hasDisks(ctx, w, name, vm.Running, unit.GiB, 64*unit.MiB), hasSeed(ctx, w, name))
+		},
+	},
 	vm.JobClone: {
 		before: created,
 		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {

@@ -133,34 +133,42 @@ func copyThere(ctx context.Context, r *run) (any, error) {
 	if err := phase(ctx, r, migration.PhaseCopying, 0); err != nil {
 		return nil, err
 	}
+	bytes, err := copyItems(ctx, r, m, false)
+	if err != nil {
+		return nil, err
+	}
+	return copied{Bytes: bytes}, phase(ctx, r, migration.PhaseCopying, bytes)
+}
+
+// copyItems has the source offer what it has of the VM, and the target take it. Live, that
+// is all but what is on its disks.
+func copyItems(ctx context.Context, r *run, m moving, live bool) (int64, error) {
 	from := nodelink.ImageSource{Node: m.Source, Ticket: rand.Text()}
-	offer := &nodelink.OfferVM{Header: head(r, m.v, m.Epoch, stepTimeout), To: m.Target, Ticket: from.Ticket, Volumes: m.Volumes}
+	offer := &nodelink.OfferVM{Header: head(r, m.v, m.Epoch, stepTimeout), To: m.Target, Ticket: from.Ticket, Volumes: m.Volumes, Live: live}
 	offer.Step = r.Step + ": offer " + from.Ticket // each is another one: no answer stands for the next
 	var offered nodelink.ImageOffer
 	switch err := call(ctx, r, m.on(m.source), offer, &offered); {
 	case errs.Is(err, errs.Conflict):
-		return nil, workflow.Wait("node "+m.source.Name+" gives to as many others as it can; the VM is copied when it is its turn", lookAgain)
+		return 0, workflow.Wait("node "+m.source.Name+" gives to as many others as it can; the VM is copied when it is its turn", lookAgain)
 	case err != nil:
-		return nil, err
+		return 0, err
 	}
 	from.Address = offered.Address
-	take := &nodelink.TakeVM{Header: head(r, m.v, m.Epoch, copyTime(m.v)), Source: from}
+	take := &nodelink.TakeVM{Header: head(r, m.v, m.Epoch, copyTime(m.v)), Source: from, Live: live}
 	take.Step = r.Step + ": take " + from.Ticket
 	for _, d := range m.v.Volumes {
 		spec, err := volumeSpec(ctx, r, d)
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
 		take.Volumes = append(take.Volumes, spec)
 	}
 	var took nodelink.TakeReply
-	stop := watchTransfer(ctx, r, m)
-	err = call(ctx, r, m.on(m.target), take, &took)
-	stop()
-	if err != nil {
-		return nil, err
+	if !live {
+		defer watchTransfer(ctx, r, m)()
 	}
-	return copied(took), phase(ctx, r, migration.PhaseCopying, took.Bytes)
+	err := call(ctx, r, m.on(m.target), take, &took)
+	return took.Bytes, err
 }
 
 // copyTime bounds the copying of a VM: what it has at most, at the pace of the slowest
@@ -337,7 +345,12 @@ func cleanUp(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = write(ctx, r, func(tx *store.Tx) error {
+	return cleanSource(ctx, r, p, s.Epoch)
+}
+
+// cleanSource is cleanUp of a VM that moved under an epoch.
+func cleanSource(ctx context.Context, r *run, p MigrateParams, epoch gen.OwnerEpoch) (any, error) {
+	err := write(ctx, r, func(tx *store.Tx) error {
 		if err := tx.VMFree(ctx, r.Job.Target.ID, r.Job.ID, nil); err != nil {
 			return err
 		}
@@ -346,7 +359,7 @@ func cleanUp(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = eraseAt(ctx, r, p.Source, s.Epoch, p.Volumes)
+	err = eraseAt(ctx, r, p.Source, epoch, p.Volumes)
 	if errs.Is(err, errs.NodeUnreachable) || errs.Is(err, errs.Timeout) {
 		return nil, workflow.Wait("the VM has moved; what is left of it goes when its node can be reached, or is removed by force: "+errs.As(err).Message, lookForNode)
 	}

@@ -66,8 +66,12 @@ func suspend(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	budget := launchTimeout + time.Duration(v.Intent.MemoryBytes/saveRate)*time.Second
-	return observe(ctx, r, v, &nodelink.Suspend{Header: head(r, v, v.Intent.Epoch, budget)})
+	return observe(ctx, r, v, &nodelink.Suspend{Header: head(r, v, v.Intent.Epoch, saveTime(v))})
+}
+
+// saveTime bounds the saving of a VM's memory.
+func saveTime(v vm.View) time.Duration {
+	return launchTimeout + time.Duration(v.Intent.MemoryBytes/saveRate)*time.Second
 }
 
 func seeAsIs(ctx context.Context, r *run) error {

@@ -29,6 +29,10 @@ WHERE v.id = @id AND v.node_id = @from_node AND v.owner_epoch = @epoch AND v.job
   AND (NOT v.reserved OR EXISTS (SELECT FROM migrations m WHERE m.id = @job_id AND m.kind = 'live'))
 RETURNING v.owner_epoch;
 
+-- name: MigrationEnds :one
+-- Between which nodes a VM moves, and how far that is.
+SELECT vm_id, source_node_id, target_node_id, state, source_epoch, coalesce(swapped_epoch, 0)::bigint AS swapped_epoch FROM migrations WHERE id = @id;
+
 -- name: MigrationSwap :exec
 -- What is held is on the other node from now on. Back again, it is as before the swap,
 -- one epoch later.

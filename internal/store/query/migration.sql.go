@@ -91,6 +91,34 @@ func (q *Queries) MigrationEnd(ctx context.Context, arg MigrationEndParams) (Mig
 	return i, err
 }
 
+const migrationEnds = `-- name: MigrationEnds :one
+SELECT vm_id, source_node_id, target_node_id, state, source_epoch, coalesce(swapped_epoch, 0)::bigint AS swapped_epoch FROM migrations WHERE id = $1
+`
+
+type MigrationEndsRow struct {
+	VmID         uuid.UUID
+	SourceNodeID uuid.UUID
+	TargetNodeID uuid.UUID
+	State        MigrationState
+	SourceEpoch  int64
+	SwappedEpoch int64
+}
+
+// Between which nodes a VM moves, and how far that is.
+func (q *Queries) MigrationEnds(ctx context.Context, id uuid.UUID) (MigrationEndsRow, error) {
+	row := q.db.QueryRow(ctx, migrationEnds, id)
+	var i MigrationEndsRow
+	err := row.Scan(
+		&i.VmID,
+		&i.SourceNodeID,
+		&i.TargetNodeID,
+		&i.State,
+		&i.SourceEpoch,
+		&i.SwappedEpoch,
+	)
+	return i, err
+}
+
 const migrationInsert = `-- name: MigrationInsert :exec
 INSERT INTO migrations (id, project_id, vm_id, vm_name, kind, reason, source_node_id, target_node_id, source_epoch,
   held_node_id, held_disk_bytes, held_cpus, held_memory_bytes, options, priority, prediction, phases, created_by)

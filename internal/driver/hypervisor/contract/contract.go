@@ -166,8 +166,8 @@ type Acceleration struct {
 
 // Ref names one incarnation of a VM.
 type Ref struct {
-	VM    id.ID
-	Epoch gen.OwnerEpoch
+	VM    id.ID          `json:"vm"`
+	Epoch gen.OwnerEpoch `json:"epoch"`
 }
 
 // Machine is everything needed to launch one incarnation. No field holds text

@@ -1,0 +1,281 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/novacron/novacron/internal/domain/vm"
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// A VM that runs is moved by two nodes, each of which keeps on its disk how far it is:
+//
+//	source  sending ──> sent ──> swapped, disowned: its process is killed
+//	           │          └────> abandoned: it goes on here
+//	           └ broken off: it goes on here, and nothing is kept of the move
+//	target  waiting ──> asking ──> swapped: it executes here
+//	           │          ├──────> abandoned, disowned: its process is killed
+//	           └─────────────────> abandoned
+//
+// The source says "sent" to the target once its driver has, and asks for the verdict,
+// again and again, on a stream of its own between the two. The target is asking once the
+// source has said so and its own driver has everything; then it asks any server for the
+// swap, for swapPatience. Its verdict is on its disk before anything follows from it, and
+// the source acts on that verdict alone, which the control plane brings it where the two
+// nodes do not reach each other. So whatever is cut or dies, one of the two executes, or
+// none does until somebody brings the verdict.
+
+// move is what a node remembers of the move of a VM that runs.
+type move struct {
+	Migration id.ID `json:"migration"`
+	// Target: is this node the one that it goes to?
+	Target bool `json:"target,omitempty"`
+	// Peer is the other node, and Address and Ticket its door, at the source.
+	Peer    id.ID  `json:"peer"`
+	Address string `json:"address,omitempty"`
+	Ticket  string `json:"ticket,omitempty"`
+	// Epoch that the source has. The target's incarnation has the next.
+	Epoch gen.OwnerEpoch `json:"owner_epoch"`
+	// Paused: was the guest halted before?
+	Paused  bool             `json:"paused,omitempty"`
+	State   moveState        `json:"state"`
+	Verdict nodelink.Verdict `json:"verdict,omitempty"`
+}
+
+type moveState string
+
+const (
+	moveSending moveState = "sending"
+	moveSent    moveState = "sent"
+	moveWaiting moveState = "waiting"
+	moveAsking  moveState = "asking"
+	moveSettled moveState = "settled"
+)
+
+// streamWord is the stream on which the source tells that it has sent all, and hears the
+// verdict.
+const streamWord = "word"
+
+// word is what goes over it.
+type word struct {
+	Migration id.ID            `json:"migration"`
+	Verdict   nodelink.Verdict `json:"verdict,omitempty"`
+}
+
+// settling is a move that this process is about to settle.
+type settling struct {
+	// said is closed once the source has said that all is sent; nobody, once nobody waits
+	// any more; done, once the verdict is on the disk and carried out.
+	said, nobody, done chan struct{}
+	saidOnce, stopOnce sync.Once
+	// acting is held by who carries a verdict out at the source
+	acting sync.Mutex
+}
+
+func newSettling() *settling {
+	return &settling{said: make(chan struct{}), nobody: make(chan struct{}), done: make(chan struct{})}
+}
+
+func (s *settling) say()  { s.saidOnce.Do(func() { close(s.said) }) }
+func (s *settling) give() { s.stopOnce.Do(func() { close(s.nobody) }) }
+
+// migrator gives the driver's ability.
+func (a *Agent) migrator() (hypervisor.Migrator, error) {
+	d, ok := a.driver.(hypervisor.Migrator)
+	if !ok || !a.driver.Capabilities().Migrate || a.cfg.Neighbours == nil {
+		return nil, errs.New(errs.Unsupported, "this node cannot move guests that run: its hypervisor cannot, or it speaks with no other node")
+	}
+	return d, nil
+}
+
+// moved writes how far a move is.
+func (a *Agent) moved(g *guest, change func(*move)) error {
+	return g.change(a.records, func(r *record) {
+		if r.Move == nil {
+			return
+		}
+		next := *r.Move
+		change(&next)
+		r.Move = &next
+	})
+}
+
+// settleVM brings a move to its verdict.
+func (a *Agent) settleVM(ctx context.Context, _ Peer, g *guest, c *nodelink.SettleVM) (any, error) {
+	m := g.snapshot().Move
+	if m == nil || m.Migration != c.Operation {
+		// nothing has begun here, or all is as it was; what comes late is fenced off
+		return nodelink.MoveReply{Verdict: nodelink.Abandoned}, nil
+	}
+	if m.State == moveSettled {
+		return g.reply(m.Verdict), nil
+	}
+	if !m.Target {
+		return a.settleSource(ctx, g, *m, c.Verdict)
+	}
+	s := a.settlingOf(g)
+	s.give()
+	select {
+	case <-s.done:
+	case <-a.life.Done():
+		return nil, errs.New(errs.NodeUnreachable, "the agent ends")
+	case <-ctx.Done():
+		return nil, errs.New(errs.Timeout, "it is not settled yet whose VM %s is", c.VM).Because(ctx.Err())
+	}
+	return g.reply(g.verdict(c.Operation)), nil
+}
+
+// verdict is that of a move; Abandoned when nothing is known of it any more.
+func (g *guest) verdict(migration id.ID) nodelink.Verdict {
+	m := g.snapshot().Move
+	if m == nil || m.Migration != migration {
+		return nodelink.Abandoned
+	}
+	return m.Verdict
+}
+
+func (g *guest) reply(v nodelink.Verdict) nodelink.MoveReply {
+	out := nodelink.MoveReply{Verdict: v}
+	if p := g.sent.Load(); p != nil {
+		out.Progress = *p
+	}
+	if m := g.snapshot().Move; m != nil {
+		out.Paused = m.Paused
+	}
+	return out
+}
+
+// settlingOf gives the settling of a guest's move, which a former process may have begun.
+func (a *Agent) settlingOf(g *guest) *settling {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.settling == nil {
+		g.settling = newSettling()
+	}
+	return g.settling
+}
+
+func (g *guest) settleAnew() *settling {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.settling = newSettling()
+	return g.settling
+}
+
+// background runs f until the agent closes.
+func (a *Agent) background(f func(context.Context)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.life.Err() != nil {
+		return
+	}
+	a.work.Go(func() { f(a.life) })
+}
+
+// resumeMove takes up a move that was not settled when the agent ended.
+func (a *Agent) resumeMove(ctx context.Context, g *guest) error {
+	m := g.snapshot().Move
+	if m == nil || m.State == moveSettled && m.Verdict != nodelink.Swapped {
+		return nil
+	}
+	s, alive, err := a.live(ctx, g.snapshot().VM)
+	if err != nil {
+		return err
+	}
+	if m.Target {
+		a.resumeTarget(g, *m, alive && s.Phase == vm.PhaseIncoming)
+		return nil
+	}
+	return a.resumeSource(g, *m, alive && s.Reason == hypervisor.SentAway)
+}
+
+// resumeTarget takes a move up at its target, whose process may still wait.
+func (a *Agent) resumeTarget(g *guest, m move, waits bool) {
+	if m.State == moveSettled { // it may have been about to execute
+		if waits {
+			a.background(func(ctx context.Context) { a.retry(ctx, func() error { return a.takeOver(ctx, g, m) }) })
+		}
+		return
+	}
+	set := g.settleAnew()
+	if m.State == moveWaiting {
+		set.give() // whether the source has sent all is not known any more
+	} else {
+		set.say()
+	}
+	a.background(func(ctx context.Context) { a.land(ctx, g, m, set) })
+}
+
+// resumeSource takes a move up at its source. What its driver says of the guest counts: it
+// was sent, or goes on as it was.
+func (a *Agent) resumeSource(g *guest, m move, sent bool) error {
+	switch {
+	case m.State == moveSettled:
+		a.background(func(ctx context.Context) { a.retry(ctx, func() error { return a.killSent(ctx, g, m) }) })
+		return nil
+	case !sent:
+		return g.change(a.records, func(r *record) { r.Move = nil })
+	}
+	if err := a.moved(g, func(m *move) { m.State = moveSent }); err != nil {
+		return err
+	}
+	m.State = moveSent
+	set := g.settleAnew()
+	a.background(func(ctx context.Context) { a.hear(ctx, g, m, set) })
+	return nil
+}
+
+// retryEvery spaces tries of what has to work in the end.
+const retryEvery = time.Second
+
+// retry does something until it works, or the agent closes.
+func (a *Agent) retry(ctx context.Context, f func() error) {
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		a.log.Warn("a move between nodes is not at its end yet; it is tried again", "error", err)
+		if a.cfg.Clock.Sleep(ctx, retryEvery) != nil {
+			return
+		}
+	}
+}
+
+// landing tells whether a VM is not this node's yet: what is seen of it is nobody's
+// observation.
+func (a *Agent) landing(v id.ID) bool {
+	a.mu.Lock()
+	g := a.guests[v]
+	a.mu.Unlock()
+	if g == nil {
+		return false
+	}
+	m := g.snapshot().Move
+	return m != nil && m.Target && !(m.State == moveSettled && m.Verdict == nodelink.Swapped)
+}
+
+// endLanded kills what a move has left of a VM that is to be removed here: a process that
+// never executed, or never will again.
+func (a *Agent) endLanded(ctx context.Context, v id.ID) error {
+	s, alive, err := a.live(ctx, v)
+	if err != nil || !alive || s.Phase != vm.PhaseIncoming && s.Reason != hypervisor.SentAway {
+		return err
+	}
+	_, err = a.driver.Kill(ctx, s.Ref)
+	return err
+}
+
+func tellWord(to io.Writer, w word) error { return json.NewEncoder(to).Encode(w) }
+
+func hearWord(from io.Reader) (w word, err error) {
+	err = json.NewDecoder(io.LimitReader(from, 1<<12)).Decode(&w)
+	return w, err
+}

@@ -1,0 +1,223 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"time"
+
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// departVM says what another node must know to receive a guest.
+func (a *Agent) departVM(ctx context.Context, _ Peer, _ *guest, c *nodelink.DepartVM) (any, error) {
+	d, err := a.migrator()
+	if err != nil {
+		return nil, err
+	}
+	out, err := d.Depart(ctx, hypervisor.Ref{VM: c.VM, Epoch: c.OwnerEpoch}, c.Operation, moveOptions(c.Options))
+	if err != nil {
+		return nil, err
+	}
+	b, err := json.Marshal(out)
+	return nodelink.Departed{Departure: b}, err
+}
+
+func moveOptions(o nodelink.MoveOptions) hypervisor.MoveOptions {
+	return hypervisor.MoveOptions{
+		BytesPerSecond: o.BytesPerSecond, AutoConverge: o.AutoConverge, Channels: o.Channels, Compression: o.Compression,
+		Downtime: time.Duration(o.DowntimeMS) * time.Millisecond, Patience: time.Duration(o.PatienceMS) * time.Millisecond,
+	}
+}
+
+// sendVM has the driver send a guest, and waits for the verdict.
+func (a *Agent) sendRunning(ctx context.Context, _ Peer, g *guest, c *nodelink.SendVM) (any, error) {
+	d, err := a.migrator()
+	if err != nil {
+		return nil, err
+	}
+	var to hypervisor.Landing
+	if err := json.Unmarshal(c.Landing, &to); err != nil || to.Migration != c.Operation {
+		return nil, errs.New(errs.InvalidField, "the landing is not one of this move").Because(err)
+	}
+	s, _, err := a.live(ctx, c.VM)
+	if err != nil {
+		return nil, err
+	}
+	m := move{Migration: c.Operation, Peer: c.To, Address: c.Address, Ticket: c.Ticket, Epoch: c.OwnerEpoch, Paused: s.Phase == pausedPhase, State: moveSending}
+	if old := g.snapshot().Move; old == nil || old.Migration != m.Migration || old.State == moveSending {
+		if err := g.change(a.records, func(r *record) { r.Move = &m }); err != nil {
+			return nil, err
+		}
+		if err := a.sendOff(ctx, g, d, m, to); err != nil {
+			return nil, err
+		}
+	}
+	return a.awaitVerdict(ctx, g, c)
+}
+
+// sendOff has the driver send a guest. Once that has, this node asks for the verdict
+// until it has it, with or without who gave the command.
+func (a *Agent) sendOff(ctx context.Context, g *guest, d hypervisor.Migrator, m move, to hypervisor.Landing) error {
+	dial := func(ctx context.Context, s hypervisor.Stream) (io.ReadWriteCloser, error) {
+		return a.cfg.Neighbours.Reach(ctx, m.Peer, m.Address, m.Ticket, string(s))
+	}
+	_, err := d.Send(ctx, hypervisor.Ref{VM: to.VM, Epoch: m.Epoch}, to, dial, func(p hypervisor.Progress) { g.sent.Store(progressOf(p)) })
+	if a.life.Err() != nil {
+		return errs.New(errs.NodeUnreachable, "the agent ends")
+	}
+	if err != nil {
+		if e := g.change(a.records, func(r *record) { r.Move = nil }); e != nil {
+			a.log.Error("a node cannot write that a move was broken off", "vm", to.VM, "error", e)
+		}
+		return err
+	}
+	m.State = moveSent
+	set := g.settleAnew()
+	err = a.moved(g, func(r *move) { *r = m })
+	a.background(func(ctx context.Context) { a.hear(ctx, g, m, set) })
+	return err
+}
+
+func progressOf(p hypervisor.Progress) *nodelink.MoveProgress {
+	return &nodelink.MoveProgress{
+		Stage: string(p.Stage), MemoryMoved: p.MemoryMoved, MemoryRemaining: p.MemoryRemaining, DisksMoved: p.DisksMoved, DisksRemaining: p.DisksRemaining,
+		Rate: p.Rate, DirtyRate: p.DirtyRate, ExpectedDowntimeMS: p.ExpectedDowntime.Milliseconds(), DowntimeMS: p.Downtime.Milliseconds(), TotalMS: p.Total.Milliseconds(),
+	}
+}
+
+// awaitVerdict waits until a move that was sent is settled, for a little longer than the
+// target has for that: if it cannot say so itself, the control plane has to ask it.
+func (a *Agent) awaitVerdict(ctx context.Context, g *guest, c *nodelink.SendVM) (any, error) {
+	ctx, cancel := a.withinTime(ctx, a.patience()*3/2)
+	defer cancel()
+	select {
+	case <-a.settlingOf(g).done:
+		return g.reply(g.verdict(c.Operation)), nil
+	case <-a.life.Done():
+		return nil, errs.New(errs.NodeUnreachable, "the agent ends")
+	case <-ctx.Done():
+		return nil, errs.New(errs.Timeout, "VM %s was sent, and it is not settled yet whose it is", c.VM).Because(ctx.Err())
+	}
+}
+
+// wordEvery spaces tries to hear the target's verdict.
+const wordEvery = 200 * time.Millisecond
+
+// hear asks the target for its verdict until it has it, and carries it out.
+func (a *Agent) hear(ctx context.Context, g *guest, m move, set *settling) {
+	stop, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-set.done: // the control plane has brought it
+			cancel()
+		case <-stop.Done():
+		}
+	}()
+	told := false
+	for stop.Err() == nil {
+		v, err := a.hearOnce(stop, m)
+		if err == nil && v != nodelink.Undecided {
+			if err = a.conclude(ctx, g, m, v, set); err == nil {
+				return
+			}
+		}
+		if err != nil && !told && stop.Err() == nil {
+			a.log.Warn("a guest was sent to another node, and waits halted for what became of it; it is asked again", "vm", g.snapshot().VM, "node", m.Peer, "error", err)
+			told = true
+		}
+		_ = a.cfg.Clock.Sleep(stop, wordEvery)
+	}
+}
+
+func (a *Agent) hearOnce(ctx context.Context, m move) (nodelink.Verdict, error) {
+	c, err := a.cfg.Neighbours.Reach(ctx, m.Peer, m.Address, m.Ticket, streamWord)
+	if err != nil {
+		return nodelink.Undecided, err
+	}
+	defer func() { _ = c.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+	if err := tellWord(c, word{Migration: m.Migration}); err != nil {
+		return nodelink.Undecided, err
+	}
+	w, err := hearWord(c)
+	if err == nil && w.Migration != m.Migration {
+		err = errs.New(errs.Conflict, "the other node speaks of another move")
+	}
+	return w.Verdict, err
+}
+
+// settleSource carries out a verdict that the control plane brings.
+func (a *Agent) settleSource(ctx context.Context, g *guest, m move, v nodelink.Verdict) (any, error) {
+	switch {
+	case m.State == moveSending: // nobody sends any more, and it has gone on
+		return g.reply(nodelink.Abandoned), g.change(a.records, func(r *record) { r.Move = nil })
+	case v == nodelink.Undecided:
+		return g.reply(v), nil
+	}
+	set := a.settlingOf(g)
+	if err := a.conclude(ctx, g, m, v, set); err != nil {
+		return nil, err
+	}
+	return g.reply(g.verdict(m.Migration)), nil
+}
+
+// conclude carries a verdict out at the source, once. It is on the disk first.
+func (a *Agent) conclude(ctx context.Context, g *guest, m move, v nodelink.Verdict, set *settling) error {
+	set.acting.Lock()
+	defer set.acting.Unlock()
+	select {
+	case <-set.done:
+		return nil
+	default:
+	}
+	err := g.change(a.records, func(r *record) {
+		if r.Move == nil || r.Move.Migration != m.Migration {
+			return
+		}
+		if v != nodelink.Abandoned {
+			r.PowerOn, r.Machine = false, nil
+		}
+		m.State, m.Verdict = moveSettled, v
+		r.Move = &m
+	})
+	if err != nil {
+		return err
+	}
+	if v == nodelink.Abandoned {
+		err = a.goOn(ctx, g, m)
+	} else {
+		err = a.killSent(ctx, g, m)
+	}
+	if err == nil {
+		close(set.done)
+	}
+	return err
+}
+
+// killSent ends a guest that is another node's.
+func (a *Agent) killSent(ctx context.Context, g *guest, m move) error {
+	_, err := a.driver.Kill(ctx, hypervisor.Ref{VM: g.snapshot().VM, Epoch: m.Epoch})
+	return err
+}
+
+// goOn lets a guest execute again that was sent for nothing.
+func (a *Agent) goOn(ctx context.Context, g *guest, m move) error {
+	r := hypervisor.Ref{VM: g.snapshot().VM, Epoch: m.Epoch}
+	_, err := a.driver.Resume(ctx, r)
+	if err == nil && m.Paused {
+		_, err = a.driver.Pause(ctx, r)
+	}
+	return err
+}
+
+// askMove tells how far a move is.
+func (a *Agent) askMove(_ context.Context, _ Peer, c *nodelink.AskMove) (any, error) {
+	if p := a.guest(c.VM).sent.Load(); p != nil {
+		return *p, nil
+	}
+	return nodelink.MoveProgress{}, nil
+}

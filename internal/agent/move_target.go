@@ -1,0 +1,274 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"io"
+	"time"
+
+	"github.com/novacron/novacron/internal/domain/vm"
+	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+const pausedPhase = vm.PhasePaused
+
+// swapPatience is how long the target of a move asks for the swap before it gives up: its
+// guest stands still for as long.
+const swapPatience = 20 * time.Second
+
+// receiveVM starts a machine that waits for the memory of one that runs elsewhere, and
+// opens its door.
+func (a *Agent) receiveVM(ctx context.Context, _ Peer, g *guest, c *nodelink.ReceiveVM) (any, error) {
+	d, err := a.migrator()
+	if err != nil {
+		return nil, err
+	}
+	var from hypervisor.Departure
+	if err := json.Unmarshal(c.Departure, &from); err != nil || from.Migration != c.Operation {
+		return nil, errs.New(errs.InvalidField, "the departure is not one of this move").Because(err)
+	}
+	m := move{Migration: c.Operation, Target: true, Peer: c.From, Ticket: c.Ticket, Epoch: c.OwnerEpoch, Paused: from.Paused, State: moveWaiting}
+	if old := g.snapshot().Move; old != nil && old.Migration == m.Migration && old.State != moveWaiting {
+		return nil, errs.New(errs.InvalidState, "VM %s was received here already, and that is %s: begin the move anew", c.VM, old.State)
+	}
+	landing, err := a.awaitMemory(ctx, g, d, m, c, from)
+	if err != nil {
+		return nil, err
+	}
+	set := g.settleAnew()
+	address, err := a.openDoor(g, m, set)
+	if err != nil {
+		return nil, err
+	}
+	a.background(func(ctx context.Context) { a.land(ctx, g, m, set) })
+	b, err := json.Marshal(landing) //nolint:gosec // its pass is for the source alone, and goes there over the node link
+	return nodelink.Received{Landing: b, Address: address}, err
+}
+
+// awaitMemory starts the machine that waits.
+func (a *Agent) awaitMemory(ctx context.Context, g *guest, d hypervisor.Migrator, m move, c *nodelink.ReceiveVM, from hypervisor.Departure) (hypervisor.Landing, error) {
+	err := g.change(a.records, func(r *record) { r.Move, r.Machine, r.PowerOn, r.Erased = &m, &c.Machine, false, false })
+	if err != nil {
+		return hypervisor.Landing{}, err
+	}
+	machine, err := a.machine(ctx, g, c.OwnerEpoch+1, c.Machine)
+	if err != nil {
+		return hypervisor.Landing{}, err
+	}
+	machine.Incoming = ""
+	return d.Receive(ctx, machine, from)
+}
+
+// openDoor lets the source in, until the move is settled and a little longer: so that it
+// hears what came of it.
+func (a *Agent) openDoor(g *guest, m move, set *settling) (string, error) {
+	d, err := a.migrator()
+	if err != nil {
+		return "", err
+	}
+	r := hypervisor.Ref{VM: g.snapshot().VM, Epoch: m.Epoch + 1}
+	address, shut, err := a.cfg.Neighbours.Land(m.Peer, m.Ticket, func(ctx context.Context, name string, c io.ReadWriteCloser) {
+		if name == streamWord {
+			a.giveWord(ctx, g, m, set, c)
+			return
+		}
+		into, err := d.Enter(ctx, r, hypervisor.Stream(name))
+		if err != nil {
+			a.log.Warn("what another node sends does not reach its VM", "vm", r.VM, "stream", errs.Clip(name), "error", err)
+			return
+		}
+		between(ctx, into, c)
+	})
+	if err != nil {
+		return "", err
+	}
+	a.background(func(ctx context.Context) {
+		defer shut()
+		select {
+		case <-set.done:
+			_ = a.cfg.Clock.Sleep(ctx, doorTime)
+		case <-ctx.Done():
+		}
+	})
+	return address, nil
+}
+
+// doorTime is how long a source may take to hear the verdict from its target itself.
+const doorTime = 10 * time.Second
+
+// giveWord hears that all was sent, and answers with the verdict.
+func (a *Agent) giveWord(ctx context.Context, g *guest, m move, set *settling, c io.ReadWriter) {
+	w, err := hearWord(c)
+	if err != nil || w.Migration != m.Migration {
+		return
+	}
+	set.say()
+	select {
+	case <-set.done:
+		_ = tellWord(c, word{Migration: m.Migration, Verdict: g.verdict(m.Migration)})
+	case <-ctx.Done():
+	}
+}
+
+// between carries bytes both ways until one direction ends.
+func between(ctx context.Context, a, b io.ReadWriteCloser) {
+	stop := context.AfterFunc(ctx, func() { _, _ = a.Close(), b.Close() })
+	defer stop()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		pour(a, b)
+	}()
+	pour(b, a)
+	<-done
+	_, _ = a.Close(), b.Close()
+}
+
+// pour carries one direction, and passes its end on; its breaking ends both.
+func pour(to, from io.ReadWriteCloser) {
+	_, err := io.Copy(to, from)
+	half, can := to.(interface{ CloseWrite() error })
+	if err != nil || !can || half.CloseWrite() != nil {
+		_, _ = to.Close(), from.Close()
+	}
+}
+
+// land brings the target's side of a move to its verdict, and carries that out.
+func (a *Agent) land(ctx context.Context, g *guest, m move, set *settling) {
+	v := nodelink.Abandoned
+	if m.State == moveAsking || a.hasLanded(ctx, g, m, set) {
+		var err error
+		if v, err = a.askSwap(ctx, g, m); err != nil {
+			a.log.Error("the target of a move gives it up", "vm", g.snapshot().VM, "error", err)
+		}
+	}
+	if ctx.Err() != nil {
+		return // the next agent takes it up
+	}
+	a.retry(ctx, func() error { return a.settled(ctx, g, m, v) })
+	if ctx.Err() == nil {
+		close(set.done)
+	}
+}
+
+// hasLanded waits until all is here and the source has said that it is halted for good.
+func (a *Agent) hasLanded(ctx context.Context, g *guest, m move, set *settling) bool {
+	d, err := a.migrator()
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-set.nobody:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	_, err = d.Arrived(ctx, hypervisor.Ref{VM: g.snapshot().VM, Epoch: m.Epoch + 1})
+	if err == nil {
+		select {
+		case <-set.said:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	if err != nil {
+		a.log.Warn("a guest that another node was to send did not arrive", "vm", g.snapshot().VM, "node", m.Peer, "error", err)
+		return false
+	}
+	err = a.moved(g, func(m *move) { m.State = moveAsking })
+	if err != nil {
+		a.log.Error("a node cannot write that it has received a guest", "vm", g.snapshot().VM, "error", err)
+	}
+	return err == nil
+}
+
+// askSwap asks servers for the VM until one has answered, or patience is over.
+func (a *Agent) askSwap(ctx context.Context, g *guest, m move) (nodelink.Verdict, error) {
+	ctx, cancel := a.withinTime(ctx, a.patience())
+	defer cancel()
+	ask := nodelink.Swap{NodeEpoch: a.cfg.Epoch, Migration: m.Migration, VM: g.snapshot().VM, Epoch: m.Epoch}
+	var last error
+	for {
+		for _, up := range a.ways() {
+			var r nodelink.SwapReply
+			if last = a.call(ctx, up, nodelink.MethodSwap, ask, &r); last != nil {
+				continue
+			}
+			if r.Verdict != nodelink.Swapped {
+				last = errs.New(errs.StaleEpoch, "the swap was refused: %s", r.Why)
+			}
+			if r.Verdict != nodelink.Undecided {
+				return r.Verdict, last
+			}
+		}
+		if a.cfg.Clock.Sleep(ctx, wordEvery) != nil {
+			return nodelink.Abandoned, errs.New(errs.Timeout, "no server has said whose the VM is").Because(last)
+		}
+	}
+}
+
+func (a *Agent) patience() time.Duration { return cmp.Or(a.cfg.SwapPatience, swapPatience) }
+
+// withinTime is a context that ends after a time of the agent's clock.
+func (a *Agent) withinTime(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	after, free := a.cfg.Clock.After(d)
+	go func() {
+		defer free()
+		select {
+		case <-after:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+// settled writes the target's verdict down and carries it out.
+func (a *Agent) settled(ctx context.Context, g *guest, m move, v nodelink.Verdict) error {
+	err := g.change(a.records, func(r *record) {
+		if r.Move == nil || r.Move.Migration != m.Migration {
+			return
+		}
+		next := m
+		next.State, next.Verdict = moveSettled, v
+		r.Move = &next
+		if v == nodelink.Swapped {
+			r.Epoch, r.PowerOn, r.Boot = max(r.Epoch, m.Epoch+1), true, a.cfg.Boot
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if v == nodelink.Swapped {
+		return a.takeOver(ctx, g, m)
+	}
+	return a.endLanded(ctx, g.snapshot().VM)
+}
+
+// takeOver lets a guest execute that is this node's now.
+func (a *Agent) takeOver(ctx context.Context, g *guest, m move) error {
+	r := hypervisor.Ref{VM: g.snapshot().VM, Epoch: m.Epoch + 1}
+	command := a.driver.Resume
+	if m.Paused {
+		command = a.driver.Pause
+	}
+	mark := a.reports.mark()
+	s, err := command(ctx, r)
+	if err == nil {
+		a.tell(ctx, mark, s)
+		return nil
+	}
+	now, alive, looked := a.live(ctx, r.VM)
+	if looked == nil && !alive { // it ended: that is what there is to report
+		a.reports.report(now)
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,64 @@
+package flows
+
+import (
+	"context"
+
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// takeBack makes the row agree with the nodes where it says that a VM is the target's, and
+// that has given it up: the swap was committed, and the answer never came there. The VM
+// went on at its source, under the epoch it had. It is the source's again under a new one,
+// as every change of owner is, and so is its incarnation: its memory is saved, and it goes
+// on from that. Each part may have been done before a crash.
+func takeBack(ctx context.Context, r *run, m moving, paused bool) error {
+	in := m.v.Intent
+	if in.NodeID != nil && *in.NodeID == m.Target {
+		if err := saveAside(ctx, r, m); err != nil {
+			return err
+		}
+		err := write(ctx, r, func(tx *store.Tx) error {
+			_, err := tx.VMSwap(ctx, m.v, store.Swap{Migration: r.Job.ID, From: m.Target, To: m.Source, Epoch: in.Epoch, Back: true, Live: true})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := seeAsIs(ctx, r); err != nil {
+		return err
+	}
+	return goOnBack(ctx, r, paused)
+}
+
+// goOnBack lets a VM go on from the memory that was saved aside.
+func goOnBack(ctx context.Context, r *run, paused bool) error {
+	v, err := load(ctx, r)
+	if err != nil || !suspended(v) {
+		return err
+	}
+	cmd := &nodelink.Launch{Header: head(r, v, v.Intent.Epoch, launchTimeout), Resume: true}
+	cmd.Step = r.Step + ": go on"
+	if cmd.Machine, err = machineOf(ctx, r, v); err != nil {
+		return err
+	}
+	if _, err = observe(ctx, r, v, cmd); err != nil || !paused {
+		return err
+	}
+	_, err = observe(ctx, r, v, &nodelink.Pause{Header: head(r, v, v.Intent.Epoch, stepTimeout)})
+	return err
+}
+
+// saveAside saves the memory of a VM that went on at its source under the epoch that it had
+// there. One that has ended meanwhile has none to save.
+func saveAside(ctx context.Context, r *run, m moving) error {
+	save := &nodelink.Suspend{Header: head(r, m.v, m.Epoch, saveTime(m.v))}
+	save.Step = r.Step + ": save"
+	err := call(ctx, r, m.on(m.source), save, nil)
+	if errs.Is(err, errs.InvalidState) || errs.Is(err, errs.NotFound) {
+		return nil
+	}
+	return err
+}

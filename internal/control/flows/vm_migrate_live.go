@@ -1,0 +1,298 @@
+package flows
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"time"
+
+	"github.com/novacron/novacron/internal/domain/migration"
+	"github.com/novacron/novacron/internal/domain/node"
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/engine/workflow"
+	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// VMMigrateLive moves a VM that runs, or is paused, to another node, with its memory and
+// its disks. The target was chosen, and what it takes counted, when the request was
+// accepted.
+//
+// The flow prepares and watches. Whose the VM is the two nodes settle: the target asks for
+// the swap itself, as package agent tells, so that nobody's absence keeps a halted guest
+// waiting. What the flow does about that is to bring each node the other's word.
+//
+// Until the swap it unwinds to a VM that goes on where it was. One that was swapped is
+// never taken back: the job ends as it was told to, and the VM is where it went.
+func VMMigrateLive() workflow.Flow[Env] {
+	return workflow.Flow[Env]{
+		Name: vm.JobMigrateLive,
+		Steps: []workflow.Step[Env]{
+			{Name: "find nodes", Do: findBoth, Cancellable: true},
+			{Name: "fetch images", Do: fetchThere, Cancellable: true},
+			// its undo settles whose the VM is, and removes what the other node has of it
+			{Name: "move", Do: moveLive, Undo: unmoveLive, Cancellable: true},
+			{Name: "clean up", Do: cleanUpLive, NoReturn: true},
+		},
+		Finish: finishMigrate,
+	}
+}
+
+// moveLive moves the VM, once what an earlier attempt left is settled.
+func moveLive(ctx context.Context, r *run) (any, error) {
+	var p MigrateLiveParams
+	if err := r.Params(&p); err != nil {
+		return nil, err
+	}
+	m, err := moves(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	out, err := settleLive(ctx, r, m)
+	if err != nil || out.Epoch > 0 {
+		return out, err
+	}
+	if m.v, err = load(ctx, r); err != nil || m.v.Intent.Epoch != m.Epoch {
+		return nil, errors.Join(err, gaveUp(m))
+	}
+	if err := phase(ctx, r, migration.PhaseCopying, 0); err != nil {
+		return nil, err
+	}
+	if _, err := copyItems(ctx, r, m, true); err != nil {
+		return nil, err
+	}
+	send, err := meet(ctx, r, m, p.Options)
+	if err != nil {
+		return nil, err
+	}
+	return sendLive(ctx, r, m, p, send)
+}
+
+// meet has the source depart and the target receive, and gives the command that sends.
+func meet(ctx context.Context, r *run, m moving, o migration.Options) (*nodelink.SendVM, error) {
+	way := rand.Text()
+	depart := &nodelink.DepartVM{Header: head(r, m.v, m.Epoch, stepTimeout), Options: wireOptions(o)}
+	depart.Step = r.Step + ": depart " + way // each is another one: no answer stands for the next
+	var departed nodelink.Departed
+	if err := call(ctx, r, m.on(m.source), depart, &departed); err != nil {
+		return nil, err
+	}
+	receive := &nodelink.ReceiveVM{Header: head(r, m.v, m.Epoch, launchTimeout), From: m.Source, Ticket: rand.Text(), Departure: departed.Departure}
+	receive.Step = r.Step + ": receive " + way
+	var err error
+	if receive.Machine, err = machineOf(ctx, r, m.v); err != nil {
+		return nil, err
+	}
+	var received nodelink.Received
+	if err := call(ctx, r, m.on(m.target), receive, &received); err != nil {
+		return nil, err
+	}
+	send := &nodelink.SendVM{
+		Header: head(r, m.v, m.Epoch, 0), To: m.Target, Address: received.Address, Ticket: receive.Ticket, Landing: received.Landing,
+	}
+	send.Step = r.Step + ": send " + way
+	return send, nil
+}
+
+func wireOptions(o migration.Options) nodelink.MoveOptions {
+	return nodelink.MoveOptions{
+		BytesPerSecond: o.BytesPerSecond, DowntimeMS: o.Downtime.Milliseconds(), PatienceMS: o.Patience.Milliseconds(),
+		AutoConverge: o.AutoConverge, Channels: o.Channels, Compression: o.Compression,
+	}
+}
+
+// machineOf is what a node needs to make the VM's machine anew, with what is in its drives.
+func machineOf(ctx context.Context, r *run, v vm.View) (nodelink.Machine, error) {
+	img, err := imageOf(ctx, r, v)
+	if err != nil {
+		return nodelink.Machine{}, err
+	}
+	out := machine(v, img)
+	if out.CD, err = cdFile(ctx, r, v.Intent.SeedImage); err != nil {
+		return out, err
+	}
+	out.Medium, err = cdFile(ctx, r, v.Intent.CDROM)
+	return out, err
+}
+
+// settleTime is how long the two nodes may take, after the time that a move has, to settle
+// whose the VM is.
+const settleTime = time.Minute
+
+// sendLive has the source send the VM, and shows how far that is.
+func sendLive(ctx context.Context, r *run, m moving, p MigrateLiveParams, send *nodelink.SendVM) (any, error) {
+	limit := p.Timeout
+	if limit == 0 {
+		limit = copyTime(m.v)
+	}
+	budget := limit + settleTime
+	send.BudgetMS = budget.Milliseconds()
+	stop := watchLive(ctx, r, m)
+	var reply nodelink.MoveReply
+	began := r.Env.Candidates.clock.Boot()
+	err := call(ctx, r, m.on(m.source), send, &reply)
+	stop()
+	switch {
+	case err == nil && reply.Verdict == nodelink.Swapped:
+		return swappedLive(ctx, r, m, reply.Progress)
+	case err == nil:
+		return nil, gaveUp(m)
+	case errs.Is(err, errs.Timeout) && r.Env.Candidates.clock.Boot()-began >= budget:
+		return nil, errs.New(errs.HostFailure, "VM %q did not get to node %s within %s: its memory changes faster than it is sent, or there is too much of it; give it more bandwidth or time, a longer downtime, or let it be slowed down (auto-converge)",
+			m.v.Intent.Name, m.target.Name, limit.Round(time.Second)).Because(err)
+	}
+	return nil, err
+}
+
+func gaveUp(m moving) error {
+	return errs.New(errs.HostFailure, "node %s gave VM %q up once it had been sent, and it goes on on node %s; the log of node %s has the reason", m.target.Name, m.v.Intent.Name, m.source.Name, m.target.Name)
+}
+
+// swappedLive is the output of a move that was swapped.
+func swappedLive(ctx context.Context, r *run, m moving, at nodelink.MoveProgress) (any, error) {
+	if err := progressed(ctx, r, at); err != nil {
+		return nil, err
+	}
+	v, err := load(ctx, r)
+	return swapped{Epoch: max(v.Intent.Epoch, m.Epoch+1)}, err
+}
+
+// watchLive shows how far a move is, until it is stopped.
+func watchLive(ctx context.Context, r *run, m moving) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for r.Env.Candidates.clock.Sleep(ctx, watchEvery) == nil {
+			var at nodelink.MoveProgress
+			if r.Env.Nodes.Call(ctx, m.Source, &nodelink.AskMove{VM: m.v.Intent.ID, Migration: r.Job.ID}, &at) != nil {
+				continue
+			}
+			moved, left := at.MemoryMoved+at.DisksMoved, at.MemoryRemaining+at.DisksRemaining
+			if moved+left > 0 {
+				_ = r.Progress(ctx, int(min(99, 100*moved/(moved+left))))
+			}
+			_ = progressed(ctx, r, at)
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// progressed writes down how far a move is.
+func progressed(ctx context.Context, r *run, at nodelink.MoveProgress) error {
+	name := migration.PhaseCopying
+	if at.Stage != "" {
+		name = at.Stage
+	}
+	return phase(ctx, r, name, at.MemoryMoved+at.DisksMoved)
+}
+
+// settleLive brings the two nodes to one verdict about what an earlier attempt has begun.
+// The output has an epoch when the VM is the target's; without one, it goes on at its
+// source. errs.NodeUnreachable or errs.Timeout while that is not settled.
+func settleLive(ctx context.Context, r *run, m moving) (swapped, error) {
+	verdict, err := targetSays(ctx, r, m)
+	if err != nil {
+		return swapped{}, err
+	}
+	v, err := load(ctx, r)
+	if err != nil {
+		return swapped{}, err
+	}
+	switch isThere := v.Intent.NodeID != nil && *v.Intent.NodeID == m.Target; {
+	case verdict == nodelink.Swapped && isThere:
+		// the source hears it from its target, too, or when it is cleaned up
+		_, _ = tellSource(ctx, r, m, verdict)
+		return swapped{Epoch: v.Intent.Epoch}, nil
+	case verdict == nodelink.Swapped:
+		return swapped{}, errs.New(errs.Internal, "node %s says that VM %q is its own, and it is not", m.target.Name, v.Intent.Name)
+	}
+	reply, err := tellSource(ctx, r, m, verdict)
+	if err == nil && verdict == nodelink.Abandoned && v.Intent.Epoch != m.Epoch {
+		m.v = v
+		err = takeBack(ctx, r, m, reply.Paused)
+	}
+	return swapped{}, err
+}
+
+// targetSays gives the verdict of the target, which gives up unless it has asked for the
+// VM. A target that was removed can not be given it any more.
+func targetSays(ctx context.Context, r *run, m moving) (nodelink.Verdict, error) {
+	if m.target.State == node.Removed {
+		return nodelink.Abandoned, nil
+	}
+	reply, err := settleAt(ctx, r, m, m.Target, nodelink.Undecided)
+	if errs.Is(err, errs.StaleEpoch) { // it has the VM, under a later one
+		return nodelink.Swapped, nil
+	}
+	return reply.Verdict, err
+}
+
+// tellSource brings the source a verdict. One that was removed hears nothing any more.
+func tellSource(ctx context.Context, r *run, m moving, v nodelink.Verdict) (nodelink.MoveReply, error) {
+	if m.source.State == node.Removed {
+		return nodelink.MoveReply{Verdict: v}, nil
+	}
+	return settleAt(ctx, r, m, m.Source, v)
+}
+
+func settleAt(ctx context.Context, r *run, m moving, at id.ID, v nodelink.Verdict) (nodelink.MoveReply, error) {
+	cmd := &nodelink.SettleVM{Header: head(r, m.v, m.Epoch, stepTimeout), Verdict: v}
+	cmd.Step = r.Step + ": settle " + rand.Text()
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout+stepTimeout/2)
+	defer cancel()
+	var out nodelink.MoveReply
+	err := r.Env.Nodes.Call(ctx, at, cmd, &out)
+	return out, err
+}
+
+// unmoveLive settles whose the VM is, and removes the copy that is not. Nobody waits for
+// the removal.
+func unmoveLive(ctx context.Context, r *run) error {
+	var p MigrateLiveParams
+	if err := r.Params(&p); err != nil {
+		return err
+	}
+	m, err := unmoves(ctx, r)
+	if err != nil {
+		return err
+	}
+	out, err := settleLive(ctx, r, m)
+	if err == nil {
+		seeThere(ctx, r, p.Target, out.Epoch)
+		err = letGoOf(ctx, r)
+	}
+	if err != nil {
+		return err
+	}
+	if out.Epoch > 0 {
+		return eraseAt(ctx, r, p.Source, out.Epoch, p.Volumes)
+	}
+	return eraseAt(ctx, r, p.Target, p.Epoch, p.Volumes)
+}
+
+// cleanUpLive takes the target's word for how the VM is, and removes what the source has
+// left of it.
+func cleanUpLive(ctx context.Context, r *run) (any, error) {
+	var p MigrateLiveParams
+	if err := r.Params(&p); err != nil {
+		return nil, err
+	}
+	s, err := workflow.MustOutput[swapped](r, "move")
+	if err != nil {
+		return nil, err
+	}
+	seeThere(ctx, r, p.Target, s.Epoch)
+	return cleanSource(ctx, r, p.MigrateParams, s.Epoch)
+}
+
+// seeThere has the target say how a VM is that moved to it. One that does not answer
+// reports when it can.
+func seeThere(ctx context.Context, r *run, target id.ID, epoch gen.OwnerEpoch) {
+	v, err := load(ctx, r)
+	if err == nil && v.Intent.NodeID != nil && *v.Intent.NodeID == target && v.Intent.Epoch == epoch {
+		_, _ = observe(ctx, r, v, &nodelink.Look{Header: head(r, v, epoch, stepTimeout)})
+	}
+}

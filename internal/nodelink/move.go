@@ -1,0 +1,152 @@
+package nodelink
+
+import (
+	"encoding/json"
+
+	"github.com/novacron/novacron/internal/vocab/gen"
+	"github.com/novacron/novacron/internal/vocab/id"
+)
+
+// The move of a VM that runs, with the id of its operation. The control plane has the
+// target prepared (TakeVM with Live), asks the source to depart, the target to receive,
+// and the source to send. From then on the two nodes settle it between themselves, as
+// package agent tells: the target asks for the swap. What the nodes' drivers tell each
+// other is theirs, and passes through as it is.
+
+// MoveOptions say how a VM that runs is moved; see hypervisor contract.MoveOptions.
+type MoveOptions struct {
+	BytesPerSecond int64  `json:"bytes_per_second,omitempty"`
+	DowntimeMS     int64  `json:"downtime_ms,omitempty"`
+	PatienceMS     int64  `json:"patience_ms,omitempty"`
+	AutoConverge   bool   `json:"auto_converge,omitempty"`
+	Channels       int    `json:"channels,omitempty"`
+	Compression    string `json:"compression,omitempty"`
+}
+
+// DepartVM asks the node that runs a VM what another must know to receive it.
+type DepartVM struct {
+	Header
+	Options MoveOptions `json:"options"`
+}
+
+// Method implements Command.
+func (*DepartVM) Method() string { return "depart_vm" }
+
+// Departed answers DepartVM, in words of the driver.
+type Departed struct {
+	Departure json.RawMessage `json:"departure"`
+}
+
+// ReceiveVM has a node start a machine that waits for the memory of one that runs on
+// another node, and open a door for that node alone, to whoever has the ticket.
+type ReceiveVM struct {
+	Header
+	From      id.ID           `json:"from"`
+	Ticket    string          `json:"ticket"`
+	Machine   Machine         `json:"machine"`
+	Departure json.RawMessage `json:"departure"`
+}
+
+// Method implements Command.
+func (*ReceiveVM) Method() string { return "receive_vm" }
+
+// Received answers ReceiveVM.
+type Received struct {
+	Landing json.RawMessage `json:"landing"`
+	Address string          `json:"address"`
+}
+
+// SendVM has a node send a VM that runs to the door of another, and answers once it is
+// settled whose the VM is.
+type SendVM struct {
+	Header
+	To      id.ID           `json:"to"`
+	Address string          `json:"address"`
+	Ticket  string          `json:"ticket"`
+	Landing json.RawMessage `json:"landing"`
+}
+
+// Method implements Command.
+func (*SendVM) Method() string { return "send_vm" }
+
+// Verdict is what became of a move.
+type Verdict string
+
+// The verdicts. Until there is one, the VM executes at its source, or nowhere.
+const (
+	// Undecided: nothing is settled yet.
+	Undecided Verdict = ""
+	// Swapped: the VM is the target's, and executes there; at the source it may only be
+	// killed.
+	Swapped Verdict = "swapped"
+	// Abandoned: the target has given it up, for good, and its process is gone. The source
+	// goes on.
+	Abandoned Verdict = "abandoned"
+	// Disowned: the VM is neither's. Both processes go.
+	Disowned Verdict = "disowned"
+)
+
+// SettleVM brings the move of the command's operation to its verdict on one of the two
+// nodes. To the target, without a verdict, it says that nobody waits any more: unless it is
+// about to have the VM, or has it, it gives up. To the source it brings the target's
+// verdict.
+type SettleVM struct {
+	Header
+	Verdict Verdict `json:"verdict,omitempty"`
+}
+
+// Method implements Command.
+func (*SettleVM) Method() string { return "settle_vm" }
+
+// MoveReply answers SendVM and SettleVM.
+type MoveReply struct {
+	Verdict  Verdict      `json:"verdict"`
+	Progress MoveProgress `json:"progress"`
+	// Paused: was the guest halted, before the move halted it?
+	Paused bool `json:"paused,omitempty"`
+}
+
+// AskMove asks the source how far a move is.
+type AskMove struct {
+	VM        id.ID `json:"vm"`
+	Migration id.ID `json:"migration"`
+}
+
+// Method implements Command.
+func (*AskMove) Method() string { return "ask_move" }
+
+// MoveProgress answers AskMove. Bytes, bytes per second, milliseconds.
+type MoveProgress struct {
+	Stage              string `json:"stage,omitempty"`
+	MemoryMoved        int64  `json:"memory_moved,omitempty"`
+	MemoryRemaining    int64  `json:"memory_remaining,omitempty"`
+	DisksMoved         int64  `json:"disks_moved,omitempty"`
+	DisksRemaining     int64  `json:"disks_remaining,omitempty"`
+	Rate               int64  `json:"rate,omitempty"`
+	DirtyRate          int64  `json:"dirty_rate,omitempty"`
+	ExpectedDowntimeMS int64  `json:"expected_downtime_ms,omitempty"`
+	DowntimeMS         int64  `json:"downtime_ms,omitempty"`
+	TotalMS            int64  `json:"total_ms,omitempty"`
+}
+
+// MethodSwap is the uplink's call by which the target of a move asks for the VM.
+const MethodSwap = "swap"
+
+// Swap asks that a VM become the calling node's: it has all of it, and the source has
+// halted it. Any server answers, and the same again for the same migration.
+type Swap struct {
+	NodeEpoch gen.NodeEpoch `json:"node_epoch"`
+	Migration id.ID         `json:"migration"`
+	VM        id.ID         `json:"vm"`
+	// Epoch is the owner epoch that the source has.
+	Epoch gen.OwnerEpoch `json:"owner_epoch"`
+}
+
+// SwapReply answers Swap.
+type SwapReply struct {
+	Verdict Verdict `json:"verdict"`
+	// Epoch under which the VM is the caller's, when it was swapped.
+	Epoch gen.OwnerEpoch `json:"owner_epoch,omitempty"`
+	// Why it was not.
+	Why string `json:"why,omitempty"`
+}
