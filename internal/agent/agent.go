@@ -96,7 +96,7 @@ type Agent struct {
 	plan    hostPlan
 	glances glances
 	// up are the ways to servers that there are
-	up map[Up]bool
+	up map[*Up]bool
 	// keyboards are those of screens
 	keyboards keyboards
 	// life ends with Close; work is what goes on in the background until then.
@@ -118,7 +118,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, errs.New(errs.HostFailure, "the folder of firmware variables cannot be made").Because(err)
 	}
 	a := &Agent{
-		cfg: cfg, records: recs, guests: map[id.ID]*guest{}, up: map[Up]bool{}, cluster: cfg.Cluster,
+		cfg: cfg, records: recs, guests: map[id.ID]*guest{}, up: map[*Up]bool{}, cluster: cfg.Cluster,
 		log:     cfg.Log,
 		reports: newReporter(cfg.Epoch), glances: newGlances(),
 	}

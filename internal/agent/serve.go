@@ -2,8 +2,6 @@ package agent
 
 import (
 	"context"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -66,11 +64,11 @@ func (a *Agent) Serve(ctx context.Context, up Up, lease time.Duration, learn fun
 func (a *Agent) Reach(up Up) (gone func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.up[up] = true
+	a.up[&up] = true
 	return func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		delete(a.up, up)
+		delete(a.up, &up)
 	}
 }
 
@@ -78,7 +76,11 @@ func (a *Agent) Reach(up Up) (gone func()) {
 func (a *Agent) ways() []Up {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return slices.Collect(maps.Keys(a.up))
+	out := make([]Up, 0, len(a.up))
+	for up := range a.up {
+		out = append(out, *up)
+	}
+	return out
 }
 
 func (a *Agent) beat(ctx context.Context, up Up, every time.Duration, learn func([]string)) error {
