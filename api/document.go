@@ -48,6 +48,8 @@ type VMDocumentSpec struct {
 	Protected *bool   `json:"protected,omitempty"`
 	// RestartPolicy is never, on_failure or always.
 	RestartPolicy *string `json:"restart_policy,omitempty"`
+	// DrainPolicy is live, cold, stop or refuse.
+	DrainPolicy *string `json:"drain_policy,omitempty"`
 	// Autostart, StartOrder and StartDelaySeconds say what a host that starts does with
 	// it.
 	Autostart         *bool  `json:"autostart,omitempty"`
@@ -216,6 +218,9 @@ func (m Meta) bare() DocumentMeta {
 func (s VMSpec) policies(d *VMDocumentSpec) {
 	if s.RestartPolicy != "" && s.RestartPolicy != "never" {
 		d.RestartPolicy = &s.RestartPolicy
+	}
+	if s.DrainPolicy != "" && s.DrainPolicy != "live" {
+		d.DrainPolicy = &s.DrainPolicy
 	}
 	if !s.Autostart {
 		d.Autostart = &s.Autostart

@@ -30,6 +30,10 @@ type VMSpec struct {
 	// RestartPolicy says when it is started again whose guest ended by itself: never,
 	// on_failure or always.
 	RestartPolicy string `json:"restart_policy"`
+	// DrainPolicy says what becomes of it when its node is emptied: live (moved while it
+	// runs where that can be done, else as cold), cold (shut down, moved, started), stop
+	// (shut down and left there) or refuse (left as it is).
+	DrainPolicy string `json:"drain_policy"`
 	// Autostart: is it started again when its node's host starts, if it ran?
 	Autostart bool `json:"autostart"`
 	// StartOrder is its place among those, 0 to 1000, lower ones first;
@@ -189,6 +193,8 @@ type VMCreate struct {
 	Protected bool `json:"protected,omitempty"`
 	// RestartPolicy is never, on_failure or always; never when absent.
 	RestartPolicy string `json:"restart_policy,omitempty"`
+	// DrainPolicy is live, cold, stop or refuse; live when absent.
+	DrainPolicy string `json:"drain_policy,omitempty"`
 	// Autostart: is it started again when its node's host starts, if it ran? True when
 	// absent.
 	Autostart *bool `json:"autostart,omitempty"`
@@ -250,6 +256,8 @@ type VMPatch struct {
 	Protected *bool `json:"protected,omitempty"`
 	// RestartPolicy changes at any time; what it had in mind is forgotten.
 	RestartPolicy *string `json:"restart_policy,omitempty"`
+	// DrainPolicy changes at any time.
+	DrainPolicy *string `json:"drain_policy,omitempty"`
 	// Autostart, StartOrder and StartDelaySeconds change at any time, and count for the
 	// next start of the node's host.
 	Autostart         *bool  `json:"autostart,omitempty"`

@@ -17,6 +17,7 @@ type policyFlags struct {
 	autostart bool
 	order     int
 	delay     int64
+	drain     string
 }
 
 func (f *policyFlags) add(cmd *cobra.Command) {
@@ -25,8 +26,13 @@ func (f *policyFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.autostart, "autostart", true, "start it again when its node's host starts, if it ran; --autostart=false leaves it")
 	cmd.Flags().IntVar(&f.order, "start-order", 0, "its `place` in what a host that starts brings up: 0 to 1000, lower ones first")
 	cmd.Flags().Int64Var(&f.delay, "start-delay", 0, "`seconds` that a host that starts waits after it before the next place")
+	cmd.Flags().StringVar(&f.drain, "drain", "live", "what becomes of it when its node is emptied: `live, cold, stop or refuse`")
+	mustComplete(cmd.RegisterFlagCompletionFunc("drain", cobra.FixedCompletions(drainPolicies, cobra.ShellCompDirectiveNoFileComp)))
 	mustComplete(cmd.RegisterFlagCompletionFunc("restart", cobra.FixedCompletions([]string{"never", "on_failure", "always"}, cobra.ShellCompDirectiveNoFileComp)))
 }
+
+// drainPolicies are the words of --drain and of node drain --policy.
+var drainPolicies = []string{"live", "cold", "stop", "refuse"}
 
 // patch puts what was given into a change.
 func (f *policyFlags) patch(cmd *cobra.Command, p *api.VMPatch) {
@@ -42,6 +48,9 @@ func (f *policyFlags) patch(cmd *cobra.Command, p *api.VMPatch) {
 	if cmd.Flags().Changed("start-delay") {
 		p.StartDelaySeconds = &f.delay
 	}
+	if cmd.Flags().Changed("drain") {
+		p.DrainPolicy = &f.drain
+	}
 	if cmd.Flags().Changed("restart") {
 		p.RestartPolicy = &f.restart
 	}
@@ -55,6 +64,9 @@ func (a *app) policyPairs(v api.VM) (pairs []output.Pair) {
 	}
 	if s.RestartPolicy != "" && s.RestartPolicy != "never" {
 		pairs = append(pairs, output.Pair{Key: "restart", Value: s.RestartPolicy + a.restarts(v.Status.Restarts)})
+	}
+	if s.DrainPolicy != "" && s.DrainPolicy != "live" {
+		pairs = append(pairs, output.Pair{Key: "when drained", Value: s.DrainPolicy})
 	}
 	return append(pairs, output.Pair{Key: "with its host", Value: startLine(s)})
 }
@@ -103,6 +115,9 @@ func startLine(s api.VMSpec) string {
 // create puts what was given into a creation.
 func (f *policyFlags) create(r *api.VMCreate) {
 	r.Protected, r.RestartPolicy, r.StartOrder, r.StartDelaySeconds = f.protected, f.given(), f.order, f.delay
+	if f.drain != "live" {
+		r.DrainPolicy = f.drain
+	}
 	if !f.autostart {
 		r.Autostart = &f.autostart
 	}

@@ -128,7 +128,7 @@ func (f setFlags) patch(cmd *cobra.Command) (p api.VMPatch, set map[string]strin
 		return p, nil, nil, usage(cmd, "--label: %s", errs.As(err).Message)
 	}
 	if p == (api.VMPatch{}) && len(f.labels) == 0 && !f.cloud.given(cmd) {
-		return p, nil, nil, usage(cmd, "nothing to change is given: --name, --cpus, --memory, --label, --cpu-weight, --cpu-cap, --protect, --restart, --autostart, --start-order, --start-delay, --seed, --machine, --cpu-model, --firmware, or what cloud-init is told")
+		return p, nil, nil, usage(cmd, "nothing to change is given: --name, --cpus, --memory, --label, --cpu-weight, --cpu-cap, --protect, --restart, --autostart, --start-order, --start-delay, --drain, --seed, --machine, --cpu-model, --firmware, or what cloud-init is told")
 	}
 	return p, set, unset, nil
 }

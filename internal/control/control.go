@@ -220,7 +220,7 @@ func HashRequest(method, path string, body []byte) []byte {
 // enqueue starts a workflow in the transaction of the change.
 func (s *Service) enqueue(ctx context.Context, tx *store.Tx, c Caller, j workflow.NewJob) (*workflow.Birth, error) {
 	j.CreatedBy, j.RequestID = c.Name, c.RequestID
-	if s.cfg.Accept == nil {
+	if s.cfg.Accept == nil || !tx.Ends() {
 		return nil, workflow.Enqueue(ctx, tx, j)
 	}
 	birth, err := s.cfg.Accept(ctx, tx, j)

@@ -213,6 +213,11 @@ func setNode(ctx context.Context, tx *store.Tx, c Caller, n node.Node, to node.S
 	if n.State == to && revision == nil {
 		return nil
 	}
+	if to != node.Cordoned { // what is under way counts on that
+		if err := tx.DrainRunning(ctx, n.ID, n.Name); err != nil {
+			return err
+		}
+	}
 	if err := tx.NodeSetState(ctx, n, to, revision); err != nil {
 		return err
 	}

@@ -200,6 +200,7 @@ func differences(was, next vm.Intent) map[string]any {
 	note("autostart", !was.Policy.ByHand, !next.Policy.ByHand, was.Policy.ByHand != next.Policy.ByHand)
 	note("start_order", was.Policy.StartOrder, next.Policy.StartOrder, was.Policy.StartOrder != next.Policy.StartOrder)
 	note("start_delay_seconds", was.Policy.StartDelay.Seconds(), next.Policy.StartDelay.Seconds(), was.Policy.StartDelay != next.Policy.StartDelay)
+	note("drain_policy", was.Policy.Drain, next.Policy.Drain, was.Policy.Drain.OrLive() != next.Policy.Drain.OrLive())
 	if what := was.CloudInit.Changed(next.CloudInit); len(what) > 0 {
 		out["cloud_init"] = map[string]any{"changed": what} // the texts may hold what is nobody's business
 	}

@@ -29,7 +29,7 @@ func toVM(v vm.View) api.VM {
 		},
 		Spec: api.VMSpec{
 			CPUs: in.CPUs, MemoryBytes: api.Bytes(in.MemoryBytes), Image: in.ImageName, Power: power(in.PowerOn), Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
-			Autostart: !in.Policy.ByHand, StartOrder: in.Policy.StartOrder, StartDelaySeconds: int64(in.Policy.StartDelay / time.Second),
+			Autostart: !in.Policy.ByHand, StartOrder: in.Policy.StartOrder, StartDelaySeconds: int64(in.Policy.StartDelay / time.Second), DrainPolicy: string(in.Policy.Drain.OrLive()),
 			CPUWeight: in.Limits.Normal().CPUWeight, CPUCapPercent: in.Limits.CPUCapPercent,
 			Disks: []api.VMDisk{}, NICs: []api.VMNIC{},
 		},

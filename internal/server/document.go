@@ -262,7 +262,7 @@ func vmDocument(raw []byte) (control.Document, error) {
 	d, err := documentMeta(b.DocumentMeta)
 	w := &vm.Want{
 		Labels: b.Labels, CPUs: b.Spec.CPUs, MemoryBytes: (*int64)(b.Spec.MemoryBytes), Hardware: fromMachine(b.Spec.Machine), Image: b.Spec.Image, CloudInit: fromCloudInit(b.Spec.CloudInit), SeedImage: b.Spec.SeedImage, CDROM: b.Spec.CDROM,
-		Policy: vm.PolicyChange{Protected: b.Spec.Protected, Restart: (*vm.RestartPolicy)(b.Spec.RestartPolicy), Autostart: b.Spec.Autostart, StartOrder: b.Spec.StartOrder, StartDelaySeconds: b.Spec.StartDelaySeconds},
+		Policy: vm.PolicyChange{Protected: b.Spec.Protected, Restart: (*vm.RestartPolicy)(b.Spec.RestartPolicy), Autostart: b.Spec.Autostart, StartOrder: b.Spec.StartOrder, StartDelaySeconds: b.Spec.StartDelaySeconds, Drain: (*vm.DrainPolicy)(b.Spec.DrainPolicy)},
 		Limits: vm.LimitsChange{CPUWeight: b.Spec.CPUWeight, CPUCapPercent: b.Spec.CPUCapPercent},
 	}
 	d.VM = w

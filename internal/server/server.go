@@ -182,7 +182,7 @@ func build(ctx context.Context, o Options, st *store.Store) (*Server, *certifica
 		Flows: flows.Bound(flows.Env{
 			Store: st, Nodes: s.agents, Candidates: flows.NewCandidates(st, s.live.Reporting, s.control.Holds(), o.Clock), Files: files{images, s.tickets}, Content: images, Fetch: web,
 			Images: &flows.Images{}, Cluster: sec.cluster.Incarnation,
-			Holds: s.control.Holds(),
+			Holds: s.control.Holds(), Drain: s.control.AdvanceDrain,
 		}),
 	})
 	s.tasks = reconcile.New(o.Clock, o.Log, s.member, tasks.All(tasks.Env{

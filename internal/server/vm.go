@@ -72,7 +72,7 @@ func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (repl
 		Spec: vm.Spec{
 			Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: int64(b.MemoryBytes), Hardware: fromMachine(b.Machine), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage, CDROM: b.CDROM,
 			Policy: vm.PolicyChange{Autostart: b.Autostart, StartDelaySeconds: &b.StartDelaySeconds}.Apply(
-				vm.Policy{Protected: b.Protected, Restart: vm.RestartPolicy(b.RestartPolicy), StartOrder: b.StartOrder}),
+				vm.Policy{Protected: b.Protected, Restart: vm.RestartPolicy(b.RestartPolicy), StartOrder: b.StartOrder, Drain: vm.DrainPolicy(b.DrainPolicy)}),
 			Limits: vm.Limits{CPUWeight: b.CPUWeight, CPUCapPercent: b.CPUCapPercent},
 		},
 		Image: b.Image, Start: b.Start, Node: b.Node,
@@ -128,7 +128,7 @@ func (s *Server) updateVM(ctx context.Context, r *Request, b api.VMPatch) (reply
 	}
 	change := vm.Change{
 		Name: b.Name, Labels: b.Labels, CPUs: b.CPUs, MemoryBytes: (*int64)(b.MemoryBytes), Hardware: fromMachine(b.Machine), CloudInit: fromCloudInit(b.CloudInit), SeedImage: b.SeedImage,
-		Policy: vm.PolicyChange{Protected: b.Protected, Restart: (*vm.RestartPolicy)(b.RestartPolicy), Autostart: b.Autostart, StartOrder: b.StartOrder, StartDelaySeconds: b.StartDelaySeconds},
+		Policy: vm.PolicyChange{Protected: b.Protected, Restart: (*vm.RestartPolicy)(b.RestartPolicy), Autostart: b.Autostart, StartOrder: b.StartOrder, StartDelaySeconds: b.StartDelaySeconds, Drain: (*vm.DrainPolicy)(b.DrainPolicy)},
 		Limits: vm.LimitsChange{CPUWeight: b.CPUWeight, CPUCapPercent: b.CPUCapPercent},
 	}
 	which, err := s.control.UpdateVM(ctx, r.Caller, r.Arg("vm"), change)

@@ -38,6 +38,7 @@ type Tx struct {
 	Jobs, Begun int
 	q           *query.Queries
 	after       []func(committed bool)
+	ends        bool
 }
 
 // On puts the store's writes on a transaction that someone else began, such as a
@@ -57,11 +58,16 @@ func (s *Store) InTx(ctx context.Context, fn func(*Tx) error) error {
 	err := pgtx.Run(ctx, s.pool, func(tx pgx.Tx) error {
 		last.ended(false)
 		last = On(tx)
+		last.ends = true
 		return fn(last)
 	})
 	last.ended(err == nil)
 	return err
 }
+
+// Ends tells whether what is given to After is called: not of a transaction that someone
+// else began.
+func (t *Tx) Ends() bool { return t.ends }
 
 // After has fn called when the transaction of Store.InTx has ended: committed, or
 // not, or nobody knows.

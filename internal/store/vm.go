@@ -34,7 +34,7 @@ func (t *Tx) VMInsert(ctx context.Context, v vm.View, job id.ID) error {
 		ID: in.ID, ProjectID: in.ProjectID, Name: in.Name, Labels: labels,
 		Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, ImageID: in.ImageID, CloudInit: told, SeedImageID: imageOf(in.SeedImage), CdromImageID: imageOf(in.CDROM),
 		MachineType: in.Hardware.Type, CpuModel: in.Hardware.CPU, Firmware: in.Hardware.Firmware, Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
-		Autostart: !in.Policy.ByHand, StartOrder: int32(in.Policy.StartOrder), StartDelayS: int32(in.Policy.StartDelay / time.Second),
+		Autostart: !in.Policy.ByHand, StartOrder: int32(in.Policy.StartOrder), StartDelayS: int32(in.Policy.StartDelay / time.Second), DrainPolicy: string(in.Policy.Drain.OrLive()),
 		CpuWeight: int32(in.Limits.Normal().CPUWeight), CpuCapPercent: int32(in.Limits.CPUCapPercent), Power: power, JobID: &job,
 	})
 	if err != nil {
@@ -272,7 +272,7 @@ func (t *Tx) VMUpdate(ctx context.Context, in vm.Intent, was string) error {
 	n, err := t.q.VMUpdate(ctx, query.VMUpdateParams{
 		ID: in.ID, Name: in.Name, Labels: b, Cpus: int32(in.CPUs), MemoryBytes: in.MemoryBytes, CloudInit: told, SeedImageID: imageOf(in.SeedImage),
 		MachineType: in.Hardware.Type, CpuModel: in.Hardware.CPU, Firmware: in.Hardware.Firmware, Protected: in.Policy.Protected, RestartPolicy: string(in.Policy.Restart.OrNever()),
-		Autostart: !in.Policy.ByHand, StartOrder: int32(in.Policy.StartOrder), StartDelayS: int32(in.Policy.StartDelay / time.Second),
+		Autostart: !in.Policy.ByHand, StartOrder: int32(in.Policy.StartOrder), StartDelayS: int32(in.Policy.StartDelay / time.Second), DrainPolicy: string(in.Policy.Drain.OrLive()),
 		CpuWeight: int32(in.Limits.Normal().CPUWeight), CpuCapPercent: int32(in.Limits.CPUCapPercent), Revision: int64(in.Revision),
 	})
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 // job, disks and interfaces, as of one moment.
 var vmList = lister{
 	columns: `v.id, v.project_id, v.name, v.labels, v.cpus, v.memory_bytes, v.machine_type, v.cpu_model, v.firmware, v.image_id, coalesce(i.name, ''), v.cloud_init, v.seed_image_id, (SELECT c.name FROM images c WHERE c.id = v.seed_image_id), v.cdrom_image_id, (SELECT c.name FROM images c WHERE c.id = v.cdrom_image_id),
-  v.protected, v.restart_policy, NOT v.autostart, v.start_order, v.start_delay_s, v.cpu_weight, v.cpu_cap_percent, v.power = 'on', v.node_id, v.owner_epoch, v.op_seq, v.reserved, v.deleting, v.placement,
+  v.protected, v.restart_policy, NOT v.autostart, v.start_order, v.start_delay_s, v.drain_policy, v.cpu_weight, v.cpu_cap_percent, v.power = 'on', v.node_id, v.owner_epoch, v.op_seq, v.reserved, v.deleting, v.placement,
   (SELECT l.name FROM nodes l WHERE l.id = v.lost_node_id), v.lost_at, v.lost_reason,
   v.failure_code, v.failure_message, v.failed_at, v.revision, v.created_at, v.updated_at,
   o.owner_epoch, o.node_id, o.node_epoch, o.report_seq, o.phase::text, o.reason, o.since, o.addresses, o.frozen_until, o.frozen_why,
@@ -120,7 +120,7 @@ func (r *vmRow) targets() []any {
 	in, s, j, e := &r.in, &r.seen, &r.job, &r.restarts
 	return []any{
 		&r.key, &in.ID, &in.ProjectID, &in.Name, &r.labels, &in.CPUs, &in.MemoryBytes, &in.Hardware.Type, &in.Hardware.CPU, &in.Hardware.Firmware, &in.ImageID, &in.ImageName, &r.told, &r.seed.id, &r.seed.name, &r.cdrom.id, &r.cdrom.name,
-		&in.Policy.Protected, &in.Policy.Restart, &in.Policy.ByHand, &in.Policy.StartOrder, &r.startDelay, &in.Limits.CPUWeight, &in.Limits.CPUCapPercent, &in.PowerOn, &in.NodeID, &in.Epoch, &in.OpSeq, &in.Reserved, &in.Deleting, &r.place, &r.lost.node, &r.lost.at, &r.lost.reason,
+		&in.Policy.Protected, &in.Policy.Restart, &in.Policy.ByHand, &in.Policy.StartOrder, &r.startDelay, &in.Policy.Drain, &in.Limits.CPUWeight, &in.Limits.CPUCapPercent, &in.PowerOn, &in.NodeID, &in.Epoch, &in.OpSeq, &in.Reserved, &in.Deleting, &r.place, &r.lost.node, &r.lost.at, &r.lost.reason,
 		&r.fail.code, &r.fail.message, &r.fail.at, &in.Revision, &in.CreatedAt, &in.UpdatedAt,
 		&s.epoch, &s.node, &s.nodeEpoch, &s.seq, &s.phase, &s.reason, &s.since, &s.addresses, &s.frozen, &s.frozenWhy,
 		&r.node.name, &r.node.seen,

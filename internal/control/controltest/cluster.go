@@ -142,7 +142,7 @@ func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, nod
 	})
 	c.Env = flows.Env{
 		Store: c.Store, Nodes: c, Candidates: flows.NewCandidates(c.Store, c.reporting, c.Service.Holds(), clock.System{}), Files: contents{c.Images, c.streams}, Content: c.Images, Fetch: web, Images: &flows.Images{}, Cluster: cluster.Incarnation,
-		Holds: c.Service.Holds(),
+		Holds: c.Service.Holds(), Drain: c.Service.AdvanceDrain,
 	}
 	for i := range n {
 		c.addNode(tb, fmt.Sprintf("n%d", i+1), newHost)

@@ -9,7 +9,7 @@ func All() []workflow.Flow[Env] {
 	return []workflow.Flow[Env]{
 		VMCreate(), VMStart(), VMStop(), VMRestart(), VMPause(), VMResume(), VMSuspend(), VMDelete(),
 		VMMigrate(), VMMigrateLive(), VMClone(), VMCapture(), VMDiskAdd(), VMDiskGrow(), VMDiskRemove(), VMLimit(), VMCDROM(),
-		ImageDelete(), ImageConvert(), ImageFetch(),
+		ImageDelete(), ImageConvert(), ImageFetch(), NodeDrain(), NodeReturn(),
 	}
 }
 

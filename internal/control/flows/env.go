@@ -36,6 +36,8 @@ type Env struct {
 	Cluster id.ID
 	// Holds tells what is in recovery hold; nil when nothing ever is.
 	Holds Holds
+	// Drain begins the jobs of VMs that a drain of a node is made of.
+	Drain Drain
 }
 
 // Holds refuses, with errs.RecoveryHold, what is held.

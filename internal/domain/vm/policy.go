@@ -20,6 +20,8 @@ type Policy struct {
 	// StartDelay is how long the node then waits before the next place.
 	StartOrder int
 	StartDelay time.Duration
+	// Drain is live when empty.
+	Drain DrainPolicy
 }
 
 // Bounds of a VM's place in what a host brings up.
@@ -36,6 +38,7 @@ type PolicyChange struct {
 	Autostart         *bool
 	StartOrder        *int
 	StartDelaySeconds *int64
+	Drain             *DrainPolicy
 }
 
 // Apply gives the policy as it would be.
@@ -43,6 +46,7 @@ func (c PolicyChange) Apply(p Policy) Policy {
 	set(&p.Protected, c.Protected)
 	set(&p.Restart, c.Restart)
 	set(&p.StartOrder, c.StartOrder)
+	set(&p.Drain, c.Drain)
 	if c.Autostart != nil {
 		p.ByHand = !*c.Autostart
 	}
@@ -54,7 +58,7 @@ func (c PolicyChange) Apply(p Policy) Policy {
 
 // Normal spells out what is so by default.
 func (p Policy) Normal() Policy {
-	p.Restart = p.Restart.OrNever()
+	p.Restart, p.Drain = p.Restart.OrNever(), p.Drain.OrLive()
 	return p
 }
 
@@ -86,5 +90,6 @@ func seconds(n int64) time.Duration {
 func (v *validation) policy(p Policy) {
 	v.restartPolicy(p.Restart)
 	v.between("/start_order", int64(p.StartOrder), 0, MaxStartOrder, plain)
+	v.drainPolicy(p.Drain)
 	v.between("/start_delay_seconds", int64(p.StartDelay/time.Second), 0, int64(MaxStartDelay/time.Second), plain)
 }

@@ -601,6 +601,38 @@ type ConsoleTicket struct {
 	ExpiresAt  time.Time
 }
 
+type Drain struct {
+	ID         uuid.UUID
+	NodeID     uuid.UUID
+	Kind       string
+	State      string
+	Policy     string
+	Parallel   int32
+	GraceMs    int64
+	Partial    bool
+	Reason     string
+	CreatedBy  string
+	RequestID  string
+	CreatedAt  time.Time
+	FinishedAt *time.Time
+}
+
+type DrainVm struct {
+	DrainID      uuid.UUID
+	VmID         uuid.UUID
+	VmName       string
+	Position     int32
+	Action       string
+	Runs         bool
+	TargetNodeID *uuid.UUID
+	State        string
+	Stage        string
+	JobID        *uuid.UUID
+	Why          string
+	StartedAt    *time.Time
+	FinishedAt   *time.Time
+}
+
 type Event struct {
 	ID         int64
 	Seq        *int64
@@ -951,6 +983,7 @@ type Vm struct {
 	CpuModel       string
 	Firmware       string
 	CdromImageID   *uuid.UUID
+	DrainPolicy    string
 }
 
 type VmRestart struct {

@@ -1,8 +1,8 @@
 -- name: VMInsert :exec
 INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, cdrom_image_id, protected, restart_policy,
-  autostart, start_order, start_delay_s, cpu_weight, cpu_cap_percent, power, op_seq, job_id, machine_type, cpu_model, firmware)
+  autostart, start_order, start_delay_s, drain_policy, cpu_weight, cpu_cap_percent, power, op_seq, job_id, machine_type, cpu_model, firmware)
 VALUES (@id, @project_id, @name, @labels, @cpus, @memory_bytes, @image_id, @cloud_init, @seed_image_id, @cdrom_image_id, @protected, @restart_policy,
-  @autostart, @start_order, @start_delay_s, @cpu_weight, @cpu_cap_percent, @power, 1, @job_id, @machine_type, @cpu_model, @firmware);
+  @autostart, @start_order, @start_delay_s, @drain_policy, @cpu_weight, @cpu_cap_percent, @power, 1, @job_id, @machine_type, @cpu_model, @firmware);
 
 -- name: VolumeInsert :exec
 INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id, iops, read_iops, write_iops, bytes_s, read_bytes_s, write_bytes_s)
@@ -147,7 +147,7 @@ DELETE FROM vms WHERE id = $1;
 UPDATE vms SET name = @name, labels = @labels, cpus = @cpus, memory_bytes = @memory_bytes, cloud_init = @cloud_init,
   machine_type = @machine_type, cpu_model = @cpu_model, firmware = @firmware,
   seed_image_id = sqlc.narg(seed_image_id), protected = @protected, restart_policy = @restart_policy,
-  autostart = @autostart, start_order = @start_order, start_delay_s = @start_delay_s,
+  autostart = @autostart, start_order = @start_order, start_delay_s = @start_delay_s, drain_policy = @drain_policy,
   cpu_weight = @cpu_weight, cpu_cap_percent = @cpu_cap_percent
 WHERE id = @id AND revision = @revision;
 

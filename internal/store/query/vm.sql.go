@@ -328,9 +328,9 @@ func (q *Queries) VMHold(ctx context.Context, arg VMHoldParams) (int64, error) {
 
 const vMInsert = `-- name: VMInsert :exec
 INSERT INTO vms (id, project_id, name, labels, cpus, memory_bytes, image_id, cloud_init, seed_image_id, cdrom_image_id, protected, restart_policy,
-  autostart, start_order, start_delay_s, cpu_weight, cpu_cap_percent, power, op_seq, job_id, machine_type, cpu_model, firmware)
+  autostart, start_order, start_delay_s, drain_policy, cpu_weight, cpu_cap_percent, power, op_seq, job_id, machine_type, cpu_model, firmware)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-  $13, $14, $15, $16, $17, $18, 1, $19, $20, $21, $22)
+  $13, $14, $15, $16, $17, $18, $19, 1, $20, $21, $22, $23)
 `
 
 type VMInsertParams struct {
@@ -349,6 +349,7 @@ type VMInsertParams struct {
 	Autostart     bool
 	StartOrder    int32
 	StartDelayS   int32
+	DrainPolicy   string
 	CpuWeight     int32
 	CpuCapPercent int32
 	Power         VmPower
@@ -375,6 +376,7 @@ func (q *Queries) VMInsert(ctx context.Context, arg VMInsertParams) error {
 		arg.Autostart,
 		arg.StartOrder,
 		arg.StartDelayS,
+		arg.DrainPolicy,
 		arg.CpuWeight,
 		arg.CpuCapPercent,
 		arg.Power,
@@ -567,9 +569,9 @@ const vMUpdate = `-- name: VMUpdate :execrows
 UPDATE vms SET name = $1, labels = $2, cpus = $3, memory_bytes = $4, cloud_init = $5,
   machine_type = $6, cpu_model = $7, firmware = $8,
   seed_image_id = $9, protected = $10, restart_policy = $11,
-  autostart = $12, start_order = $13, start_delay_s = $14,
-  cpu_weight = $15, cpu_cap_percent = $16
-WHERE id = $17 AND revision = $18
+  autostart = $12, start_order = $13, start_delay_s = $14, drain_policy = $15,
+  cpu_weight = $16, cpu_cap_percent = $17
+WHERE id = $18 AND revision = $19
 `
 
 type VMUpdateParams struct {
@@ -587,6 +589,7 @@ type VMUpdateParams struct {
 	Autostart     bool
 	StartOrder    int32
 	StartDelayS   int32
+	DrainPolicy   string
 	CpuWeight     int32
 	CpuCapPercent int32
 	ID            uuid.UUID
@@ -609,6 +612,7 @@ func (q *Queries) VMUpdate(ctx context.Context, arg VMUpdateParams) (int64, erro
 		arg.Autostart,
 		arg.StartOrder,
 		arg.StartDelayS,
+		arg.DrainPolicy,
 		arg.CpuWeight,
 		arg.CpuCapPercent,
 		arg.ID,
