@@ -18,6 +18,7 @@ func newNode(a *app) *cobra.Command {
 		newNodeList(a), newNodeShow(a), newNodeToken(a),
 		newNodeAction(a, "cordon", "Keep new virtual machines off a node", client.Nodes.Cordon),
 		newNodeAction(a, "uncordon", "Give a node new virtual machines again", client.Nodes.Uncordon),
+		newNodeDrain(a), newNodeReturn(a),
 		newNodeAction(a, "release", "End the quarantine of a node that did what no agent does", client.Nodes.Release),
 		newNodeSet(a), newNodeRemove(a))
 	cmd.Aliases = []string{"nodes"}

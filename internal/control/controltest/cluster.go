@@ -65,6 +65,7 @@ type Cluster struct {
 	elsewhere
 	lane     lane
 	acceptor atomic.Pointer[workflow.Executor]
+	driver   atomic.Pointer[workflow.Executor]
 	mu       sync.Mutex
 	byID     map[id.ID]*Node
 	ready    image.Image
@@ -138,7 +139,7 @@ func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, nod
 	web := remote.New([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})
 	c.Service = control.New(control.Config{
 		Store: c.Store, Cluster: cluster, Project: c.Project, Images: c.Images, Clock: clock.System{}, Random: draws{c},
-		Fetch: web, Live: leases{c}, Log: slog.New(slog.DiscardHandler), Committed: func() {}, Recorded: func() {}, Accept: c.accept, Nodes: c,
+		Fetch: web, Live: leases{c}, Log: slog.New(slog.DiscardHandler), Committed: c.committed, Recorded: func() {}, Accept: c.accept, Nodes: c,
 	})
 	c.Env = flows.Env{
 		Store: c.Store, Nodes: c, Candidates: flows.NewCandidates(c.Store, c.reporting, c.Service.Holds(), clock.System{}), Files: contents{c.Images, c.streams}, Content: c.Images, Fetch: web, Images: &flows.Images{}, Cluster: cluster.Incarnation,
@@ -428,6 +429,8 @@ func (c *Cluster) Drive(ctx context.Context) error {
 		Pool: c.DB.App, Members: alone{id.New()}, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler), Flows: flows.Bound(c.Env),
 		Committed: func() {},
 	})
+	c.driver.Store(e)
+	defer c.driver.Store(nil)
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()
 	for {
@@ -441,6 +444,13 @@ func (c *Cluster) Drive(ctx context.Context) error {
 			err = errors.Join(err, ended(<-done))
 			return err
 		}
+	}
+}
+
+// committed wakes the executor of Drive.
+func (c *Cluster) committed() {
+	if e := c.driver.Load(); e != nil {
+		e.Nudge()
 	}
 }
 

@@ -46,7 +46,7 @@ func drains(kind string) workflow.Flow[Env] {
 // How long a drain sleeps between two looks: at VMs that are being worked on, and at such
 // as wait for something else.
 const (
-	lookAtMoves = 200 * time.Millisecond
+	lookAtMoves = 100 * time.Millisecond
 	lookAtQueue = 2 * time.Second
 )
 

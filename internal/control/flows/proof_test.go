@@ -13,6 +13,7 @@ import (
 	"github.com/novacron/novacron/internal/control"
 	"github.com/novacron/novacron/internal/control/controltest"
 	"github.com/novacron/novacron/internal/control/flows"
+	"github.com/novacron/novacron/internal/domain/drain"
 	"github.com/novacron/novacron/internal/domain/image"
 	"github.com/novacron/novacron/internal/domain/job"
 	"github.com/novacron/novacron/internal/domain/vm"
@@ -30,6 +31,8 @@ type proof struct {
 	before func(ctx context.Context, w *world, name string) error
 	ask    func(ctx context.Context, w *world, name string) (control.Accepted, error)
 	check  func(ctx context.Context, w *world, name string, end job.State) error
+	// others: does it begin jobs of other kinds, which others carry out?
+	others bool
 }
 
 // world is a cluster that proofs are run in, and an executor for what comes
@@ -211,6 +214,8 @@ var proofs = map[string]proof{
 			return hasCD(ctx, w, name, map[bool]string{true: "disc"}[end == job.Succeeded])
 		},
 	},
+	drain.JobDrain:  {before: onN1, ask: drainsN1, check: drainedN1, others: true},
+	drain.JobReturn: {before: offN1, ask: returnsN1, check: backOnN1, others: true},
 	flows.JobImageConvert: {
 		before: waiting,
 		ask: func(ctx context.Context, w *world, name string) (control.Accepted, error) {
@@ -304,7 +309,11 @@ func TestProofs(t *testing.T) {
 		t.Run(f.Name, func(t *testing.T) {
 			t.Parallel()
 			prove.Prove(t, prove.Subject[flows.Env]{Flow: f, Reuse: true, World: func(tb testing.TB) prove.World[flows.Env] {
-				return newWorld(controltest.New(tb, 2), p)
+				c := controltest.New(tb, 2)
+				if p.others {
+					carryOut(tb, c, f.Name)
+				}
+				return newWorld(c, p)
 			}})
 		})
 	}
@@ -312,7 +321,12 @@ func TestProofs(t *testing.T) {
 
 func newWorld(c *controltest.Cluster, p proof) prove.World[flows.Env] {
 	w := &world{Cluster: c}
+	var settle func(context.Context) error
+	if p.others {
+		settle = w.quiet
+	}
 	return prove.World[flows.Env]{
+		Settle: settle,
 		Pool: w.DB.App,
 		Env:  w.Env,
 		Start: func(ctx context.Context) (id.ID, error) {
