@@ -214,11 +214,8 @@ func (m Meta) bare() DocumentMeta {
 	return d
 }
 
-// policies declares what is not as by default.
-func (s VMSpec) policies(d *VMDocumentSpec) {
-	if s.RestartPolicy != "" && s.RestartPolicy != "never" {
-		d.RestartPolicy = &s.RestartPolicy
-	}
+// ofNode declares what is not as by default of what its node does.
+func (s VMSpec) ofNode(d *VMDocumentSpec) {
 	if s.DrainPolicy != "" && s.DrainPolicy != "live" {
 		d.DrainPolicy = &s.DrainPolicy
 	}
@@ -230,6 +227,14 @@ func (s VMSpec) policies(d *VMDocumentSpec) {
 	}
 	if s.StartDelaySeconds != 0 {
 		d.StartDelaySeconds = &s.StartDelaySeconds
+	}
+}
+
+// policies declares what is not as by default.
+func (s VMSpec) policies(d *VMDocumentSpec) {
+	s.ofNode(d)
+	if s.RestartPolicy != "" && s.RestartPolicy != "never" {
+		d.RestartPolicy = &s.RestartPolicy
 	}
 	if s.CPUWeight != 0 && s.CPUWeight != 100 {
 		d.CPUWeight = &s.CPUWeight

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/novacron/novacron/internal/control"
 	"github.com/novacron/novacron/internal/control/controltest"
 	"github.com/novacron/novacron/internal/domain/drain"
 	"github.com/novacron/novacron/internal/domain/job"
@@ -96,6 +97,7 @@ func atOnce(t *testing.T, c *controltest.Cluster, d id.ID) (vms, migrations int)
 // is created meanwhile does not land there, a second drain is told of the first, and the
 // node gets back what was taken from it.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	c := populated(t, 3, named(10)...)
 	const most = 3
 	before := rows(t, c)
@@ -182,6 +184,7 @@ func returned(t *testing.T, c *controltest.Cluster) {
 // What cannot be done is refused with what stands against it, and nothing is changed; it
 // is done in part when that is asked for, by each VM's own policy, and that is recorded.
 func TestDrainInPart(t *testing.T) {
+	t.Parallel()
 	c := populated(t, 2, "moves", "refuses", "stops", "large")
 	for name, p := range map[string]vm.DrainPolicy{"refuses": vm.DrainRefuse, "stops": vm.DrainStop, "moves": vm.DrainCold} {
 		if _, err := c.Service.UpdateVM(t.Context(), controltest.Admin(), name, vm.Change{Policy: vm.PolicyChange{Drain: &p}}); err != nil {
@@ -232,6 +235,7 @@ func TestDrainInPart(t *testing.T) {
 // A VM that cannot be moved after all runs again where it was, the others move, and the
 // drain says of it why. One that comes while the node is drained goes too.
 func TestDrainFails(t *testing.T) {
+	t.Parallel()
 	c := populated(t, 2, "a", "b")
 	j := drainN1(t, c, drained(func(r *drain.Request) { r.Parallel, r.Policy = 1, vm.DrainCold }))
 	// what the plan counted on is not there any more when it comes to it
@@ -255,9 +259,74 @@ func TestDrainFails(t *testing.T) {
 	clean(t, c)
 }
 
+// A VM whose place was chosen before its node was cordoned, and that the plan does not know,
+// goes too.
+func TestDrainTakesLatecomers(t *testing.T) {
+	t.Parallel()
+	c := populated(t, 2, "known", "late")
+	j := drainN1(t, c, drained())
+	if _, err := c.DB.App.Exec(t.Context(), "DELETE FROM drain_vms WHERE vm_name = 'late'"); err != nil {
+		t.Fatal(err)
+	}
+	drive(t, c, nil)
+	jobIs(t, c, &j, job.Succeeded, "")
+	if got := onNode(t, c, "n2", vm.Running); len(got) != 2 {
+		t.Errorf("%v moved", got)
+	}
+	clean(t, c)
+}
+
+// A VM that somebody works on is waited for; one that is deleted or started meanwhile is no
+// trouble.
+func TestDrainWaitsForItsTurn(t *testing.T) {
+	t.Parallel()
+	c := populated(t, 2, "busy", "gone")
+	a, err := c.Service.AskVM(t.Context(), controltest.Admin(), "busy", vm.Restart, control.Stop{})
+	if err == nil {
+		_, err = c.Service.AskVM(t.Context(), controltest.Admin(), "gone", vm.Delete, control.Stop{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := drainN1(t, c, drained(func(r *drain.Request) { r.Parallel = 1 }))
+	drive(t, c, nil)
+	jobIs(t, c, a.Job, job.Succeeded, "")
+	jobIs(t, c, &j, job.Succeeded, "")
+	if v := isOn(t, c, "busy", "n2"); vm.Appear(v).State != vm.Running {
+		t.Errorf("%+v", vm.Appear(v))
+	}
+	clean(t, c)
+}
+
+// A node that is gone in the middle of its drain ends it, and what went before is not
+// undone.
+func TestDrainLosesItsNode(t *testing.T) {
+	t.Parallel()
+	c := populated(t, 2, named(4)...)
+	j := drainN1(t, c, drained(func(r *drain.Request) { r.Parallel = 1 }))
+	driveUntil(t, c, func() bool {
+		var moved int
+		err := c.DB.App.QueryRow(t.Context(), "SELECT count(*) FROM drain_vms WHERE state = 'done'").Scan(&moved)
+		return err != nil || moved > 0
+	}, func() {
+		c.Nodes[0].SetDown(true)
+		if _, err := c.Service.RemoveNodeByForce(t.Context(), controltest.Admin(), "n1", nil); err != nil {
+			t.Error(err)
+		}
+	})
+	got := jobIs(t, c, &j, job.Failed, errs.InUse)
+	if !strings.Contains(got.ErrorMessage, "removed") {
+		t.Error(got.ErrorMessage)
+	}
+	if moved := onNode(t, c, "n2", vm.Running); len(moved) == 0 {
+		t.Errorf("%v moved", moved)
+	}
+}
+
 // A drain that is cancelled leaves no VM half-way, and lets those be that it has not
 // begun with; it is asked for again, and goes on where it was.
 func TestDrainIsCancelled(t *testing.T) {
+	t.Parallel()
 	c := populated(t, 2, named(4)...)
 	j := drainN1(t, c, drained(func(r *drain.Request) { r.Parallel = 1 }))
 	driveUntil(t, c, func() bool {
@@ -297,6 +366,7 @@ func driveUntil(t *testing.T, c *controltest.Cluster, there func() bool, do func
 
 // A node that nobody hears of is not drained: nobody can tell what runs there.
 func TestDrainOfWhatIsAway(t *testing.T) {
+	t.Parallel()
 	c := populated(t, 2, "a")
 	c.Nodes[0].SetDown(true)
 	for name, ask := range map[string]func() error{

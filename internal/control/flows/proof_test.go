@@ -327,8 +327,8 @@ func newWorld(c *controltest.Cluster, p proof) prove.World[flows.Env] {
 	}
 	return prove.World[flows.Env]{
 		Settle: settle,
-		Pool: w.DB.App,
-		Env:  w.Env,
+		Pool:   w.DB.App,
+		Env:    w.Env,
 		Start: func(ctx context.Context) (id.ID, error) {
 			w.name = fmt.Sprintf("vm-%d", w.n.Add(1))
 			if p.before != nil {

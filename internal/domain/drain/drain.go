@@ -213,5 +213,8 @@ func (r *Request) Validate() error {
 		return errs.New(errs.OutOfRange, "the grace period is 0 to %v", MaxGrace).
 			At(errs.Field{Pointer: "/grace_seconds", Message: "is out of range", Limit: "0 to 3600"})
 	}
-	return migration.Request{Reason: r.Reason}.Validate()
+	if len(r.Reason) > migration.MaxReason {
+		return errs.New(errs.TooLarge, "a reason has up to %d bytes", migration.MaxReason).At(errs.Field{Pointer: "/reason", Message: "is too long", Limit: "500"})
+	}
+	return nil
 }

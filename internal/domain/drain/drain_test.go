@@ -45,19 +45,16 @@ func policy(p vm.DrainPolicy) func(*vm.View) {
 
 func place(n node.Node) migration.Place { return migration.Place{Node: n.ID, Name: n.Name} }
 
-// moving is what the plan of a migration gives for one that runs: whatever it can do.
-func moving(t *testing.T, v vm.View, nodes []node.Node) Action {
-	t.Helper()
-	if p, err := migration.PlanOf(v, nodes, ""); err == nil && p.Fits() == nil && p.Kind != migration.Cold {
-		return Live
-	}
-	return Cold
+// livelier is a host that moves guests which execute.
+func livelier(name string, memory int64) node.Node {
+	n := host(name, memory)
+	n.Inventory.LiveMigration = true
+	return n
 }
 
 func TestDecide(t *testing.T) {
 	a, b := host("a", 64*unit.GiB), host("b", 64*unit.GiB)
 	nodes := []node.Node{a, b}
-	live := moving(t, guest("x", a), nodes)
 	for name, c := range map[string]struct {
 		vm     []func(*vm.View)
 		policy vm.DrainPolicy
@@ -66,7 +63,7 @@ func TestDecide(t *testing.T) {
 		first  Stage
 		why    string
 	}{
-		"Live":           {want: live, runs: true, policy: vm.DrainLive, first: map[Action]Stage{Live: Moving, Cold: Stopping}[live]},
+		"NotLive":        {want: Cold, runs: true, policy: vm.DrainLive, first: Stopping, why: "it does not move while it runs: "},
 		"Cold":           {want: Cold, runs: true, policy: vm.DrainCold, first: Stopping},
 		"Stop":           {want: Stop, runs: true, policy: vm.DrainStop, first: Stopping},
 		"Refuse":         {want: Block, runs: true, policy: vm.DrainRefuse, why: "its drain policy is refuse"},
@@ -98,6 +95,35 @@ func TestDecide(t *testing.T) {
 				t.Errorf("begins with %s", i.First(v.Rests()))
 			}
 		})
+	}
+}
+
+// What moves while it runs does, unless its policy is another; paused it does too.
+func TestDecideLive(t *testing.T) {
+	a, b := livelier("a", 64*unit.GiB), livelier("b", 64*unit.GiB)
+	paused := func(v *vm.View) { v.Observed.Phase = vm.PhasePaused }
+	micro := func(v *vm.View) { v.Intent.Hardware.Type = vm.MachineMicro }
+	for name, c := range map[string]struct {
+		vm     func(*vm.View)
+		policy vm.DrainPolicy
+		want   Action
+	}{
+		"Live":    {func(*vm.View) {}, vm.DrainLive, Live},
+		"Paused":  {paused, vm.DrainLive, Live},
+		"Cold":    {func(*vm.View) {}, vm.DrainCold, Cold},
+		"Cannot":  {micro, vm.DrainLive, Cold},
+		"Stopped": {stopped, vm.DrainLive, Cold},
+	} {
+		v := guest("x", a, c.vm)
+		i := Decide(v, []node.Node{a, b}, c.policy, "")
+		if i.Action != c.want || i.Target.Name != "b" || i.Action == Live && i.First(v.Rests()) != Moving {
+			t.Errorf("%s: %+v", name, i)
+		}
+	}
+	// one that has no room for it while it runs has none after it was started again
+	b.Used.MemoryBytes = 64 * unit.GiB
+	if i := Decide(guest("x", a), []node.Node{a, b}, vm.DrainLive, ""); i.Action != Block || !strings.Contains(i.Why, "memory free") {
+		t.Errorf("%+v", i)
 	}
 }
 
@@ -191,6 +217,60 @@ func TestValidate(t *testing.T) {
 	for _, r := range []Request{{Policy: "warm"}, {Parallel: 33}, {Parallel: -1}, {Grace: -1}, {Grace: MaxGrace + 1}, {Reason: strings.Repeat("x", 501)}} {
 		if r.Validate() == nil {
 			t.Errorf("%+v is accepted", r)
+		}
+	}
+}
+
+// What is being worked on keeps its room of where it goes, once.
+func TestExpect(t *testing.T) {
+	a, b := host("a", 64*unit.GiB), host("b", 64*unit.GiB)
+	v := guest("x", a)
+	there := guest("x", b)
+	for name, c := range map[string]struct {
+		item   Item
+		vm     vm.View
+		memory int64
+		disk   int64
+	}{
+		"Stopping":    {Item{Action: Cold, Runs: true, Stage: Stopping}, v, unit.GiB, 10 * unit.GiB},
+		"Moving":      {Item{Action: Cold, Runs: true, Stage: Moving}, v, unit.GiB, 0},
+		"Starting":    {Item{Action: Cold, Runs: true, Stage: Starting}, guest("x", b, stopped), unit.GiB, 0},
+		"Started":     {Item{Action: Cold, Runs: true, Stage: Starting}, there, 0, 0},
+		"MovesAtRest": {Item{Action: Cold, Stage: Moving}, guest("x", a, stopped), 0, 0},
+		"Live":        {Item{Action: Live, Runs: true, Stage: Moving}, v, 0, 0},
+	} {
+		nodes := []node.Node{a, b}
+		c.item.Target = place(b)
+		Expect(nodes, c.item, c.vm)
+		if u := nodes[1].Used; u.MemoryBytes != c.memory || u.DiskBytes != c.disk {
+			t.Errorf("%s: %+v", name, u)
+		}
+	}
+}
+
+// A node gets back what is as its drain left it, and nothing else.
+func TestPlanRefill(t *testing.T) {
+	a, b, c := host("a", 64*unit.GiB), host("b", 64*unit.GiB), host("c", 64*unit.GiB)
+	moved := Item{Action: Cold, Runs: true, Target: place(b)}
+	off := Item{Action: Stop, Runs: true}
+	for name, k := range map[string]struct {
+		taken Taken
+		want  Action
+		why   string
+	}{
+		"Moved":      {Taken{moved, guest("x", b)}, Cold, ""},
+		"MovedOn":    {Taken{moved, guest("x", c)}, Leave, "moved on"},
+		"There":      {Taken{moved, guest("x", a)}, Leave, "it is there"},
+		"Refuses":    {Taken{moved, guest("x", b, policy(vm.DrainRefuse))}, Cold, ""},
+		"Stopped":    {Taken{off, guest("x", a, stopped)}, Start, ""},
+		"Started":    {Taken{off, guest("x", a)}, Leave, "started since"},
+		"StoppedOff": {Taken{off, guest("x", b, stopped)}, Leave, "moved away"},
+		"DidNotRun":  {Taken{Item{Action: Stop}, guest("x", a, stopped)}, Leave, "did not run"},
+		"Nowhere":    {Taken{moved, guest("x", b, func(v *vm.View) { v.Intent.NodeID = nil })}, Leave, "no node"},
+	} {
+		p := PlanRefill([]Taken{k.taken}, []node.Node{a, b, c}, place(a), "")
+		if i := p.Items[0]; i.Action != k.want || !strings.Contains(i.Why, k.why) || i.Moves() && i.Target.Name != "a" {
+			t.Errorf("%s: %+v", name, i)
 		}
 	}
 }

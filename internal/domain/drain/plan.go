@@ -123,11 +123,16 @@ func Decide(v vm.View, nodes []node.Node, policy vm.DrainPolicy, to string) Item
 	if policy == vm.DrainCold {
 		return i.Place(v, nodes, to)
 	}
+	return i.goes(v, nodes, to)
+}
+
+// goes moves while it runs where that can be done.
+func (i Item) goes(v vm.View, nodes []node.Node, to string) Item {
 	live, err := migration.PlanOf(v, nodes, to)
 	if err == nil {
 		err = live.Fits()
 	}
-	if err == nil && live.Kind != migration.Cold {
+	if err == nil && live.Kind == migration.Live {
 		i.Action, i.Target = Live, live.Target()
 		return i
 	}
@@ -140,7 +145,7 @@ func Decide(v vm.View, nodes []node.Node, policy vm.DrainPolicy, to string) Item
 
 // runs tells whether it executes, or is to: its restart policy would start it again.
 func runs(v vm.View) bool {
-	return v.Executes() || v.Intent.PowerOn && v.Intent.Policy.Restart.OrNever() != vm.RestartNever
+	return v.HasProcess() || v.Intent.PowerOn && v.Intent.Policy.Restart.OrNever() != vm.RestartNever
 }
 
 func (i Item) block(why string) Item {

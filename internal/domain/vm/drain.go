@@ -48,12 +48,12 @@ func (p DrainPolicy) Valid() bool {
 	return false
 }
 
-// Executes tells whether a hypervisor's process of it was reported last.
-func (v View) Executes() bool { return v.Observed != nil && v.Observed.Phase.OnNode() }
+// HasProcess tells whether a hypervisor's process of it was reported last.
+func (v View) HasProcess() bool { return v.Observed != nil && v.Observed.Phase.OnNode() }
 
 // Rests tells whether it has no process, and nothing starts it again meanwhile but a
 // request.
-func (v View) Rests() bool { return !v.Executes() && !unsettled(v.Intent) }
+func (v View) Rests() bool { return !v.HasProcess() && !unsettled(v.Intent) }
 
 // drainPolicy checks a policy; none is DrainLive.
 func (v *validation) drainPolicy(p DrainPolicy) {
