@@ -96,7 +96,7 @@ func (s *Service) DrainNode(ctx context.Context, c Caller, ref string, r drain.R
 		err = plan.Fits()
 	}
 	if err != nil {
-		return Accepted{}, s.orDraining(ctx, plan.Node, err)
+		return s.orAnswered(ctx, c, s.orDraining(ctx, plan.Node, err))
 	}
 	return s.once(ctx, c, func(tx *store.Tx) (Accepted, error) {
 		n, err := tx.NodeGet(ctx, plan.Node.Node.String())

@@ -156,10 +156,10 @@ func (p *drainPass) begin(ctx context.Context, i *drain.Item) error {
 		return p.waits(ctx, i, vm.Appear(v).Reason, v)
 	}
 	will := p.decide(v, *i)
-	switch will.Action {
-	case drain.Block:
+	if will.Action == drain.Block {
 		return p.end(ctx, i, drain.Failed, will.Why)
-	case drain.Leave:
+	}
+	if will.Action == drain.Leave {
 		return p.end(ctx, i, drain.Done, will.Why)
 	}
 	p.views[i.VM] = v
@@ -168,18 +168,23 @@ func (p *drainPass) begin(ctx context.Context, i *drain.Item) error {
 
 // decide is what the plan decides, by what is so now.
 func (p *drainPass) decide(v vm.View, i drain.Item) drain.Item {
-	there := v.Intent.NodeID != nil && *v.Intent.NodeID == p.d.Node.Node
-	switch {
-	case i.Action == drain.Start && there && v.Rests():
+	if err := v.Intent.Unusable(); err != nil {
+		i.Action, i.Why = drain.Block, errs.As(err).Message
 		return i
-	case i.Action == drain.Start, p.d.Kind == drain.Refill && there, p.d.Kind == drain.Empty && !there:
+	}
+	there := v.Intent.NodeID != nil && *v.Intent.NodeID == p.d.Node.Node
+	if i.Action == drain.Start && there && v.Rests() {
+		return i
+	}
+	if i.Action == drain.Start || there == (p.d.Kind == drain.Refill) || v.Intent.NodeID == nil {
 		i.Action, i.Why = drain.Leave, "somebody did so meanwhile"
 		return i
-	case p.d.Kind == drain.Refill:
-		return drain.DecideRefill(drain.Taken{Item: drain.Item{Action: drain.Cold, Target: migration.Place{Node: *v.Intent.NodeID}}, VM: v}, p.room(i.VM), p.d.Node, p.d.Policy)
-	default:
-		return drain.Decide(v, p.room(i.VM), p.d.Policy.Or(v.Intent.Policy.Drain), "")
 	}
+	if p.d.Kind == drain.Refill {
+		from := drain.Item{Action: drain.Cold, Target: migration.Place{Node: *v.Intent.NodeID}}
+		return drain.DecideRefill(drain.Taken{Item: from, VM: v}, p.room(i.VM), p.d.Node, p.d.Policy)
+	}
+	return drain.Decide(v, p.room(i.VM), p.d.Policy.Or(v.Intent.Policy.Drain), "")
 }
 
 // waits keeps in the record why a VM's turn does not come yet.

@@ -85,7 +85,7 @@ func headers(rt Route) []string {
 	switch {
 	case rt.ID == "createVMConsoleTicket":
 		return nil
-	case rt.ID == "createVM", rt.ID == "createImage", rt.ID == "createImageUpload":
+	case rt.ID == "createVM", rt.ID == "createImage", rt.ID == "createImageUpload", rt.ID == "drainNode", rt.ID == "returnNode":
 		return []string{"Idempotency-Key"}
 	case rt.ID == "addVMDisk", rt.ID == "cloneVM", rt.ID == "migrateVM":
 		return []string{"Idempotency-Key", "If-Match"}
