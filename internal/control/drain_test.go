@@ -102,7 +102,7 @@ func TestDrain(t *testing.T) {
 	const most = 3
 	before := rows(t, c)
 	plan, err := c.Service.PlanDrain(t.Context(), "n1", drained())
-	if err != nil || len(plan.Items) != 10 || len(plan.Blocked()) != 0 || plan.Items[0].Name != "vm-0" {
+	if err != nil || len(plan.Items) != 10 || len(plan.Blocked()) != 0 || plan.Items[0].Name != "vm-0" || plan.Items[0].Action != drain.Live {
 		t.Fatalf("%+v %v", plan, err)
 	}
 	if after := rows(t, c); after != before {
