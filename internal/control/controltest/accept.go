@@ -17,3 +17,10 @@ func (c *Cluster) accept(ctx context.Context, tx pgx.Tx, j workflow.NewJob) (*wo
 	}
 	return nil, workflow.Enqueue(ctx, tx, j)
 }
+
+// committed wakes the executor of Drive.
+func (c *Cluster) committed() {
+	if e := c.driver.Load(); e != nil {
+		e.Nudge()
+	}
+}

@@ -447,13 +447,6 @@ func (c *Cluster) Drive(ctx context.Context) error {
 	}
 }
 
-// committed wakes the executor of Drive.
-func (c *Cluster) committed() {
-	if e := c.driver.Load(); e != nil {
-		e.Nudge()
-	}
-}
-
 // ended: an executor that we ended ended well.
 func ended(err error) error {
 	if errors.Is(err, context.Canceled) {
