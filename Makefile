@@ -17,7 +17,7 @@ GOFUMPT := CGO_ENABLED=0 $(TOOL) gofumpt
 GO_FILES = $$(git ls-files --cached --others --exclude-standard -- '*.go')
 SHELL_FILES := e2e/debian-guest scripts/cover scripts/fuzz scripts/upgrade-test scripts/fresh-machine-test scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/uefi-guest scripts/env.sh .ci/run
 
-.PHONY: upgrade-test debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench bench-parts fuzz up down clean cover vuln build guest guests
+.PHONY: moves upgrade-test debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench bench-parts fuzz up down clean cover vuln build guest guests
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ fleet: guest ## 200 simulated nodes, 2,000 VMs, a server killed every few second
 
 debian-test: ## Boot a full Debian guest that cloud-init sets up (root, debootstrap; 5 minutes)
 	NOVACRON_E2E_DEBIAN=yes go test -count=1 -v -timeout 30m -run TestDebianGuest ./e2e
+
+moves: guests ## A guest that counts over TCP goes around three nodes a hundred times (root, 10 minutes)
+	NOVACRON_E2E_MOVES=100 go test -count=1 -v -timeout 30m -run TestGuestCountsWhileItMoves ./e2e
 
 install-test: build guest ## Install it as a service in a machine of its own with a real systemd (root, 3 minutes)
 	@scripts/install-test

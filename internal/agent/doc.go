@@ -30,6 +30,12 @@
 // Without servers the agent goes on: nothing is stopped or started because of
 // it. Reports wait, the newest per VM, and go up when a server is back.
 //
+// # Moves
+//
+// The move of a VM that runs is settled by the two agents, each of which has on its
+// disk how far it is (move.go). What the target has of a VM before it is its own is
+// nobody's observation, and is not reported.
+//
 // # Duplicates
 //
 // The gate refuses a lower owner epoch, a lower attempt and any step of an

@@ -2,6 +2,7 @@ package qemu_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -317,4 +318,30 @@ func (h *harness) tapsDown(t *testing.T, bridge string) int {
 		}
 	}
 	return 1
+}
+
+// A bridge keeps the address that it has from a network card, whatever guests join it: the
+// addresses of their taps are above all of those.
+func TestBridgeKeepsItsAddress(t *testing.T) {
+	h, bridge := onBridge(t)
+	card := "nvc" + id.Short(id.New())
+	ip(t, "link", "add", card, "address", "f8:ff:ff:ff:ff:01", "type", "veth", "peer", "name", card+"p")
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", card).Run() })
+	ip(t, "link", "set", card, "master", bridge)
+	addressOf := func() string {
+		b, err := os.ReadFile("/sys/class/net/" + bridge + "/address")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(b))
+	}
+	if got := addressOf(); got != "f8:ff:ff:ff:ff:01" {
+		t.Fatalf("the bridge has %s", got)
+	}
+	for n := range 3 {
+		h.launch(t, h.bridged(t, bridge, fmt.Sprintf("02:6e:76:00:00:%02x", n)))
+		if got := addressOf(); got != "f8:ff:ff:ff:ff:01" {
+			t.Fatalf("with %d guests the bridge has %s", n+1, got)
+		}
+	}
 }

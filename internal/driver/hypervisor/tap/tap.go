@@ -2,6 +2,7 @@ package tap
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -89,6 +91,9 @@ func Open(ctx context.Context, s Spec) (*os.File, error) {
 	}
 	err = SetFilter(ctx, s)
 	if err == nil {
+		err = addressLast(s.Name)
+	}
+	if err == nil {
 		err = join(s)
 	}
 	if err != nil {
@@ -114,6 +119,33 @@ func makeTap(name string) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+// hwRequest is Linux's struct ifreq with a hardware address (netdevice(7)).
+type hwRequest struct {
+	name   [unix.IFNAMSIZ]byte
+	family uint16
+	addr   [14]byte
+	_      [8]byte
+}
+
+// addressLast gives a device an address above all that network cards have. A bridge has the
+// lowest address of its ports, unless it was given one, and whoever speaks with the host
+// through it would lose it each time a guest with a lower one comes or goes.
+func addressLast(name string) error {
+	r := hwRequest{family: unix.ARPHRD_ETHER}
+	copy(r.name[:unix.IFNAMSIZ-1], name)
+	_, _ = rand.Read(r.addr[:6])
+	r.addr[0] = 0xfe // of one, and given by hand
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFHWADDR, uintptr(unsafe.Pointer(&r))); e != 0 {
+		return fmt.Errorf("give tap %s an address: %w", name, e)
+	}
+	return nil
 }
 
 // join adds a device to its bridge and switches it on. The host itself has no
