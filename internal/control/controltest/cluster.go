@@ -45,7 +45,7 @@ import (
 )
 
 // swapPatience of the cluster's agents: nobody waits longer for a server that is not there.
-const swapPatience = 500 * time.Millisecond
+const swapPatience = 3 * time.Second
 
 // Cluster is a control plane with its nodes.
 type Cluster struct {
