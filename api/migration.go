@@ -8,6 +8,35 @@ type VMMigrate struct {
 	Node string `json:"node,omitempty"`
 	// Reason is kept with the record; up to 500 bytes.
 	Reason string `json:"reason,omitempty"`
+	// Kind is live or cold; absent for whichever suits: live for a VM that runs or is
+	// paused, cold for one without a process.
+	Kind string `json:"kind,omitempty"`
+	// Profile names options, which those that are given come before: wan, for nodes with a
+	// slow network between them.
+	Profile string `json:"profile,omitempty"`
+	// Options are of a live migration.
+	Options *MigrationOptions `json:"options,omitempty"`
+	// Priority, -100 to 100: of those that wait for their turn, the higher go first.
+	Priority int `json:"priority,omitempty"`
+}
+
+// MigrationOptions say how a VM that runs is moved. What is absent is a good default.
+type MigrationOptions struct {
+	// BytesPerSecond bounds the rate of its memory, and that of its disks.
+	BytesPerSecond Bytes `json:"bytes_per_second,omitempty"`
+	// DowntimeMS is for how long its guest may be halted at the end: 300.
+	DowntimeMS int64 `json:"downtime_ms,omitempty"`
+	// AutoConverge slows its processors down while it changes memory faster than that is
+	// sent.
+	AutoConverge bool `json:"auto_converge,omitempty"`
+	// Compression of memory: zstd.
+	Compression string `json:"compression,omitempty"`
+	// Channels are so many connections at once for memory: 2.
+	Channels int `json:"channels,omitempty"`
+	// PatienceSeconds is how long the end may take before the guest goes on where it was: 30.
+	PatienceSeconds int64 `json:"patience_seconds,omitempty"`
+	// TimeoutSeconds is how long it may take until the end begins.
+	TimeoutSeconds int64 `json:"timeout_seconds,omitempty"`
 }
 
 // VMMigrateResult answers a request to move a VM: the job that moves it, or, of a dry
@@ -19,7 +48,8 @@ type VMMigrateResult struct {
 
 // MigrationPlan is where a VM would go, and what that takes.
 type MigrationPlan struct {
-	// Type is cold: nothing executes, and everything is copied.
+	// Type is cold: nothing executes, and everything is copied; or live: the guest executes
+	// meanwhile, and is halted for a moment at the end.
 	Type   string `json:"type"`
 	Source string `json:"source"`
 	// Target is the node that it would go to; empty when none suits.
@@ -30,8 +60,45 @@ type MigrationPlan struct {
 	Rejected []RejectedNode `json:"rejected,omitempty"`
 	// Bytes would be moved, at most.
 	Bytes Bytes `json:"bytes"`
+	// Predicted is what it is expected to take.
+	Predicted MigrationPrediction `json:"predicted"`
+	// Options of a live one, complete.
+	Options *MigrationOptions `json:"options,omitempty"`
 	// Notes say what is another for the VM afterwards, or lost.
 	Notes []string `json:"notes,omitempty"`
+}
+
+// MigrationPrediction is what a migration is expected to take.
+type MigrationPrediction struct {
+	// Bytes to move, at most; of a live one without what changes meanwhile.
+	Bytes Bytes `json:"bytes"`
+	// BytesPerSecond are what the rest assumes, and Assumption says why.
+	BytesPerSecond Bytes  `json:"bytes_per_second,omitempty"`
+	Assumption     string `json:"assumption,omitempty"`
+	// Seconds it takes; of a live one at least so many, unless it converges.
+	Seconds float64 `json:"seconds,omitempty"`
+	// DowntimeMS is for how long the guest does not execute.
+	DowntimeMS int64 `json:"downtime_ms,omitempty"`
+	// DirtyBytesPerSecond is how fast the guest changed memory when it was moved last; absent
+	// when nobody knows.
+	DirtyBytesPerSecond Bytes `json:"dirty_bytes_per_second,omitempty"`
+	// Converges tells whether a live one comes to its end by itself: yes, no, slowed (its
+	// guest is slowed down until it does), or unknown.
+	Converges string `json:"converges,omitempty"`
+}
+
+// MigrationProgress is how far a live migration is, in bytes and bytes per second.
+type MigrationProgress struct {
+	// What changes is sent again, so that more may be moved than there is.
+	MemoryMoved     Bytes `json:"memory_moved"`
+	MemoryRemaining Bytes `json:"memory_remaining"`
+	DisksMoved      Bytes `json:"disks_moved"`
+	DisksRemaining  Bytes `json:"disks_remaining"`
+	// BytesPerSecond at which memory moves, and at which the guest changes it.
+	BytesPerSecond      Bytes `json:"bytes_per_second"`
+	DirtyBytesPerSecond Bytes `json:"dirty_bytes_per_second"`
+	// ExpectedDowntimeMS is how long the guest would be halted if it were now.
+	ExpectedDowntimeMS int64 `json:"expected_downtime_ms"`
 }
 
 // MigrationCandidate is a node that a VM may move to.
@@ -53,7 +120,7 @@ type Migration struct {
 	// ID is its job's.
 	ID string    `json:"id"`
 	VM JobTarget `json:"vm"`
-	// Type is cold.
+	// Type is cold or live.
 	Type string `json:"type"`
 	// State is running, succeeded, failed or cancelled.
 	State string `json:"state"`
@@ -66,6 +133,18 @@ type Migration struct {
 	// PredictedBytes were expected, at most; BytesMoved went from node to node.
 	PredictedBytes Bytes `json:"predicted_bytes"`
 	BytesMoved     Bytes `json:"bytes_moved"`
+	// Predicted is what it was expected to take.
+	Predicted MigrationPrediction `json:"predicted"`
+	// Options and Progress are of a live one.
+	Options  *MigrationOptions  `json:"options,omitempty"`
+	Progress *MigrationProgress `json:"progress,omitempty"`
+	// DowntimeMS is for how long the guest was halted, as its hypervisor tells, and
+	// DowntimeSeenMS as the control plane saw it: from before its halt until it ran again.
+	DowntimeMS     int64 `json:"downtime_ms,omitempty"`
+	DowntimeSeenMS int64 `json:"downtime_seen_ms,omitempty"`
+	// Priority is by what it waits for its turn, and BegunAt when that came.
+	Priority int        `json:"priority,omitempty"`
+	BegunAt  *time.Time `json:"begun_at,omitempty"`
 	// Phases are when each part of it began.
 	Phases     []MigrationPhase `json:"phases"`
 	Error      *JobError        `json:"error,omitempty"`
@@ -77,7 +156,8 @@ type Migration struct {
 
 // MigrationPhase is when a part of a migration began.
 type MigrationPhase struct {
-	// Name is accepted, copying, swapped, cleaning, or swapped back.
+	// Name is accepted, copying, swapped, cleaning, or swapped back; of a live one accepted,
+	// disks, memory, switchover, sent, swapped, resumed or cleaning.
 	Name string    `json:"name"`
 	At   time.Time `json:"at"`
 }

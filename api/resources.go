@@ -19,11 +19,16 @@ type NodeSpec struct {
 	// ShutdownPolicy is what the node does with its guests when its host shuts down in
 	// order: stop (ask them, then power them off), suspend or leave.
 	ShutdownPolicy string `json:"shutdown_policy"`
+	// MigrationsOut and MigrationsIn are how many VMs may leave it, and come to it, at once.
+	MigrationsOut int `json:"migrations_out"`
+	MigrationsIn  int `json:"migrations_in"`
 }
 
 // NodePatch changes a node. Fields that are absent stay.
 type NodePatch struct {
 	ShutdownPolicy *string `json:"shutdown_policy,omitempty"`
+	MigrationsOut  *int    `json:"migrations_out,omitempty"`
+	MigrationsIn   *int    `json:"migrations_in,omitempty"`
 }
 
 // NodeStatus is what a node is and does.
@@ -75,8 +80,10 @@ type Inventory struct {
 	MachineTypes []string `json:"machine_types"`
 	CPUModels    []string `json:"cpu_models"`
 	// Firmware is what guests here can start by.
-	Firmware    []string `json:"firmware"`
-	Confinement []string `json:"confinement"`
+	Firmware []string `json:"firmware"`
+	// LiveMigration: can guests that execute be moved from here and to here?
+	LiveMigration bool     `json:"live_migration"`
+	Confinement   []string `json:"confinement"`
 	// Unconfined is what could isolate guests and is not available, with the reason.
 	Unconfined []string `json:"unconfined"`
 	// Limits are the kinds of limits that the node can set on guests: cpu_weight,

@@ -26,7 +26,7 @@ func (s Migrations) Get(ctx context.Context, migration string) (api.Migration, e
 	return get[api.Migration](ctx, s.c, "/migrations/"+url.PathEscape(migration))
 }
 
-// Migrate moves a VM that is stopped or suspended to another node.
+// Migrate moves a VM to another node: with its guest when that runs or is paused.
 func (s VMs) Migrate(ctx context.Context, vm string, req api.VMMigrate) (Change, error) {
 	return create[Change](ctx, s.c, vmPath(vm)+"/migrate", req)
 }

@@ -1,17 +1,21 @@
 package cli
 
 import (
+	"fmt"
 	"iter"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/client"
 	"github.com/novacron/novacron/internal/cli/output"
+	"github.com/novacron/novacron/internal/vocab/unit"
 )
 
 func newMigration(a *app) *cobra.Command {
-	cmd := group(a, "migration", "The record of virtual machines' ways from node to node", newMigrationList(a), newMigrationShow(a))
+	cmd := group(a, "migration", "The record of virtual machines' ways from node to node", newMigrationList(a), newMigrationShow(a),
+		newJobAction(a, "cancel", "Take a migration back, as long as its machine is not on the other node", client.Jobs.Cancel))
 	cmd.Aliases = []string{"migrations"}
 	return cmd
 }
@@ -77,9 +81,14 @@ func (a *app) migrationPairs(m api.Migration) []output.Pair {
 		{Key: "by", Value: m.CreatedBy},
 		{Key: "copied", Value: size(m.BytesMoved)},
 		{Key: "predicted", Value: "up to " + size(m.PredictedBytes)},
-		{Key: "created", Value: ago(a.clock.Now(), m.CreatedAt)},
-		{Key: "took", Value: lasted(&m.CreatedAt, m.FinishedAt)},
 	}
+	pairs = append(pairs, predictionPairs(m.Type, m.Predicted)...)
+	pairs = append(pairs, livePairs(m)...)
+	pairs = append(pairs, output.Pair{Key: "created", Value: ago(a.clock.Now(), m.CreatedAt)})
+	if m.BegunAt != nil {
+		pairs = append(pairs, output.Pair{Key: "waited for its turn", Value: lasted(&m.CreatedAt, m.BegunAt)})
+	}
+	pairs = append(pairs, output.Pair{Key: "took", Value: lasted(&m.CreatedAt, m.FinishedAt)})
 	for i, p := range m.Phases {
 		end := m.FinishedAt
 		if i+1 < len(m.Phases) {
@@ -91,4 +100,38 @@ func (a *app) migrationPairs(m api.Migration) []output.Pair {
 		pairs = append(pairs, output.Pair{Key: "error", Value: m.Error.Detail + " (" + m.Error.Code + ")"})
 	}
 	return pairs
+}
+
+// livePairs say how far a live migration is, how it was asked for, and what it came to.
+func livePairs(m api.Migration) (pairs []output.Pair) {
+	add := func(key, value string) { pairs = append(pairs, output.Pair{Key: key, Value: value}) }
+	if o := m.Options; o != nil {
+		add("options", optionsLine(*o))
+	}
+	if p := m.Progress; p != nil {
+		add("memory", fmt.Sprintf("%s copied, %s left", unit.FormatBytes(int64(p.MemoryMoved)), unit.FormatBytes(int64(p.MemoryRemaining))))
+		add("disks", fmt.Sprintf("%s copied, %s left", unit.FormatBytes(int64(p.DisksMoved)), unit.FormatBytes(int64(p.DisksRemaining))))
+		add("rate", fmt.Sprintf("%s/s, memory changes at %s/s", unit.FormatBytes(int64(p.BytesPerSecond)), unit.FormatBytes(int64(p.DirtyBytesPerSecond))))
+	}
+	if m.DowntimeMS > 0 {
+		add("was halted", fmt.Sprintf("%d ms, as its hypervisor tells", m.DowntimeMS))
+	}
+	if m.DowntimeSeenMS > 0 {
+		add("was seen halted", fmt.Sprintf("%d ms, as the control plane saw it", m.DowntimeSeenMS))
+	}
+	return pairs
+}
+
+func optionsLine(o api.MigrationOptions) string {
+	words := []string{fmt.Sprintf("halted for up to %d ms, %d channels", o.DowntimeMS, o.Channels)}
+	if o.BytesPerSecond > 0 {
+		words = append(words, "at most "+unit.FormatBytes(int64(o.BytesPerSecond))+"/s")
+	}
+	if o.Compression != "" {
+		words = append(words, o.Compression)
+	}
+	if o.AutoConverge {
+		words = append(words, "slowed down where it must be")
+	}
+	return strings.Join(words, ", ")
 }

@@ -61,12 +61,14 @@ func TestLostLine(t *testing.T) {
 
 func TestNodeSet(t *testing.T) {
 	b := newBench(t)
-	n := api.Node{Meta: api.Meta{Kind: "node", Name: "n1"}, Spec: api.NodeSpec{ShutdownPolicy: "leave"}}
+	n := api.Node{Meta: api.Meta{Kind: "node", Name: "n1"}, Spec: api.NodeSpec{ShutdownPolicy: "leave", MigrationsOut: 3, MigrationsIn: 2}}
 	b.on("PATCH /nodes/n1", 200, n)
-	expect(t, b.do(t, "node set n1 --shutdown-policy leave", 0), "n1: at its host's shutdown: leave\n")
+	expect(t, b.do(t, "node set n1 --shutdown-policy leave", 0), "n1: at its host's shutdown: leave; at once 3 machines move away and 2 here\n")
 	expect(t, b.requests()[0], `PATCH /api/v1/nodes/n1 {"shutdown_policy":"leave"}`)
+	b.do(t, "node set n1 --migrations-out 3", 0)
+	expect(t, b.requests()[1], `PATCH /api/v1/nodes/n1 {"migrations_out":3}`)
 	b.do(t, "node set n1", 2)
-	if len(b.requests()) != 1 {
+	if len(b.requests()) != 2 {
 		t.Errorf("%v", b.requests())
 	}
 }

@@ -11,22 +11,35 @@ import (
 
 func newNodeSet(a *app) *cobra.Command {
 	var policy string
-	cmd := leaf("set NAME", "Change what a node does when its host shuts down", names("NAME"), func(cmd *cobra.Command, args []string) error {
-		if !cmd.Flags().Changed("shutdown-policy") {
-			return usage(cmd, "nothing to change is given: --shutdown-policy")
+	var out, in int
+	cmd := leaf("set NAME", "Change what a node does when its host shuts down, and how many machines move at once", names("NAME"), func(cmd *cobra.Command, args []string) error {
+		var patch api.NodePatch
+		given := cmd.Flags().Changed
+		if given("shutdown-policy") {
+			patch.ShutdownPolicy = &policy
+		}
+		if given("migrations-out") {
+			patch.MigrationsOut = &out
+		}
+		if given("migrations-in") {
+			patch.MigrationsIn = &in
+		}
+		if patch == (api.NodePatch{}) {
+			return usage(cmd, "nothing to change is given: --shutdown-policy, --migrations-out or --migrations-in")
 		}
 		c, err := a.connect(cmd)
 		if err != nil {
 			return err
 		}
-		n, err := c.Nodes.Patch(cmd.Context(), args[0], nil, api.NodePatch{ShutdownPolicy: &policy})
+		n, err := c.Nodes.Patch(cmd.Context(), args[0], nil, patch)
 		if err != nil {
 			return err
 		}
 		if p := a.printer(); p.Format.ForPrograms() {
 			return p.Document(n)
 		}
-		fmt.Fprintf(a.out, "%s: at its host's shutdown: %s\n", output.Clean(n.Name), output.Clean(n.Spec.ShutdownPolicy))
+		fmt.Fprintf(a.out, "%s: at its host's shutdown: %s; at once %d machines move away and %d here\n",
+			output.Clean(n.Name), output.Clean(n.Spec.ShutdownPolicy), n.Spec.MigrationsOut, n.Spec.MigrationsIn)
 		return nil
 	})
 	cmd.Long = `Change what a node does with its guests when its host shuts down in order, or
@@ -39,9 +52,16 @@ func newNodeSet(a *app) *cobra.Command {
   leave    do nothing: they go on where the host goes on, and end with it, as by
            a loss of power, where it does not
 
-Either way the node starts again with its host what ran.`
-	cmd.Example = "  novacron node set node-1 --shutdown-policy leave"
-	cmd.Flags().StringVar(&policy, "shutdown-policy", "stop", "`stop, suspend or leave`")
+Either way the node starts again with its host what ran.
+
+Of virtual machines that are to move, so many move away from it, and here, at once;
+the others wait for their turn, by their priority and their age.`
+	cmd.Example = `  novacron node set node-1 --shutdown-policy leave
+  novacron node set node-1 --migrations-in 4`
+	f := cmd.Flags()
+	f.StringVar(&policy, "shutdown-policy", "stop", "`stop, suspend or leave`")
+	f.IntVar(&out, "migrations-out", 2, "so many machines move away at once, a `number` from 1 to 100")
+	f.IntVar(&in, "migrations-in", 2, "so many machines move here at once, a `number` from 1 to 100")
 	mustComplete(cmd.RegisterFlagCompletionFunc("shutdown-policy", cobra.FixedCompletions([]string{"stop", "suspend", "leave"}, cobra.ShellCompDirectiveNoFileComp)))
 	cmd.ValidArgsFunction = a.completeNodes
 	return cmd

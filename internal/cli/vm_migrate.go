@@ -1,24 +1,41 @@
 package cli
 
 import (
+	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/novacron/novacron/api"
+	"github.com/novacron/novacron/client"
 	"github.com/novacron/novacron/internal/cli/output"
+	"github.com/novacron/novacron/internal/vocab/unit"
 )
+
+// migrateFlags are what 'vm migrate' is asked for.
+type migrateFlags struct {
+	req                api.VMMigrate
+	options            api.MigrationOptions
+	bandwidth          string
+	downtime, patience time.Duration
+	giveUp             time.Duration
+	plan               bool
+}
 
 func newVMMigrate(a *app) *cobra.Command {
 	var w *waitFlags
-	var req api.VMMigrate
-	var plan bool
+	m := &migrateFlags{}
 	cmd := leaf("migrate NAME", "Move a virtual machine to another node", names("NAME"), func(cmd *cobra.Command, args []string) error {
+		req, err := m.request(cmd)
+		if err != nil {
+			return err
+		}
 		c, err := a.connect(cmd)
 		if err != nil {
 			return err
 		}
-		if plan {
+		if m.plan {
 			p, err := c.VMs.PlanMigration(cmd.Context(), args[0], req)
 			if err != nil {
 				return err
@@ -29,27 +46,131 @@ func newVMMigrate(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.settle(cmd, c, "migrate "+args[0], ch, w)
+		if ch.Job == nil || !a.waits(cmd, w) {
+			return a.settle(cmd, c, "migrate "+args[0], ch, w)
+		}
+		return a.followMigration(cmd, c, ch.Job.ID, w.timeout)
 	})
-	cmd.Long = `Move a virtual machine that is stopped or suspended to another node: its disks, what
-cloud-init is told, what its UEFI firmware keeps, and the memory of one that is
-suspended, which goes on there where it was. One that runs is suspended first.
+	cmd.Long = `Move a virtual machine to another node. One that runs, or is paused, goes on while its
+disks and its memory are copied, and is halted for a moment at the end (live). One
+that is stopped or suspended moves at rest: its disks, what cloud-init is told, what
+its UEFI firmware keeps, and the memory of one that is suspended, which goes on there
+where it was (cold).
 
 Without --node it goes to the node that suits best. --plan changes nothing, and says
-which nodes suit, why the others do not, how much would be copied and what is another
-afterwards. Until everything is there, the machine is where it was, and the job can be
-cancelled ('novacron job cancel').`
+which nodes suit, why the others do not, how much would be copied, how long that takes
+at which rate, and what is another afterwards. Until it runs there it runs where it
+was: the job can be cancelled ('novacron migration cancel'), and whatever fails, the
+machine goes on. A guest that changes its memory faster than it is sent does not come
+to its end: --auto-converge slows its processors down until it does. --profile wan is
+for a slow network between two nodes: compressed, slowed down where it must be, and up
+to a second for the end. --timeout is about waiting for the job, as everywhere;
+--give-up-after is about the migration.`
 	cmd.Example = `  novacron vm migrate web --plan
   novacron vm migrate web --node rack2-7 --reason "new memory" --wait
-  novacron vm suspend web --wait && novacron vm migrate web --wait && novacron vm resume web`
-	f := cmd.Flags()
-	f.StringVar(&req.Node, "node", "", "the `node` to move to; whichever suits best by default")
-	f.StringVar(&req.Reason, "reason", "", "`why`, for the record")
-	f.BoolVar(&plan, "plan", false, "change nothing, and say what would be done")
+  novacron vm migrate web --bandwidth 200MiB --downtime 100ms --auto-converge
+  novacron vm migrate db --node other-site-1 --profile wan --give-up-after 2h`
+	m.flags(cmd)
 	mustComplete(cmd.RegisterFlagCompletionFunc("node", a.completeNodes))
 	w = a.addWait(cmd)
 	cmd.ValidArgsFunction = a.completeVMs
 	return cmd
+}
+
+func (m *migrateFlags) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&m.req.Node, "node", "", "the `node` to move to; whichever suits best by default")
+	f.StringVar(&m.req.Reason, "reason", "", "`why`, for the record")
+	f.StringVar(&m.req.Kind, "kind", "", "`live or cold`; whichever suits by default")
+	f.StringVar(&m.req.Profile, "profile", "", "a named set of options: `wan`")
+	f.IntVar(&m.req.Priority, "priority", 0, "of those that wait for their turn the higher `number` goes first, -100 to 100")
+	f.StringVar(&m.bandwidth, "bandwidth", "", "copy no more than this `size` per second, such as 200MiB")
+	f.DurationVar(&m.downtime, "downtime", 0, "halt it at the end for this `duration` at most, such as 100ms (default 300ms)")
+	f.StringVar(&m.options.Compression, "compress", "", "compress its memory: `zstd`")
+	f.BoolVar(&m.options.AutoConverge, "auto-converge", false, "slow its processors down while it changes memory faster than that is sent")
+	f.IntVar(&m.options.Channels, "channels", 0, "so many `connections` at once for its memory (default 2)")
+	f.DurationVar(&m.patience, "patience", 0, "let the end take this `duration` at most; then it goes on where it was (default 30s)")
+	f.DurationVar(&m.giveUp, "give-up-after", 0, "give it up when the end has not begun after this `duration`")
+	f.BoolVar(&m.plan, "plan", false, "change nothing, and say what would be done")
+	mustComplete(cmd.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions([]string{"live", "cold"}, cobra.ShellCompDirectiveNoFileComp)))
+	mustComplete(cmd.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions([]string{"wan"}, cobra.ShellCompDirectiveNoFileComp)))
+	mustComplete(cmd.RegisterFlagCompletionFunc("compress", cobra.FixedCompletions([]string{"zstd"}, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+func (m *migrateFlags) request(cmd *cobra.Command) (api.VMMigrate, error) {
+	o := m.options
+	if m.bandwidth != "" {
+		n, err := unit.ParseBytes(m.bandwidth)
+		if err != nil {
+			return m.req, usage(cmd, "--bandwidth: %v", err)
+		}
+		o.BytesPerSecond = api.Bytes(n)
+	}
+	for _, d := range []struct {
+		flag string
+		d    time.Duration
+		unit time.Duration
+		at   *int64
+	}{{"downtime", m.downtime, time.Millisecond, &o.DowntimeMS}, {"patience", m.patience, time.Second, &o.PatienceSeconds}, {"give-up-after", m.giveUp, time.Second, &o.TimeoutSeconds}} {
+		if cmd.Flags().Changed(d.flag) && d.d < d.unit {
+			return m.req, usage(cmd, "--%s is to be %s or more", d.flag, d.unit)
+		}
+		*d.at = int64(d.d / d.unit)
+	}
+	if o != (api.MigrationOptions{}) {
+		m.req.Options = &o
+	}
+	return m.req, nil
+}
+
+// followMigration shows how far a migration is until its job has ended, and then what it
+// came to.
+func (a *app) followMigration(cmd *cobra.Command, c *client.Client, job string, timeout time.Duration) error {
+	terminal := isTerminal(a.err)
+	err := a.followAs(cmd.Context(), c, job, timeout, func(j api.Job) string {
+		m, err := c.Migrations.Get(cmd.Context(), job)
+		if err != nil || j.Ended() || j.WaitReason != "" {
+			return jobLine(j)
+		}
+		return migrationLine(m, terminal)
+	})
+	if err != nil || a.printer().Format.ForPrograms() {
+		return err
+	}
+	m, err := c.Migrations.Get(cmd.Context(), job)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.out, "it is on %s now: %s copied%s\n", output.Clean(m.Target), unit.FormatBytes(int64(m.BytesMoved)), halted(m))
+	return nil
+}
+
+func halted(m api.Migration) string {
+	switch {
+	case m.DowntimeMS > 0:
+		return fmt.Sprintf(", halted for %d ms", m.DowntimeMS)
+	case m.DowntimeSeenMS > 0:
+		return fmt.Sprintf(", halted for at most %d ms", m.DowntimeSeenMS)
+	}
+	return ""
+}
+
+// migrationLine is what a migration does at the moment; without numbers where each line
+// stays.
+func migrationLine(m api.Migration, numbers bool) string {
+	line := "migrate " + m.VM.Name + " to " + m.Target
+	if n := len(m.Phases); n > 0 {
+		line += ": " + m.Phases[n-1].Name
+	}
+	if !numbers {
+		return output.Clean(line)
+	}
+	line += ", " + unit.FormatBytes(int64(m.BytesMoved)) + " of " + unit.FormatBytes(int64(m.PredictedBytes))
+	if p := m.Progress; p != nil && p.BytesPerSecond > 0 {
+		line += fmt.Sprintf(" at %s/s, memory changes at %s/s, %s left, would halt for %d ms", unit.FormatBytes(int64(p.BytesPerSecond)),
+			unit.FormatBytes(int64(p.DirtyBytesPerSecond)), unit.FormatBytes(int64(p.MemoryRemaining+p.DisksRemaining)), p.ExpectedDowntimeMS)
+	}
+	return output.Clean(line)
 }
 
 func planPairs(p api.MigrationPlan) []output.Pair {
@@ -58,8 +179,12 @@ func planPairs(p api.MigrationPlan) []output.Pair {
 		target = "none: no node suits"
 	}
 	pairs := []output.Pair{
-		{Key: "type", Value: p.Type}, {Key: "from", Value: p.Source}, {Key: "to", Value: target}, {Key: "copies", Value: "up to " + size(p.Bytes)},
+		{Key: "type", Value: p.Type},
+		{Key: "from", Value: p.Source},
+		{Key: "to", Value: target},
+		{Key: "copies", Value: "up to " + size(p.Bytes)},
 	}
+	pairs = append(pairs, predictionPairs(p.Type, p.Predicted)...)
 	for _, c := range p.Candidates {
 		if c.Node != p.Target {
 			pairs = append(pairs, output.Pair{Key: "suits too", Value: c.Node})
@@ -70,6 +195,23 @@ func planPairs(p api.MigrationPlan) []output.Pair {
 	}
 	for _, n := range p.Notes {
 		pairs = append(pairs, output.Pair{Key: "note", Value: n})
+	}
+	return pairs
+}
+
+// predictionPairs say what a migration is expected to take, and by what assumption.
+func predictionPairs(kind string, p api.MigrationPrediction) (pairs []output.Pair) {
+	if p.BytesPerSecond == 0 {
+		return nil
+	}
+	takes := time.Duration(p.Seconds * float64(time.Second)).Round(time.Second).String()
+	pairs = append(pairs, output.Pair{Key: "takes", Value: fmt.Sprintf("about %s at %s/s (%s)", takes, unit.FormatBytes(int64(p.BytesPerSecond)), p.Assumption)})
+	if kind != "live" {
+		return pairs
+	}
+	pairs = append(pairs, output.Pair{Key: "halted for", Value: fmt.Sprintf("up to about %d ms", p.DowntimeMS)}, output.Pair{Key: "converges", Value: p.Converges})
+	if p.DirtyBytesPerSecond > 0 {
+		pairs = append(pairs, output.Pair{Key: "memory changes at", Value: unit.FormatBytes(int64(p.DirtyBytesPerSecond)) + "/s, when it was moved last"})
 	}
 	return pairs
 }

@@ -59,6 +59,11 @@ func (a *app) settle(cmd *cobra.Command, c *client.Client, what string, ch clien
 
 // follow shows a job's progress until it has ended, then its result.
 func (a *app) follow(ctx context.Context, c *client.Client, id string, timeout time.Duration) error {
+	return a.followAs(ctx, c, id, timeout, jobLine)
+}
+
+// followAs is follow in other words for how far it is.
+func (a *app) followAs(ctx context.Context, c *client.Client, id string, timeout time.Duration, line func(api.Job) string) error {
 	stop := func() {}
 	wait := ctx
 	if timeout > 0 {
@@ -66,6 +71,7 @@ func (a *app) follow(ctx context.Context, c *client.Client, id string, timeout t
 	}
 	defer stop()
 	show := newProgress(a.err, isTerminal(a.err))
+	show.line = line
 	job, err := c.WaitJob(wait, id, show.update)
 	show.done()
 	_, failed := errors.AsType[*client.JobError](err)
@@ -102,14 +108,18 @@ type progress struct {
 	terminal bool
 	said     string
 	drawn    bool
+	// line says what a job does at the moment.
+	line func(api.Job) string
 }
 
-func newProgress(w io.Writer, terminal bool) *progress { return &progress{w: w, terminal: terminal} }
+func newProgress(w io.Writer, terminal bool) *progress {
+	return &progress{w: w, terminal: terminal, line: jobLine}
+}
 
 const barWidth = 24
 
 func (p *progress) update(j api.Job) {
-	line := jobLine(j)
+	line := p.line(j)
 	if p.terminal {
 		// back to the first column, and away with what was longer (ECMA-48)
 		fmt.Fprintf(p.w, "\r\x1b[K%s %s", output.Bar(j.Progress, barWidth), line)

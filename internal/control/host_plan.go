@@ -66,7 +66,13 @@ func (s *Service) tellPlan(ctx context.Context, p store.NodePlan) error {
 
 // SetShutdown decides what a node does with its guests when its host shuts down.
 func (s *Service) SetShutdown(ctx context.Context, c Caller, ref string, p node.ShutdownPolicy, revision *int64) (node.Node, error) {
-	if err := p.Validate(); err != nil {
+	return s.UpdateNode(ctx, c, ref, node.Change{Shutdown: &p}, revision)
+}
+
+// UpdateNode changes what the operator decides about a node, all at once; revision, unless
+// nil, is the one the caller has seen.
+func (s *Service) UpdateNode(ctx context.Context, c Caller, ref string, change node.Change, revision *int64) (node.Node, error) {
+	if err := change.Validate(); err != nil {
 		return node.Node{}, err
 	}
 	var n node.Node
@@ -74,12 +80,43 @@ func (s *Service) SetShutdown(ctx context.Context, c Caller, ref string, p node.
 		if n, err = tx.NodeGet(ctx, ref); err != nil {
 			return err
 		}
-		return setShutdown(ctx, tx, c, n, p, revision)
+		if err := setMigrations(ctx, tx, c, n, change, revision); err != nil || change.Shutdown == nil {
+			return err
+		}
+		if change.Migrates() {
+			revision = nil // it was compared, and has risen
+		}
+		return setShutdown(ctx, tx, c, n, *change.Shutdown, revision)
 	})
 	if err != nil {
 		return n, err
 	}
 	return s.Node(ctx, n.ID.String())
+}
+
+// setMigrations decides how many VMs may leave a node, and come to it, at once.
+func setMigrations(ctx context.Context, tx *store.Tx, c Caller, n node.Node, change node.Change, revision *int64) error {
+	if !change.Migrates() {
+		return nil
+	}
+	if n.State == node.Removed {
+		return errs.New(errs.InvalidState, "node %q is removed", n.Name)
+	}
+	out, in := n.MigrationsOut, n.MigrationsIn
+	if change.MigrationsOut != nil {
+		out = *change.MigrationsOut
+	}
+	if change.MigrationsIn != nil {
+		in = *change.MigrationsIn
+	}
+	if err := tx.NodeSetMigrations(ctx, n, out, in, revision); err != nil {
+		return err
+	}
+	r := c.record("node.update", "node", n.ID, n.Name)
+	r.Detail = map[string]any{
+		"migrations_out": map[string]any{"from": n.MigrationsOut, "to": out}, "migrations_in": map[string]any{"from": n.MigrationsIn, "to": in},
+	}
+	return tx.AuditInsert(ctx, r)
 }
 
 func setShutdown(ctx context.Context, tx *store.Tx, c Caller, n node.Node, p node.ShutdownPolicy, revision *int64) error {

@@ -36,10 +36,14 @@ func (s *Service) PlanMigration(ctx context.Context, c Caller, ref string, r mig
 	if err == nil {
 		_, err = vm.Decide(v, vm.Migrate)
 	}
+	var dirty int64
+	if err == nil {
+		dirty, err = s.cfg.Store.MigrationDirtyRate(ctx, v.Intent.ID)
+	}
 	if err != nil {
 		return migration.Plan{}, err
 	}
-	return migration.PlanOf(v, nodes, r.Node)
+	return migration.PlanFor(v, nodes, r, dirty)
 }
 
 // MigrateVM moves a VM to another node: it decides under the row's lock where to, counts
@@ -55,7 +59,11 @@ func (s *Service) MigrateVM(ctx context.Context, c Caller, ref string, r migrati
 		if err != nil {
 			return Accepted{}, err
 		}
-		plan, err := migration.PlanOf(v, nodes, r.Node)
+		dirty, err := tx.MigrationDirtyRate(ctx, v.Intent.ID)
+		if err != nil {
+			return Accepted{}, err
+		}
+		plan, err := migration.PlanFor(v, nodes, r, dirty)
 		if err == nil {
 			err = plan.Fits()
 		}

@@ -395,3 +395,25 @@ func TestMigrationsTakeTurns(t *testing.T) {
 	}
 	clean(t, c)
 }
+
+// How many move at once is the operator's to say, within bounds.
+func TestMigrationsAtOnce(t *testing.T) {
+	c := controltest.New(t, 1)
+	three, many := 3, 101
+	n, err := c.Service.UpdateNode(t.Context(), controltest.Admin(), "n1", node.Change{MigrationsIn: &three}, nil)
+	if err != nil || n.MigrationsIn != 3 || n.MigrationsOut != 2 {
+		t.Errorf("%+v %v", n, err)
+	}
+	revision := int64(n.Revision)
+	policy := node.ShutdownPolicy("leave")
+	both := node.Change{Shutdown: &policy, MigrationsOut: &three}
+	if n, err = c.Service.UpdateNode(t.Context(), controltest.Admin(), "n1", both, &revision); err != nil || n.MigrationsOut != 3 || n.Shutdown != policy {
+		t.Errorf("%+v %v", n, err)
+	}
+	if _, err := c.Service.UpdateNode(t.Context(), controltest.Admin(), "n1", both, &revision); !errs.Is(err, errs.RevisionMismatch) {
+		t.Errorf("by an old revision: %v", err)
+	}
+	if _, err := c.Service.UpdateNode(t.Context(), controltest.Admin(), "n1", node.Change{MigrationsOut: &many}, nil); !errs.Is(err, errs.OutOfRange) {
+		t.Errorf("%d at once: %v", many, err)
+	}
+}

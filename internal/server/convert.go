@@ -164,14 +164,14 @@ func toNode(n node.Node) api.Node {
 			Kind: "node", ID: n.ID.String(), Name: n.Name, Revision: int64(n.Revision),
 			CreatedAt: n.CreatedAt.UTC(), UpdatedAt: n.UpdatedAt.UTC(),
 		},
-		Spec: api.NodeSpec{Schedulable: n.State == node.Active, ShutdownPolicy: string(n.Shutdown)},
+		Spec: api.NodeSpec{Schedulable: n.State == node.Active, ShutdownPolicy: string(n.Shutdown), MigrationsOut: n.MigrationsOut, MigrationsIn: n.MigrationsIn},
 		Status: api.NodeStatus{
 			SeenAt: n.SeenAt.UTC(), Simulated: n.Simulated, NodeEpoch: int64(n.Epoch), AgentVersion: n.AgentVersion, VMs: n.VMs,
 			Capacity: toResources(n.Capacity), Used: toResources(n.Used),
 			Inventory: api.Inventory{
 				Hostname: i.Hostname, Kernel: i.Kernel, OS: i.OS, CPUModel: i.CPUModel, CPUs: i.CPUs, MemoryBytes: api.Bytes(i.MemoryBytes),
 				NUMA: []api.NUMANode{}, Disks: []api.HostDisk{}, HugePages: []api.HugePages{}, PCI: []api.PCIDevice{}, Interfaces: []api.HostInterface{}, Bridges: []api.HostBridge{}, Hypervisor: i.Hypervisor, HypervisorVersion: i.HypervisorVersion,
-				Acceleration: i.Acceleration, AccelerationReason: i.AccelerationReason, MachineTypes: append([]string{}, i.MachineTypes...), CPUModels: append([]string{}, i.CPUModels...), Firmware: append([]string{}, i.Firmware...), Confinement: append([]string{}, i.Confinement...), Unconfined: append([]string{}, i.Unconfined...), Limits: append([]string{}, i.Limits...), ImageCacheBytes: api.Bytes(i.ImageCacheBytes),
+				Acceleration: i.Acceleration, AccelerationReason: i.AccelerationReason, MachineTypes: append([]string{}, i.MachineTypes...), CPUModels: append([]string{}, i.CPUModels...), Firmware: append([]string{}, i.Firmware...), LiveMigration: i.LiveMigration, Confinement: append([]string{}, i.Confinement...), Unconfined: append([]string{}, i.Unconfined...), Limits: append([]string{}, i.Limits...), ImageCacheBytes: api.Bytes(i.ImageCacheBytes),
 			},
 		},
 	}

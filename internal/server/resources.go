@@ -64,10 +64,11 @@ func (s *Server) updateNode(ctx context.Context, r *Request, b api.NodePatch) (r
 	if err != nil {
 		return reply[api.Node]{}, err
 	}
-	if b.ShutdownPolicy == nil {
+	if b == (api.NodePatch{}) {
 		return s.getNode(ctx, r, none{})
 	}
-	n, err := s.control.SetShutdown(ctx, r.Caller, r.Arg("node"), node.ShutdownPolicy(*b.ShutdownPolicy), revision)
+	change := node.Change{Shutdown: (*node.ShutdownPolicy)(b.ShutdownPolicy), MigrationsOut: b.MigrationsOut, MigrationsIn: b.MigrationsIn}
+	n, err := s.control.UpdateNode(ctx, r.Caller, r.Arg("node"), change, revision)
 	return reply[api.Node]{Body: toNode(n), ETag: int64(n.Revision)}, err
 }
 

@@ -7,7 +7,6 @@ import (
 	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/internal/control"
 	"github.com/novacron/novacron/internal/domain/auth"
-	"github.com/novacron/novacron/internal/domain/migration"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
@@ -15,7 +14,7 @@ func (s *Server) migrationRoutes() []Route {
 	read := auth.Need{Resource: auth.VM, Action: auth.Read}
 	return []Route{
 		handle(Route{
-			Method: "POST", Path: "/api/v1/vms/{vm}/migrate", ID: "migrateVM", Summary: "Move a stopped or suspended VM to another node",
+			Method: "POST", Path: "/api/v1/vms/{vm}/migrate", ID: "migrateVM", Summary: "Move a VM to another node",
 			// which node a VM is on is not for everybody who may start it
 			Need: auth.Need{Resource: auth.VM, Action: auth.Admin}, Status: http.StatusAccepted,
 			Query: []Param{waitParam, {"dry_run", "true: change nothing, and say what would be done."}},
@@ -39,7 +38,7 @@ func (s *Server) migrateVM(ctx context.Context, r *Request, b api.VMMigrate) (re
 		return none, err
 	}
 	r.Caller.Revision = revision
-	req := migration.Request{Node: b.Node, Reason: b.Reason}
+	req := toMigrationRequest(b)
 	dry, err := boolParam(r, "dry_run")
 	if err != nil {
 		return none, err
@@ -68,34 +67,4 @@ func (s *Server) getMigration(ctx context.Context, r *Request, _ none) (reply[ap
 	}
 	out, err := s.control.Migration(ctx, m)
 	return reply[api.Migration]{Body: toMigration(out), ETag: int64(out.Revision)}, err
-}
-
-func toPlan(p migration.Plan) *api.MigrationPlan {
-	out := &api.MigrationPlan{Type: string(p.Kind), Source: p.Source.Name, Bytes: api.Bytes(p.Bytes), Notes: p.Notes, Candidates: []api.MigrationCandidate{}}
-	for _, c := range p.Ranked {
-		out.Candidates = append(out.Candidates, api.MigrationCandidate{Node: c.Name, Score: c.Score})
-	}
-	if len(p.Ranked) > 0 {
-		out.Target = p.Target().Name
-	}
-	for _, r := range p.Rejected {
-		out.Rejected = append(out.Rejected, api.RejectedNode{Node: r.Name, Reasons: r.Reasons})
-	}
-	return out
-}
-
-func toMigration(m migration.Migration) api.Migration {
-	out := api.Migration{
-		Kind: "migration", ID: m.ID.String(), VM: api.JobTarget{Kind: "vm", ID: m.VM.String(), Name: m.VMName},
-		Type: string(m.Kind), State: string(m.State), Reason: m.Reason, Source: m.Source.Name, Target: m.Target.Name,
-		OwnerEpoch: int64(m.SwappedEpoch), PredictedBytes: api.Bytes(m.Predicted.Bytes), BytesMoved: api.Bytes(m.BytesMoved), Phases: []api.MigrationPhase{},
-		CreatedBy: m.CreatedBy, Revision: int64(m.Revision), CreatedAt: m.CreatedAt.UTC(), FinishedAt: m.FinishedAt,
-	}
-	for _, p := range m.Phases {
-		out.Phases = append(out.Phases, api.MigrationPhase{Name: p.Name, At: p.At.UTC()})
-	}
-	if m.Failure != nil {
-		out.Error = &api.JobError{Code: string(m.Failure.Code), Detail: m.Failure.Message}
-	}
-	return out
 }

@@ -148,6 +148,12 @@ func (s *Store) MigrationDirtyRate(ctx context.Context, vm id.ID) (int64, error)
 	return rate, pgtx.Map(err)
 }
 
+// MigrationDirtyRate is the same, read by the transaction.
+func (t *Tx) MigrationDirtyRate(ctx context.Context, vm id.ID) (int64, error) {
+	rate, err := t.q.MigrationDirtyRate(ctx, vm)
+	return rate, pgtx.Map(err)
+}
+
 // MigrationQueue gives the migrations that take part of their nodes, or are to, in the order
 // of their turns. Whose turn it is, nobody else decides until the transaction ends.
 func (t *Tx) MigrationQueue(ctx context.Context) ([]migration.Queued, error) {

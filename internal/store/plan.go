@@ -53,10 +53,22 @@ func (t *Tx) NodePlanHas(ctx context.Context, n id.ID, digest string) error {
 	return pgtx.Map(t.q.NodePlanHas(ctx, query.NodePlanHasParams{ID: n, Digest: digest}))
 }
 
+// NodeSetMigrations records how many VMs may leave a node, and come to it, at once.
+// revision, unless nil, is the one the caller has seen.
+func (t *Tx) NodeSetMigrations(ctx context.Context, n node.Node, out, in int, revision *int64) error {
+	rows, err := t.q.NodeSetMigrations(ctx, query.NodeSetMigrationsParams{ID: n.ID, MostOut: int16(out), MostIn: int16(in), Revision: revision})
+	return t.nodeSet(ctx, n, rows, err)
+}
+
 // NodeSetShutdown records what a node does with its guests when its host shuts
 // down. revision, unless nil, is the one the caller has seen.
 func (t *Tx) NodeSetShutdown(ctx context.Context, n node.Node, p node.ShutdownPolicy, revision *int64) error {
 	rows, err := t.q.NodeSetShutdown(ctx, query.NodeSetShutdownParams{ID: n.ID, Policy: string(p), Revision: revision})
+	return t.nodeSet(ctx, n, rows, err)
+}
+
+// nodeSet tells of a change of a node's row, or why there was none.
+func (t *Tx) nodeSet(ctx context.Context, n node.Node, rows int64, err error) error {
 	if err == nil && rows == 0 {
 		err = errs.New(errs.RevisionMismatch, "node %q is at revision %d: somebody changed it; read it again", n.Name, n.Revision)
 	}

@@ -67,6 +67,9 @@ func PlanFor(v vm.View, nodes []node.Node, r Request, dirty int64) (Plan, error)
 		p.Options = r.Options.complete(r.Profile)
 	}
 	predict(&p, v, nodes, source, dirty)
+	if p.Kind == Live {
+		p.Options.Timeout = p.Options.GiveUp(p.Bytes)
+	}
 	explain(&p, r)
 	return p, nil
 }

@@ -1,0 +1,84 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/novacron/novacron/api"
+)
+
+// What is said on the command line is what is asked for, and nothing besides.
+func TestVMMigrateAsks(t *testing.T) {
+	b := newBench(t)
+	b.on("POST /vms/web/migrate", 202, api.VMMigrateResult{Job: &api.Job{ID: "j1", Type: "vm.migrate_live", State: "queued"}})
+	for line, body := range map[string]string{
+		"":                          `{}`,
+		"--node b --reason why":     `{"node":"b","reason":"why"}`,
+		"--kind cold --priority -3": `{"kind":"cold","priority":-3}`,
+		"--profile wan":             `{"profile":"wan"}`,
+		"--bandwidth 200MiB":        `{"options":{"bytes_per_second":209715200}}`,
+		"--downtime 90ms":           `{"options":{"downtime_ms":90}}`,
+		"--compress zstd --channels 4 --auto-converge": `{"options":{"auto_converge":true,"compression":"zstd","channels":4}}`,
+		"--patience 1m --give-up-after 2h":             `{"options":{"patience_seconds":60,"timeout_seconds":7200}}`,
+	} {
+		if got := b.do(t, "vm migrate web "+line, 0); !strings.Contains(got, "accepted as job j1") {
+			t.Error(got)
+		}
+		asked := b.requests()
+		expect(t, asked[len(asked)-1], "POST /api/v1/vms/web/migrate "+body)
+	}
+	before := len(b.requests())
+	for _, line := range []string{"--bandwidth fast", "--downtime 1us", "--give-up-after 10ms"} {
+		b.do(t, "vm migrate web "+line, 2)
+	}
+	if len(b.requests()) != before {
+		t.Errorf("asked in spite of it: %v", b.requests()[before:])
+	}
+}
+
+func someMigration() api.Migration {
+	begun, end := time.Unix(1_790_000_004, 0), time.Unix(1_790_000_010, 0)
+	return api.Migration{
+		Kind: "migration", ID: "j1", VM: api.JobTarget{Kind: "vm", Name: "web"}, Type: "live", State: "succeeded", Source: "a", Target: "b",
+		PredictedBytes: 5 << 30, BytesMoved: 6 << 30, DowntimeMS: 42, DowntimeSeenMS: 80, CreatedAt: time.Unix(1_790_000_000, 0), BegunAt: &begun, FinishedAt: &end,
+		Predicted: api.MigrationPrediction{Bytes: 5 << 30, BytesPerSecond: 1 << 30, Assumption: "said", Seconds: 5, DowntimeMS: 300, Converges: "yes", DirtyBytesPerSecond: 1 << 20},
+		Options:   &api.MigrationOptions{DowntimeMS: 300, Channels: 2, Compression: "zstd", AutoConverge: true, BytesPerSecond: 1 << 30},
+		Progress:  &api.MigrationProgress{MemoryMoved: 2 << 30, MemoryRemaining: 1 << 20, DisksMoved: 4 << 30, BytesPerSecond: 1 << 30, DirtyBytesPerSecond: 1 << 20, ExpectedDowntimeMS: 7},
+		Phases:    []api.MigrationPhase{{Name: "accepted", At: time.Unix(1_790_000_000, 0)}, {Name: "memory", At: begun}},
+	}
+}
+
+// Who waits is told the phases, and at the end where it is and for how long it was halted.
+func TestVMMigrateIsFollowed(t *testing.T) {
+	b := newBench(t)
+	end := time.Unix(1_790_000_010, 0)
+	b.on("POST /vms/web/migrate", 202, api.VMMigrateResult{Job: &api.Job{ID: "j1", Type: "vm.migrate_live", State: "running"}})
+	b.on("GET /jobs/j1", 200, api.Job{ID: "j1", Type: "vm.migrate_live", Target: api.JobTarget{Kind: "vm", Name: "web"}, State: "succeeded", CreatedAt: time.Unix(1_790_000_000, 0), FinishedAt: &end})
+	b.on("GET /migrations/j1", 200, someMigration())
+	got := b.do(t, "vm migrate web --wait", 0)
+	if !strings.Contains(got, "done in 10.0s") || !strings.Contains(got, "it is on b now: 6 GiB copied, halted for 42 ms") {
+		t.Error(got)
+	}
+	expect(t, migrationLine(someMigration(), false), "migrate web to b: memory")
+	expect(t, migrationLine(someMigration(), true), "migrate web to b: memory, 6 GiB of 5 GiB at 1 GiB/s, memory changes at 1 MiB/s, 1 MiB left, would halt for 7 ms")
+}
+
+func TestMigrationShow(t *testing.T) {
+	b := newBench(t)
+	b.on("GET /migrations/j1", 200, someMigration())
+	got := b.do(t, "migration show j1", 0)
+	for _, want := range []string{
+		"about 5s at 1 GiB/s (said)", "up to about 300 ms", "converges", "1 MiB/s, when it was moved last", "halted for up to 300 ms, 2 channels, at most 1 GiB/s, zstd, slowed down",
+		"2 GiB copied, 1 MiB left", "42 ms, as its hypervisor tells", "80 ms, as the control plane saw it", "4.0s",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is missing in\n%s", want, got)
+		}
+	}
+	b.on("POST /jobs/j1/cancel", 202, api.VMMigrateResult{Job: &api.Job{ID: "j1"}})
+	b.do(t, "migration cancel j1", 0)
+	if asked := b.requests(); asked[len(asked)-1] != "POST /api/v1/jobs/j1/cancel" {
+		t.Errorf("%v", asked)
+	}
+}

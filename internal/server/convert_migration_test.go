@@ -1,0 +1,35 @@
+package server
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/novacron/novacron/api"
+	"github.com/novacron/novacron/internal/domain/migration"
+	"github.com/novacron/novacron/internal/vocab/errs"
+)
+
+// What a request says arrives as it was meant, and what is no duration any more stays out of
+// bounds instead of becoming a small one.
+func TestMigrationRequests(t *testing.T) {
+	b := api.VMMigrate{Node: "b", Reason: "why", Kind: "live", Profile: "wan", Priority: 3, Options: &api.MigrationOptions{
+		BytesPerSecond: 1 << 20, DowntimeMS: 90, AutoConverge: true, Compression: "zstd", Channels: 4, PatienceSeconds: 60, TimeoutSeconds: 3600,
+	}}
+	want := migration.Request{Node: "b", Reason: "why", Kind: migration.Live, Profile: migration.ProfileWAN, Priority: 3, Options: migration.Options{
+		BytesPerSecond: 1 << 20, Downtime: 90 * time.Millisecond, AutoConverge: true, Compression: "zstd", Channels: 4, Patience: time.Minute, Timeout: time.Hour,
+	}}
+	got := toMigrationRequest(b)
+	if got != want || got.Validate() != nil {
+		t.Errorf("%+v %v", got, got.Validate())
+	}
+	if back := toMigrationOptions(migration.Live, got.Options); *back != *b.Options {
+		t.Errorf("%+v", back)
+	}
+	for _, n := range []int64{math.MaxInt64, math.MinInt64, math.MaxInt64/1000 + 1} {
+		got := toMigrationRequest(api.VMMigrate{Options: &api.MigrationOptions{DowntimeMS: n, PatienceSeconds: n, TimeoutSeconds: n}})
+		if err := got.Validate(); !errs.Is(err, errs.OutOfRange) || len(errs.As(err).Fields) != 3 {
+			t.Errorf("%d: %v", n, err)
+		}
+	}
+}
