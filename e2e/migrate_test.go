@@ -3,6 +3,8 @@ package e2e
 import (
 	"strings"
 	"testing"
+
+	"github.com/novacron/novacron/client"
 )
 
 // A real guest goes to another node suspended, and goes on there with its memory and its
@@ -65,6 +67,7 @@ func TestRealGuestMovesWhileItRuns(t *testing.T) {
 	if second == first {
 		t.Fatalf("it is on %s still", first)
 	}
+	i.recorded("web")
 	i.console("web", "THERE-kept-in-memory-nova-data-7", "was=$(head -c 11 /dev/vda); echo nova-data-8 > /dev/vda; sync; echo THERE-$(cat /remember)-$was")
 	i.must("vm", "pause", "web", "--wait")
 	i.must("vm", "migrate", "web", "--node", first, "--wait")
@@ -80,6 +83,22 @@ func TestRealGuestMovesWhileItRuns(t *testing.T) {
 	i.must("vm", "delete", "web", "--wait", "--yes")
 	i.must("image", "delete", "tiny", "--wait")
 	i.nothingLeft()
+}
+
+// recorded looks at the record of the one live migration of a VM: what was expected, and what
+// came.
+func (i *instance) recorded(name string) {
+	i.t.Helper()
+	for m, err := range i.client().Migrations.All(i.t.Context(), client.ListOptions{Filter: map[string]string{"vm": name}}) {
+		switch {
+		case err != nil:
+			i.t.Fatal(err)
+		case m.Type != "live" || m.Progress == nil || m.Options == nil:
+			i.t.Errorf("it is no record of a live migration: %+v", m)
+		case m.Progress.MemoryMoved == 0, m.Progress.DisksMoved == 0, m.DowntimeMS == 0, m.DowntimeSeenMS < m.DowntimeMS, m.Options.Channels != 2, m.Predicted.Converges != "unknown":
+			i.t.Errorf("%+v %+v, halted for %d ms, seen %d ms, predicted %+v", *m.Progress, *m.Options, m.DowntimeMS, m.DowntimeSeenMS, m.Predicted)
+		}
+	}
 }
 
 // nodeOf is the node that a VM is on.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/novacron/novacron/internal/control"
 	"github.com/novacron/novacron/internal/control/controltest"
@@ -109,8 +110,8 @@ func TestMigrate(t *testing.T) {
 	}
 	clean(t, c)
 	request(t, c, "a", vm.Start)
-	if _, err := migrate(t, c, "a", ""); !errs.Is(err, errs.InvalidState) || !strings.Contains(err.Error(), "suspend it first") {
-		t.Errorf("while it runs: %v", err)
+	if _, err := c.Service.MigrateVM(t.Context(), controltest.Admin(), "a", migration.Request{Kind: migration.Cold}); !errs.Is(err, errs.InvalidState) || !strings.Contains(err.Error(), "stop it first") {
+		t.Errorf("cold while it runs: %v", err)
 	}
 	request(t, c, "a", vm.Delete)
 	if m, err := c.Service.Migration(t.Context(), *a.Job); err != nil || m.VMName != "a" {
@@ -416,4 +417,44 @@ func TestMigrationsAtOnce(t *testing.T) {
 	if _, err := c.Service.UpdateNode(t.Context(), controltest.Admin(), "n1", node.Change{MigrationsOut: &many}, nil); !errs.Is(err, errs.OutOfRange) {
 		t.Errorf("%d at once: %v", many, err)
 	}
+}
+
+// A VM that runs moves as it was asked for: what that takes is counted on both nodes, and
+// its record has what was expected beside what came.
+func TestMigrateLive(t *testing.T) {
+	c := onFirst(t)
+	request(t, c, "a", vm.Start)
+	ask := migration.Request{Profile: migration.ProfileWAN, Options: migration.Options{BytesPerSecond: 1 << 30, Channels: 4}, Priority: 5}
+	plan, err := c.Service.PlanMigration(t.Context(), controltest.Admin(), "a", ask)
+	v := view(t, c, "a")
+	want := migration.Options{
+		BytesPerSecond: 1 << 30, Channels: 4, Downtime: time.Second, AutoConverge: true, Compression: migration.CompressionZstd,
+		Patience: migration.DefaultPatience, Timeout: plan.Options.GiveUp(plan.Bytes),
+	}
+	if err != nil || plan.Kind != migration.Live || plan.Options != want || plan.Bytes != v.DiskBytes()+v.Intent.MemoryBytes {
+		t.Errorf("%+v %v", plan, err)
+	}
+	a, err := c.Service.MigrateVM(t.Context(), controltest.Admin(), "a", ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n2, err := c.Service.Node(t.Context(), "n2")
+	if err != nil || n2.Used.CPUs != v.Intent.CPUs || n2.Used.MemoryBytes != v.Intent.MemoryBytes || n2.Used.DiskBytes != v.DiskBytes() {
+		t.Errorf("%+v %v", n2, err)
+	}
+	drive(t, c, nil)
+	if v := isOn(t, c, "a", "n2"); v.Job != nil || vm.Appear(v).State != vm.Running {
+		t.Errorf("%+v %+v", v.Intent, v.Job)
+	}
+	m, err := c.Service.Migration(t.Context(), *a.Job)
+	if err != nil || m.State != migration.Succeeded || m.Kind != migration.Live || m.Options != want || m.Predicted.Bytes != plan.Bytes || m.BegunAt == nil {
+		t.Errorf("%+v %v", m, err)
+	}
+	if m.BytesMoved != m.Progress.Moved() || m.Downtime.Seen == 0 || m.Downtime.Seen < m.Downtime.Hypervisor {
+		t.Errorf("%+v %+v %d bytes, %+v", m.Progress, m.Downtime, m.BytesMoved, m.Phases)
+	}
+	if n1, err := c.Service.Node(t.Context(), "n1"); err != nil || n1.Used != (node.Resources{}) {
+		t.Errorf("%+v %v", n1.Used, err)
+	}
+	clean(t, c)
 }

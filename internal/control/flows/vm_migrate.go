@@ -130,14 +130,14 @@ func copyThere(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := phase(ctx, r, migration.PhaseCopying, 0); err != nil {
+	if err := copying(ctx, r, 0); err != nil {
 		return nil, err
 	}
 	bytes, err := copyItems(ctx, r, m, false)
 	if err != nil {
 		return nil, err
 	}
-	return copied{Bytes: bytes}, phase(ctx, r, migration.PhaseCopying, bytes)
+	return copied{Bytes: bytes}, copying(ctx, r, bytes)
 }
 
 // copyItems has the source offer what it has of the VM, and the target take it. Live, that
@@ -194,14 +194,15 @@ func watchTransfer(ctx context.Context, r *run, m moving) (stop func()) {
 			if total := m.v.DiskBytes(); total > 0 {
 				_ = r.Progress(ctx, int(min(99, 100*t.Bytes/total)))
 			}
-			_ = phase(ctx, r, migration.PhaseCopying, t.Bytes)
+			_ = copying(ctx, r, t.Bytes)
 		}
 	}()
 	return func() { cancel(); <-done }
 }
 
-func phase(ctx context.Context, r *run, name string, bytes int64) error {
-	return write(ctx, r, func(tx *store.Tx) error { return tx.MigrationPhase(ctx, r.Job.ID, name, bytes) })
+// copying notes that the copying has begun, and how many bytes it came to so far.
+func copying(ctx context.Context, r *run, bytes int64) error {
+	return write(ctx, r, func(tx *store.Tx) error { return tx.MigrationPhase(ctx, r.Job.ID, migration.PhaseCopying, bytes) })
 }
 
 // eraseThere removes the target's copy. Nobody waits for that: the VM, which is the

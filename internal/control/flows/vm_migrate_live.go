@@ -11,6 +11,7 @@ import (
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/engine/workflow"
 	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/store"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/gen"
 	"github.com/novacron/novacron/internal/vocab/id"
@@ -31,6 +32,7 @@ func VMMigrateLive() workflow.Flow[Env] {
 		Name: vm.JobMigrateLive,
 		Steps: []workflow.Step[Env]{
 			{Name: "find nodes", Do: findBoth, Cancellable: true},
+			{Name: "wait for its turn", Do: waitTurn, Cancellable: true},
 			{Name: "fetch images", Do: fetchThere, Cancellable: true},
 			// its undo settles whose the VM is, and removes what the other node has of it
 			{Name: "move", Do: moveLive, Undo: unmoveLive, Cancellable: true},
@@ -57,7 +59,7 @@ func moveLive(ctx context.Context, r *run) (any, error) {
 	if m.v, err = load(ctx, r); err != nil || m.v.Intent.Epoch != m.Epoch {
 		return nil, errors.Join(err, gaveUp(m))
 	}
-	if err := phase(ctx, r, migration.PhaseCopying, 0); err != nil {
+	if err := copying(ctx, r, 0); err != nil {
 		return nil, err
 	}
 	if _, err := copyItems(ctx, r, m, true); err != nil {
@@ -133,10 +135,10 @@ func sendLive(ctx context.Context, r *run, m moving, p MigrateLiveParams, send *
 	var reply nodelink.MoveReply
 	began := r.Env.Candidates.clock.Boot()
 	err := call(ctx, r, m.on(m.source), send, &reply)
-	stop()
+	seen := r.Env.Candidates.clock.Boot() - stop()
 	switch {
 	case err == nil && reply.Verdict == nodelink.Swapped:
-		return swappedLive(ctx, r, m, reply.Progress)
+		return swappedLive(ctx, r, m, reply, seen)
 	case err == nil:
 		return nil, gaveUp(m)
 	case errs.Is(err, errs.Timeout) && r.Env.Candidates.clock.Boot()-began >= budget:
@@ -150,25 +152,45 @@ func gaveUp(m moving) error {
 	return errs.New(errs.HostFailure, "node %s gave VM %q up once it had been sent, and it goes on on node %s; the log of node %s has the reason", m.target.Name, m.v.Intent.Name, m.source.Name, m.target.Name)
 }
 
-// swappedLive is the output of a move that was swapped.
-func swappedLive(ctx context.Context, r *run, m moving, at nodelink.MoveProgress) (any, error) {
+// swappedLive is the output of a move that was swapped. Its guest was halted no longer than
+// was seen.
+func swappedLive(ctx context.Context, r *run, m moving, reply nodelink.MoveReply, seen time.Duration) (any, error) {
+	at := reply.Progress
+	at.Stage = "" // what it was is over
 	if err := progressed(ctx, r, at); err != nil {
+		return nil, err
+	}
+	err := write(ctx, r, func(tx *store.Tx) error {
+		if !reply.Paused {
+			if err := tx.MigrationPhase(ctx, r.Job.ID, migration.PhaseResumed, 0); err != nil {
+				return err
+			}
+		}
+		return tx.MigrationDowntime(ctx, r.Job.ID, migration.Downtime{Hypervisor: time.Duration(at.DowntimeMS) * time.Millisecond, Seen: seen})
+	})
+	if err != nil {
 		return nil, err
 	}
 	v, err := load(ctx, r)
 	return swapped{Epoch: max(v.Intent.Epoch, m.Epoch+1)}, err
 }
 
-// watchLive shows how far a move is, until it is stopped.
-func watchLive(ctx context.Context, r *run, m moving) (stop func()) {
+// watchLive shows how far a move is, until it is stopped, and gives when it was known last,
+// by the server's clock, that its guest was not halted for the end yet.
+func watchLive(ctx context.Context, r *run, m moving) (stop func() time.Duration) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
+	before := r.Env.Candidates.clock.Boot()
 	go func() {
 		defer close(done)
 		for r.Env.Candidates.clock.Sleep(ctx, watchEvery) == nil {
+			asked := r.Env.Candidates.clock.Boot()
 			var at nodelink.MoveProgress
 			if r.Env.Nodes.Call(ctx, m.Source, &nodelink.AskMove{VM: m.v.Intent.ID, Migration: r.Job.ID}, &at) != nil {
 				continue
+			}
+			if at.Stage != migration.PhaseSwitchover && at.Stage != migration.PhaseSent {
+				before = asked
 			}
 			moved, left := at.MemoryMoved+at.DisksMoved, at.MemoryRemaining+at.DisksRemaining
 			if moved+left > 0 {
@@ -177,16 +199,16 @@ func watchLive(ctx context.Context, r *run, m moving) (stop func()) {
 			_ = progressed(ctx, r, at)
 		}
 	}()
-	return func() { cancel(); <-done }
+	return func() time.Duration { cancel(); <-done; return before }
 }
 
 // progressed writes down how far a move is.
 func progressed(ctx context.Context, r *run, at nodelink.MoveProgress) error {
-	name := migration.PhaseCopying
-	if at.Stage != "" {
-		name = at.Stage
+	p := migration.Progress{
+		Phase: at.Stage, MemoryMoved: at.MemoryMoved, MemoryRemaining: at.MemoryRemaining, DisksMoved: at.DisksMoved, DisksRemaining: at.DisksRemaining,
+		Rate: at.Rate, DirtyRate: at.DirtyRate, ExpectedDowntime: time.Duration(at.ExpectedDowntimeMS) * time.Millisecond,
 	}
-	return phase(ctx, r, name, at.MemoryMoved+at.DisksMoved)
+	return write(ctx, r, func(tx *store.Tx) error { return tx.MigrationProgress(ctx, r.Job.ID, p) })
 }
 
 // settleLive brings the two nodes to one verdict about what an earlier attempt has begun.
