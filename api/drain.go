@@ -27,6 +27,8 @@ type NodeReturn struct {
 	Policy string `json:"policy,omitempty"`
 	// Parallel is how many VMs are worked on at a time, 1 to 32; 2 when absent.
 	Parallel int `json:"parallel,omitempty"`
+	// GraceSeconds is how long a guest may take to shut down, 0 to 3600; 60 when absent.
+	GraceSeconds *int64 `json:"grace_seconds,omitempty"`
 	// Reason is kept with the record; up to 500 bytes.
 	Reason string `json:"reason,omitempty"`
 }

@@ -53,8 +53,7 @@ half-way; asked for again, it goes on with what is left. The node stays cordoned
   novacron node drain rack2-7 --policy stop --partial
   novacron node drain rack2-7 --status`
 	f := cmd.Flags()
-	drainFlags(cmd, &req.Policy, &req.Parallel, &req.Reason, &plan)
-	f.Int64Var(&grace, "grace", 60, "`seconds` that a guest may take to shut down")
+	drainFlags(cmd, &req.Policy, &req.Parallel, &grace, &req.Reason, &plan)
 	f.BoolVar(&req.Partial, "partial", false, "do what can be done, where machines stand against it")
 	f.BoolVar(&status, "status", false, "change nothing, and show how far the newest drain is")
 	w = a.addWait(cmd)
@@ -66,10 +65,14 @@ func newNodeReturn(a *app) *cobra.Command {
 	var w *waitFlags
 	var req api.NodeReturn
 	var plan bool
+	var grace int64
 	cmd := leaf("return NAME", "Give a drained node virtual machines again", names("NAME"), func(cmd *cobra.Command, args []string) error {
 		c, err := a.connect(cmd)
 		if err != nil {
 			return err
+		}
+		if cmd.Flags().Changed("grace") {
+			req.GraceSeconds = &grace
 		}
 		if plan {
 			p, err := c.Nodes.PlanReturn(cmd.Context(), args[0], req)
@@ -92,16 +95,17 @@ deleted since stay as they are. Without --vms nothing is brought back, now or la
   novacron node return rack2-7 --vms --plan
   novacron node return rack2-7 --vms --wait`
 	cmd.Flags().BoolVar(&req.VMs, "vms", false, "bring back what drains took from it")
-	drainFlags(cmd, &req.Policy, &req.Parallel, &req.Reason, &plan)
+	drainFlags(cmd, &req.Policy, &req.Parallel, &grace, &req.Reason, &plan)
 	w = a.addWait(cmd)
 	cmd.ValidArgsFunction = a.completeNodes
 	return cmd
 }
 
-func drainFlags(cmd *cobra.Command, policy *string, parallel *int, reason *string, plan *bool) {
+func drainFlags(cmd *cobra.Command, policy *string, parallel *int, grace *int64, reason *string, plan *bool) {
 	f := cmd.Flags()
 	f.StringVar(policy, "policy", "", "`live, cold, stop or refuse`, before what the machines have")
 	f.IntVar(parallel, "parallel", 0, "work on so `many` machines at a time, 1 to 32; 2 by default")
+	f.Int64Var(grace, "grace", 60, "`seconds` that a guest may take to shut down")
 	f.StringVar(reason, "reason", "", "`why`, for the record")
 	f.BoolVar(plan, "plan", false, "change nothing, and say what would be done")
 	mustComplete(cmd.RegisterFlagCompletionFunc("policy", cobra.FixedCompletions(drainPolicies, cobra.ShellCompDirectiveNoFileComp)))

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/novacron/novacron/api"
 	"github.com/novacron/novacron/internal/control"
@@ -33,10 +34,7 @@ func (s *Server) drainRoutes() []Route {
 
 func (s *Server) drainNode(ctx context.Context, r *Request, b api.NodeDrain) (reply[api.NodeDrainResult], error) {
 	req := drain.Request{
-		Policy: vm.DrainPolicy(b.Policy), Parallel: b.Parallel, Grace: drain.DefaultGrace, Partial: b.Partial, Reason: b.Reason,
-	}
-	if b.GraceSeconds != nil {
-		req.Grace = seconds(*b.GraceSeconds)
+		Policy: vm.DrainPolicy(b.Policy), Parallel: b.Parallel, Grace: patience(b.GraceSeconds), Partial: b.Partial, Reason: b.Reason,
 	}
 	return s.draining(ctx, r, b.Reason,
 		func() (drain.Plan, error) { return s.control.PlanDrain(ctx, r.Arg("node"), req) },
@@ -44,12 +42,19 @@ func (s *Server) drainNode(ctx context.Context, r *Request, b api.NodeDrain) (re
 }
 
 func (s *Server) returnNode(ctx context.Context, r *Request, b api.NodeReturn) (reply[api.NodeDrainResult], error) {
-	req := drain.Request{Policy: vm.DrainPolicy(b.Policy), Parallel: b.Parallel, Grace: drain.DefaultGrace, Reason: b.Reason}
+	req := drain.Request{Policy: vm.DrainPolicy(b.Policy), Parallel: b.Parallel, Grace: patience(b.GraceSeconds), Reason: b.Reason}
 	return s.draining(ctx, r, b.Reason,
 		func() (drain.Plan, error) { return s.control.PlanReturn(ctx, r.Arg("node"), req) },
 		func() (control.Accepted, error) {
 			return s.control.ReturnNode(ctx, r.Caller, r.Arg("node"), b.VMs, req)
 		})
+}
+
+func patience(asked *int64) time.Duration {
+	if asked == nil {
+		return drain.DefaultGrace
+	}
+	return seconds(*asked)
 }
 
 // draining answers with a plan, or with what was begun.
