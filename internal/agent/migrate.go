@@ -107,6 +107,9 @@ func (a *Agent) takeVM(ctx context.Context, _ Peer, g *guest, c *nodelink.TakeVM
 	if err := a.wipe(ctx, c.VM, ids); err != nil {
 		return nil, err
 	}
+	if err := g.change(a.records, func(r *record) { r.Move = nil }); err != nil {
+		return nil, err
+	}
 	if err := a.owns(g, ids); err != nil {
 		return nil, err
 	}

@@ -200,7 +200,7 @@ func (a *Agent) resumeMove(ctx context.Context, g *guest) error {
 func (a *Agent) resumeTarget(g *guest, m move, waits bool) {
 	if m.State == moveSettled { // it may have been about to execute
 		if waits {
-			a.background(func(ctx context.Context) { a.retry(ctx, func() error { return a.takeOver(ctx, g, m) }) })
+			a.background(func(ctx context.Context) { a.own(ctx, g, m) })
 		}
 		return
 	}
@@ -249,17 +249,17 @@ func (a *Agent) retry(ctx context.Context, f func() error) {
 	}
 }
 
-// landing tells whether a VM is not this node's yet: what is seen of it is nobody's
-// observation.
-func (a *Agent) landing(v id.ID) bool {
+// landing tells whether an incarnation is not this node's yet, or never was: what is seen
+// of it is nobody's observation.
+func (a *Agent) landing(r hypervisor.Ref) bool {
 	a.mu.Lock()
-	g := a.guests[v]
+	g := a.guests[r.VM]
 	a.mu.Unlock()
 	if g == nil {
 		return false
 	}
 	m := g.snapshot().Move
-	return m != nil && m.Target && !(m.State == moveSettled && m.Verdict == nodelink.Swapped)
+	return m != nil && m.Target && r.Epoch == m.Epoch+1 && !(m.State == moveSettled && m.Verdict == nodelink.Swapped)
 }
 
 // endLanded kills what a move has left of a VM that is to be removed here: a process that

@@ -149,9 +149,25 @@ func (a *Agent) land(ctx context.Context, g *guest, m move, set *settling) {
 		return // the next agent takes it up
 	}
 	a.retry(ctx, func() error { return a.settled(ctx, g, m, v) })
+	if v == nodelink.Swapped {
+		a.own(ctx, g, m)
+	}
 	if ctx.Err() == nil {
 		close(set.done)
 	}
+}
+
+// own lets a guest execute that is this node's now. One that cannot, for as long as servers
+// are asked for it, has crashed: the VM's owner decides what becomes of it.
+func (a *Agent) own(ctx context.Context, g *guest, m move) {
+	try, cancel := a.withinTime(ctx, a.patience())
+	defer cancel()
+	a.retry(try, func() error { return a.takeOver(try, g, m) })
+	if try.Err() == nil || ctx.Err() != nil {
+		return
+	}
+	a.log.Error("a guest that has moved here cannot go on, and is ended", "vm", g.snapshot().VM)
+	a.retry(ctx, func() error { return a.endLanded(ctx, g.snapshot().VM) })
 }
 
 // hasLanded waits until all is here and the source has said that it is halted for good.
@@ -247,7 +263,7 @@ func (a *Agent) settled(ctx context.Context, g *guest, m move, v nodelink.Verdic
 		return err
 	}
 	if v == nodelink.Swapped {
-		return a.takeOver(ctx, g, m)
+		return nil
 	}
 	return a.endLanded(ctx, g.snapshot().VM)
 }

@@ -92,7 +92,7 @@ func (a *Agent) asSaved(v id.ID, epoch gen.OwnerEpoch, why string) nodelink.Repo
 
 // seen takes a status from the driver: it is the driver's sink.
 func (a *Agent) seen(s hypervisor.Status) {
-	if !a.landing(s.VM) {
+	if !a.landing(s.Ref) {
 		a.reports.observe(a.kept(s))
 	}
 }

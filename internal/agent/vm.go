@@ -16,7 +16,7 @@ import (
 func (a *Agent) launchCommand(ctx context.Context, _ Peer, g *guest, c *nodelink.Launch) (any, error) {
 	a.images.RLock()
 	err := g.change(a.records, func(r *record) {
-		r.PowerOn, r.Machine, r.Boot, r.Erased, r.Frozen = true, &c.Machine, a.cfg.Boot, false, nil
+		r.PowerOn, r.Machine, r.Boot, r.Erased, r.Frozen, r.Move = true, &c.Machine, a.cfg.Boot, false, nil, nil
 	})
 	a.images.RUnlock()
 	if err != nil {
@@ -290,7 +290,7 @@ func (a *Agent) resume(ctx context.Context, _ Peer, _ *guest, c *nodelink.Resume
 // that nothing can start what is being removed.
 func (a *Agent) erase(ctx context.Context, _ Peer, g *guest, c *nodelink.Erase) (any, error) {
 	err := g.change(a.records, func(r *record) {
-		r.PowerOn, r.Machine, r.Bases, r.Volumes, r.Frozen, r.Variables, r.Anew, r.Erased = false, nil, nil, nil, nil, nil, nil, true
+		r.PowerOn, r.Machine, r.Bases, r.Volumes, r.Frozen, r.Variables, r.Anew, r.Move, r.Erased = false, nil, nil, nil, nil, nil, nil, nil, true
 	})
 	if err == nil {
 		err = a.endLanded(ctx, c.VM)

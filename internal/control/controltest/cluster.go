@@ -61,6 +61,9 @@ type Cluster struct {
 	// Swapping and Swapped, unless nil, come before and after a node's asking for a VM. With
 	// an error the node hears nothing.
 	Swapping, Swapped func(*Node) error
+	// Reaching, unless nil, comes before one node opens a stream to another's door, and may
+	// fail it.
+	Reaching func(stream string) error
 
 	elsewhere
 	lane     lane
@@ -181,54 +184,6 @@ func (c *Cluster) addNode(tb testing.TB, name string, newHost func(testing.TB, i
 	}))
 	must(tb, n.Start(tb.Context()))
 	tb.Cleanup(n.Kill)
-}
-
-// Reboot cuts the host's power and starts its agent again, with no control plane
-// in sight: it says hello to nobody.
-func (n *Node) Reboot(ctx context.Context) error {
-	n.Kill()
-	n.Host.PowerLoss()
-	n.boots++
-	return n.startAgent(ctx)
-}
-
-func (n *Node) startAgent(ctx context.Context) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.epoch++
-	a, err := agent.New(agent.Config{
-		Node: n.ID, Cluster: n.cluster.Env.Cluster, Epoch: n.epoch, DataDir: n.dir, Boot: fmt.Sprint("boot ", n.boots),
-		NewHypervisor: n.Host.Hypervisor, Volumes: n.Host.Volumes(), Images: n.Host.Images(), Clock: clock.System{}, Log: slog.New(slog.DiscardHandler), Volatile: true,
-		SwapPatience: swapPatience,
-		Neighbours:   side{&n.cluster.lane, n},
-		Inventory:    func(context.Context) (nodelink.Inventory, error) { return nodelink.Inventory{}, nil },
-	})
-	if err != nil {
-		return err
-	}
-	if err := a.Start(ctx); err != nil {
-		return err
-	}
-	a.Reach(uplink{n})
-	n.agent = a
-	return nil
-}
-
-// Kill ends the node's agent as kill -9 does; guests go on.
-func (n *Node) Kill() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.agent != nil {
-		_ = n.agent.Close()
-		n.agent = nil
-	}
-}
-
-// SetDown cuts the node off, or back on.
-func (n *Node) SetDown(down bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.down = down
 }
 
 func (c *Cluster) reporting(node id.ID) bool {

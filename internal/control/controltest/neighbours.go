@@ -96,6 +96,11 @@ func (s side) Land(from id.ID, ticket string, serve func(ctx context.Context, na
 
 // Reach implements agent.Neighbours.
 func (s side) Reach(_ context.Context, node id.ID, address, ticket, name string) (io.ReadWriteCloser, error) {
+	if reaching := s.node.cluster.Reaching; reaching != nil {
+		if err := reaching(name); err != nil {
+			return nil, err
+		}
+	}
 	s.lane.mu.Lock()
 	defer s.lane.mu.Unlock()
 	d := s.lane.doors[ticket]

@@ -193,6 +193,42 @@ func TestAgentsDieAtTheSwap(t *testing.T) {
 	}
 }
 
+// The agent of either node, or of both, dies as a stream to the target is opened, and comes
+// back: the same job moves the VM in the end, or leaves it where it was.
+func TestAgentsDieWhileItMoves(t *testing.T) {
+	for name, dies := range map[string][]int{"Source": {0}, "Target": {1}, "Both": {0, 1}} {
+		for _, stream := range []string{"disks", "memory", "word"} {
+			t.Run(name+"At_"+stream, func(t *testing.T) {
+				t.Parallel()
+				back := make(chan error, 1)
+				w, drive := onTheMove(t, controltest.New(t, 2), func(w *world) {
+					var once atomic.Bool
+					w.Reaching = func(s string) error {
+						if s == stream && once.CompareAndSwap(false, true) {
+							go func() {
+								var err error
+								for _, n := range dies {
+									w.Nodes[n].Kill()
+								}
+								for _, n := range dies {
+									err = errors.Join(err, w.Nodes[n].Start(context.WithoutCancel(t.Context())))
+								}
+								back <- err
+							}()
+						}
+						return nil
+					}
+				})
+				got := drive()
+				if err := <-back; err != nil {
+					t.Fatal(err)
+				}
+				w.stands(t, map[bool]string{true: "n2", false: "n1"}[got == job.Succeeded], vm.Running)
+			})
+		}
+	}
+}
+
 // A real guest that moves while it runs: the proof of its flow, on two hosts of QEMU.
 func TestProofsOfLiveMigration(t *testing.T) {
 	if testing.Short() {

@@ -339,6 +339,10 @@ func (m *move) sendMemory(ctx context.Context) error {
 		return err
 	}
 	h.mu.Lock()
+	if m.d.dead() || m.g.send == nil { // another driver has settled it
+		h.mu.Unlock()
+		return errDead()
+	}
 	if m.g.status.Phase == vm.PhaseRunning {
 		m.g.send.Halted = true
 		h.change(m.g, vm.PhasePaused, "")
