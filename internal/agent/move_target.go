@@ -211,22 +211,46 @@ func (a *Agent) askSwap(ctx context.Context, g *guest, m move) (nodelink.Verdict
 	ask := nodelink.Swap{NodeEpoch: a.cfg.Epoch, Migration: m.Migration, VM: g.snapshot().VM, Epoch: m.Epoch}
 	var last error
 	for {
-		for _, up := range a.ways() {
-			var r nodelink.SwapReply
-			if last = a.call(ctx, up, nodelink.MethodSwap, ask, &r); last != nil {
-				continue
-			}
+		var r nodelink.SwapReply
+		if r, last = a.askServers(ctx, ask); last == nil && r.Verdict != nodelink.Undecided {
 			if r.Verdict != nodelink.Swapped {
 				last = errs.New(errs.StaleEpoch, "the swap was refused: %s", r.Why)
 			}
-			if r.Verdict != nodelink.Undecided {
-				return r.Verdict, last
-			}
+			return r.Verdict, last
 		}
 		if a.cfg.Clock.Sleep(ctx, wordEvery) != nil {
 			return nodelink.Abandoned, errs.New(errs.Timeout, "no server has said whose the VM is").Because(last)
 		}
 	}
+}
+
+// askServers asks all servers at once, and takes the first answer: one that hangs keeps no
+// guest waiting, and the answer of each is the same.
+func (a *Agent) askServers(ctx context.Context, ask nodelink.Swap) (nodelink.SwapReply, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type answer struct {
+		nodelink.SwapReply
+		err error
+	}
+	ways := a.ways()
+	answers := make(chan answer, len(ways))
+	for _, up := range ways {
+		go func() {
+			var r answer
+			r.err = a.call(ctx, up, nodelink.MethodSwap, ask, &r.SwapReply)
+			answers <- r
+		}()
+	}
+	last := error(errs.New(errs.NodeUnreachable, "no server is reached from here"))
+	for range ways {
+		r := <-answers
+		if r.err == nil {
+			return r.SwapReply, nil
+		}
+		last = r.err
+	}
+	return nodelink.SwapReply{}, last
 }
 
 func (a *Agent) patience() time.Duration { return cmp.Or(a.cfg.SwapPatience, swapPatience) }

@@ -7,6 +7,23 @@ import (
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
+// Hang has the node reach servers that never answer, beside the one that does.
+func (n *Node) Hang(servers int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for range servers {
+		n.agent.Reach(hanging{})
+	}
+}
+
+type hanging struct{}
+
+// Call implements agent.Up.
+func (hanging) Call(ctx context.Context, _ string, _, _ any) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 // uplink is a node's way to the control plane, for what it does not tell by itself.
 type uplink struct{ *Node }
 

@@ -103,6 +103,15 @@ func TestSwapThatNobodyHears(t *testing.T) {
 	}
 }
 
+// Servers that hang keep no guest waiting while one answers.
+func TestSwapPassesHangingServers(t *testing.T) {
+	w, drive := onTheMove(t, controltest.New(t, 2), func(w *world) { w.Nodes[1].Hang(5) })
+	if got := drive(); got != job.Succeeded {
+		t.Errorf("it ended as %s", got)
+	}
+	w.stands(t, "n2", vm.Running)
+}
+
 func upTo(n int64) func(int64) error {
 	return func(at int64) error {
 		if at <= n {
