@@ -126,16 +126,17 @@ func TestProofsOfSuspendedMigration(t *testing.T) {
 // away: the job ends, the VM is on the other node whole, or lost with the one that had it,
 // and nothing is counted or left that is nobody's.
 func TestNodeGoneUnderEveryStepOfAMigration(t *testing.T) {
-	f := flows.VMMigrate()
-	for _, s := range f.Steps {
-		for _, m := range []workflow.Moment{workflow.BeforeDo, workflow.AfterDo} {
-			for _, gone := range []string{"n1", "n2"} {
-				for _, atOnce := range []bool{true, false} {
-					name := fmt.Sprintf("%s %s %s at once %t", gone, m, s.Name, atOnce)
-					t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
-						t.Parallel()
-						nodeGone(t, workflow.Point{Flow: f.Name, Step: s.Name, Moment: m}, gone, atOnce)
-					})
+	for _, f := range []workflow.Flow[flows.Env]{flows.VMMigrate(), flows.VMMigrateLive()} {
+		for _, s := range f.Steps {
+			for _, m := range []workflow.Moment{workflow.BeforeDo, workflow.AfterDo} {
+				for _, gone := range []string{"n1", "n2"} {
+					for _, atOnce := range []bool{true, false} {
+						name := fmt.Sprintf("%s %s %s %s at once %t", f.Name, gone, m, s.Name, atOnce)
+						t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+							t.Parallel()
+							nodeGone(t, workflow.Point{Flow: f.Name, Step: s.Name, Moment: m}, gone, atOnce)
+						})
+					}
 				}
 			}
 		}
@@ -144,7 +145,7 @@ func TestNodeGoneUnderEveryStepOfAMigration(t *testing.T) {
 
 func nodeGone(t *testing.T, at workflow.Point, gone string, atOnce bool) {
 	w := &world{Cluster: controltest.New(t, 2), name: "vm"}
-	n := w.NewVM(w.name, false)
+	n := w.NewVM(w.name, at.Flow == vm.JobMigrateLive)
 	n.Node = "n1"
 	_, err := w.Service.CreateVM(t.Context(), controltest.Admin(), n)
 	if err := finish(t.Context(), w, err); err != nil {

@@ -239,13 +239,26 @@ func settleLive(ctx context.Context, r *run, m moving) (swapped, error) {
 	return swapped{}, err
 }
 
+// settleUndo is settleLive for a move that nobody goes on with. One that the source has not
+// sent, or goes on from, is settled without the target, which is not asking for it and will
+// not: that one may be away for long.
+func settleUndo(ctx context.Context, r *run, m moving) (swapped, error) {
+	if owned := m.v.Intent; owned.NodeID != nil && *owned.NodeID == m.Source && owned.Epoch == m.Epoch {
+		heard, err := tellSource(ctx, r, m, nodelink.Undecided)
+		if err != nil || heard.Verdict == nodelink.Abandoned {
+			return swapped{}, err
+		}
+	}
+	return settleLive(ctx, r, m)
+}
+
 // targetSays gives the verdict of the target, which gives up unless it has asked for the
 // VM. A target that was removed can not be given it any more.
 func targetSays(ctx context.Context, r *run, m moving) (nodelink.Verdict, error) {
 	if m.target.State == node.Removed {
 		return nodelink.Abandoned, nil
 	}
-	reply, err := settleAt(ctx, r, m, m.Target, nodelink.Undecided)
+	reply, err := settleAt(ctx, r, m, m.target, nodelink.Undecided)
 	if errs.Is(err, errs.StaleEpoch) { // it has the VM, under a later one
 		return nodelink.Swapped, nil
 	}
@@ -257,16 +270,19 @@ func tellSource(ctx context.Context, r *run, m moving, v nodelink.Verdict) (node
 	if m.source.State == node.Removed {
 		return nodelink.MoveReply{Verdict: v}, nil
 	}
-	return settleAt(ctx, r, m, m.Source, v)
+	return settleAt(ctx, r, m, m.source, v)
 }
 
-func settleAt(ctx context.Context, r *run, m moving, at id.ID, v nodelink.Verdict) (nodelink.MoveReply, error) {
+func settleAt(ctx context.Context, r *run, m moving, at node.Node, v nodelink.Verdict) (nodelink.MoveReply, error) {
 	cmd := &nodelink.SettleVM{Header: head(r, m.v, m.Epoch, stepTimeout), Verdict: v}
 	cmd.Step = r.Step + ": settle " + rand.Text()
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout+stepTimeout/2)
 	defer cancel()
 	var out nodelink.MoveReply
-	err := r.Env.Nodes.Call(ctx, at, cmd, &out)
+	err := r.Env.Nodes.Call(ctx, at.ID, cmd, &out)
+	if errs.Is(err, errs.NodeUnreachable) {
+		err = errs.New(errs.NodeUnreachable, "node %s, which may wait with the VM: %s", at.Name, errs.As(err).Message).Because(err)
+	}
 	return out, err
 }
 
@@ -281,7 +297,7 @@ func unmoveLive(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	out, err := settleLive(ctx, r, m)
+	out, err := settleUndo(ctx, r, m)
 	if err == nil {
 		seeThere(ctx, r, p.Target, out.Epoch)
 		err = letGoOf(ctx, r)
