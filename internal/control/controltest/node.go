@@ -58,4 +58,3 @@ func (n *Node) SetDown(down bool) {
 	defer n.mu.Unlock()
 	n.down = down
 }
-
