@@ -86,16 +86,7 @@ func (s *Service) forMigration(ctx context.Context, r *migration.Request) ([]nod
 		}
 		r.Node = n.Name
 	}
-	var all []node.Node
-	page := store.Page{Limit: 500}
-	for {
-		nodes, next, err := s.Nodes(ctx, page)
-		all = append(all, nodes...)
-		if err != nil || next == nil {
-			return all, err
-		}
-		page.AfterKey, page.AfterID = next.Key, &next.ID
-	}
+	return s.everyNode(ctx)
 }
 
 // migrate begins a planned migration, to the first node that still has room.

@@ -144,8 +144,6 @@ type Swap struct {
 	Epoch gen.OwnerEpoch
 	// Back: does the VM return to where it was?
 	Back bool
-	// Live: does it have a process?
-	Live bool
 }
 
 // VMSwap gives a VM, which is as it was read, to another node, under the epoch that it

@@ -20,7 +20,7 @@ func takeBack(ctx context.Context, r *run, m moving, paused bool) error {
 			return err
 		}
 		err := write(ctx, r, func(tx *store.Tx) error {
-			_, err := tx.VMSwap(ctx, m.v, store.Swap{Migration: r.Job.ID, From: m.Target, To: m.Source, Epoch: in.Epoch, Back: true, Live: true})
+			_, err := tx.VMSwap(ctx, m.v, store.Swap{Migration: r.Job.ID, From: m.Target, To: m.Source, Epoch: in.Epoch, Back: true})
 			return err
 		})
 		if err != nil {

@@ -11,8 +11,6 @@ type MigrateLiveParams struct {
 	MigrateParams
 	// Options are complete: nothing of them is left to a default.
 	Options migration.Options `json:"options"`
-	// Memory is the guest's, in bytes: what the target is asked to receive.
-	Memory int64 `json:"memory"`
 	// Timeout is how long it may take until the guest is halted for its switch-over. Then
 	// it is given up, and the VM goes on where it is.
 	Timeout time.Duration `json:"timeout"`
