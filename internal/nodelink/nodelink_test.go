@@ -95,7 +95,10 @@ func TestSessionEnds(t *testing.T) {
 	block := make(chan struct{})
 	defer close(block)
 	p := connect(t,
-		func(ctx context.Context, _ string, _ []byte) (any, error) { <-ctx.Done(); return Done{}, nil },
+		func(ctx context.Context, _ string, _ []byte) (any, error) {
+			<-ctx.Done() // of the deadline both sides know: this one may be ahead
+			return nil, errs.New(errs.Timeout, "its time is over")
+		},
 		func(context.Context, string, []byte) (any, error) { <-block; return Done{}, nil })
 	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
