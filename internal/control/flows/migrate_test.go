@@ -131,6 +131,9 @@ func TestNodeGoneUnderEveryStepOfAMigration(t *testing.T) {
 			for _, m := range []workflow.Moment{workflow.BeforeDo, workflow.AfterDo} {
 				for _, gone := range []string{"n1", "n2"} {
 					for _, atOnce := range []bool{true, false} {
+						if atOnce && f.Name == vm.JobMigrateLive && s.Name != "move" {
+							continue // before it nothing has begun, and after it the other flow tells as much
+						}
 						name := fmt.Sprintf("%s %s %s %s at once %t", f.Name, gone, m, s.Name, atOnce)
 						t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 							t.Parallel()

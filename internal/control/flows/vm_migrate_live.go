@@ -3,7 +3,6 @@ package flows
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"time"
 
 	"github.com/novacron/novacron/internal/domain/migration"
@@ -56,13 +55,10 @@ func moveLive(ctx context.Context, r *run) (any, error) {
 	if err != nil || out.Epoch > 0 {
 		return out, err
 	}
-	if m.v, err = load(ctx, r); err != nil || m.v.Intent.Epoch != m.Epoch {
-		return nil, errors.Join(err, gaveUp(m))
+	if m.v, err = usable(ctx, r); err == nil && m.v.Intent.Epoch != m.Epoch {
+		err = gaveUp(m)
 	}
-	if err := copying(ctx, r, 0); err != nil {
-		return nil, err
-	}
-	if _, err := copyItems(ctx, r, m, true); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	send, err := meet(ctx, r, m, p.Options)
@@ -72,8 +68,15 @@ func moveLive(ctx context.Context, r *run) (any, error) {
 	return sendLive(ctx, r, m, p, send)
 }
 
-// meet has the source depart and the target receive, and gives the command that sends.
+// meet has the target take what does not move by itself, the source depart and the target
+// receive, and gives the command that sends.
 func meet(ctx context.Context, r *run, m moving, o migration.Options) (*nodelink.SendVM, error) {
+	if err := copying(ctx, r, 0); err != nil {
+		return nil, err
+	}
+	if _, err := copyItems(ctx, r, m, true); err != nil {
+		return nil, err
+	}
 	way := rand.Text()
 	depart := &nodelink.DepartVM{Header: head(r, m.v, m.Epoch, stepTimeout), Options: wireOptions(o)}
 	depart.Step = r.Step + ": depart " + way // each is another one: no answer stands for the next
