@@ -44,7 +44,7 @@ func (a *Agent) receiveVM(ctx context.Context, _ Peer, g *guest, c *nodelink.Rec
 		return nil, err
 	}
 	a.background(func(ctx context.Context) { a.land(ctx, g, m, set) })
-	b, err := json.Marshal(landing) //nolint:gosec // its pass is for the source alone, and goes there over the node link
+	b, err := json.Marshal(landing) //nolint:gosec // a pass for one move: the source needs it, and it travels over mutually authenticated TLS and is not logged
 	return nodelink.Received{Landing: b, Address: address}, err
 }
 

@@ -36,7 +36,7 @@ type agents struct {
 	calls *admit.Buckets[id.ID]
 
 	// life ends when the server begins to stop
-	life context.Context //nolint:containedctx // the process's own
+	life context.Context //nolint:containedctx // it ends with the server: sessions and quarantines outlive the connection or request that began them
 
 	mu       sync.Mutex
 	sessions map[id.ID]*session

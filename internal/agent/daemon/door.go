@@ -29,7 +29,7 @@ type door struct {
 	ticket string
 	serve  func(ctx context.Context, name string, c io.ReadWriteCloser)
 
-	ctx  context.Context //nolint:containedctx // the life of the door, which ends what came through it
+	ctx  context.Context //nolint:containedctx // connections come after the call that opened the door has returned, and end with the door
 	end  context.CancelFunc
 	room chan struct{}
 	work sync.WaitGroup

@@ -28,7 +28,7 @@ type lane struct {
 type landing struct {
 	from, to id.ID
 	serve    func(ctx context.Context, name string, c io.ReadWriteCloser)
-	ctx      context.Context //nolint:containedctx // the life of the door
+	ctx      context.Context //nolint:containedctx // connections come after the call that opened the door has returned, and end with the door
 	end      context.CancelFunc
 	through  map[io.Closer]bool
 }

@@ -241,7 +241,7 @@ func TestAgentsDieWhileItMoves(t *testing.T) {
 // A real guest that moves while it runs: the proof of its flow, on two hosts of QEMU.
 func TestProofsOfLiveMigration(t *testing.T) {
 	if testing.Short() {
-		t.Skip("under the race detector, simulated hosts tell as much")
+		t.Skip("the race detector sees nothing of QEMU, and the same steps run beside it on simulated hosts: 'make test' runs this")
 	}
 	prove.Prove(t, prove.Subject[flows.Env]{Flow: flows.VMMigrateLive(), Reuse: true, World: func(tb testing.TB) prove.World[flows.Env] {
 		w := newWorld(controltest.NewQEMU(tb, 2), proofs[vm.JobMigrateLive])
