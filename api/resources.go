@@ -45,9 +45,11 @@ type NodeStatus struct {
 	// thirds of its life. Absent while it is not known.
 	CertificateExpiresAt *time.Time `json:"certificate_expires_at,omitempty"`
 	VMs                  int        `json:"vms"`
-	Capacity             Resources  `json:"capacity"`
-	Used                 Resources  `json:"used"`
-	Inventory            Inventory  `json:"inventory"`
+	// StoragePools that it has.
+	StoragePools []NodePool `json:"storage_pools,omitempty"`
+	Capacity     Resources  `json:"capacity"`
+	Used         Resources  `json:"used"`
+	Inventory    Inventory  `json:"inventory"`
 }
 
 // Resources are what VMs take of a node.

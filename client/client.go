@@ -44,6 +44,8 @@ type Client struct {
 	Nodes Nodes
 	// Jobs are the changes under way, and their record.
 	Jobs Jobs
+	// StoragePools are places for disks that several nodes have.
+	StoragePools StoragePools
 	// Migrations are the records of VMs' ways from node to node.
 	Migrations Migrations
 	// Tokens are the API tokens.
@@ -76,7 +78,7 @@ func New(cfg Config) (*Client, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 	c.VMs, c.Images, c.Nodes = VMs{c}, Images{c}, Nodes{c}
-	c.Jobs, c.Migrations, c.Tokens, c.Audit = Jobs{c}, Migrations{c}, Tokens{c}, Audit{c}
+	c.Jobs, c.Migrations, c.Tokens, c.Audit, c.StoragePools = Jobs{c}, Migrations{c}, Tokens{c}, Audit{c}, StoragePools{c}
 	return c, nil
 }
 

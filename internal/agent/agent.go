@@ -15,6 +15,7 @@ import (
 	"github.com/novacron/novacron/internal/domain/vm"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	volume "github.com/novacron/novacron/internal/driver/volume/contract"
+	"github.com/novacron/novacron/internal/driver/volume/pool"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -40,7 +41,9 @@ type Config struct {
 	// NewHypervisor makes the driver with the agent's sink.
 	NewHypervisor func(hypervisor.Sink) (hypervisor.Driver, error)
 	Volumes       volume.Driver
-	Images        Images
+	// Pools are the storage pools that this node has besides.
+	Pools  []*pool.Pool
+	Images Images
 	// Neighbours may be nil: then nothing is given to other nodes, or taken.
 	Neighbours Neighbours
 	// Inventory looks at the host.
@@ -145,6 +148,7 @@ func (a *Agent) Close() error {
 // Start reads the records, adopts what the host runs, and launches again what a
 // reboot of the host ended. It must have returned before commands are served.
 func (a *Agent) Start(ctx context.Context) error {
+	a.lookAtPools(ctx)
 	recs, err := a.records.load(a.log)
 	if err != nil {
 		return err
@@ -233,7 +237,7 @@ func (a *Agent) Hello(ctx context.Context, version string) (nodelink.Hello, erro
 	return nodelink.Hello{
 		Node: a.cfg.Node, NodeEpoch: a.cfg.Epoch, AgentVersion: version,
 		Protocol: nodelink.Protocol, Inventory: inv, Cluster: a.following(), Name: a.cfg.Name,
-		Plan: a.plan.digest(),
+		Plan: a.plan.digest(), Pools: a.pools(),
 	}, nil
 }
 

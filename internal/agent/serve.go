@@ -151,6 +151,7 @@ func (a *Agent) Housekeep(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { a.tendImages(ctx) })
+	wg.Go(func() { a.tendPools(ctx) })
 	wg.Go(func() { clock.Every(ctx, a.cfg.Clock, glanceEvery, a.glance) })
 	a.prune()
 	clock.Every(ctx, a.cfg.Clock, time.Hour, func(context.Context) { a.prune() })

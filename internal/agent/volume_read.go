@@ -87,6 +87,21 @@ func (a *Agent) layers(v volume.Volume) (disk.Layer, func(), error) {
 	return below, done, nil
 }
 
+// Content reads what a base image shows: it is what volumes that are made whole are made
+// of.
+func Content(base volume.Base, put func(at int64, p []byte) error) error {
+	file, err := os.Open(base.File.Path)
+	if err != nil {
+		return errs.New(errs.HostFailure, "the base image cannot be opened").Because(err)
+	}
+	defer func() { _ = file.Close() }()
+	l, err := layer(file, base.File.Format, nil)
+	if err != nil {
+		return err
+	}
+	return disk.Flatten(l, put)
+}
+
 func layer(file *os.File, format string, below disk.Layer) (disk.Layer, error) {
 	info, err := file.Stat()
 	if err != nil {

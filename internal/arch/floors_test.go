@@ -49,6 +49,7 @@ var floors = map[string]floor{
 	"internal/driver/hypervisor/tap":       floorHelper,
 	"internal/driver/hypervisor/qga":       floorHelper,
 	"internal/driver/hypervisor/hypertest": floorSuite,
+	"internal/driver/volume/pool":          floorHelper,
 	"internal/driver/volume/voltest":       floorSuite,
 	"internal/driver/network/nettest":      floorSuite,
 	"internal/store":                       floorDriver,

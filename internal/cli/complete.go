@@ -62,6 +62,17 @@ func (a *app) completeNodes(cmd *cobra.Command, _ []string, _ string) ([]string,
 	})
 }
 
+func (a *app) completePools(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, func(ctx context.Context, c *client.Client) ([]string, error) {
+		page, err := c.StoragePools.List(ctx, client.ListOptions{})
+		var found []string
+		for _, p := range page.Items {
+			found = append(found, p.Name)
+		}
+		return found, err
+	})
+}
+
 func (a *app) completeContexts(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	all, err := a.loadContexts()
 	if err != nil {

@@ -29,6 +29,7 @@ to a service ('novacron install') when the machine itself shuts down.`
 type agentFlags struct {
 	join, joinFile string
 	imageCache     string
+	pools          []string
 	sim            int
 }
 
@@ -45,6 +46,9 @@ func newAgent(a *app) *cobra.Command {
 			if o.ImageCacheBytes, err = unit.ParseBytes(f.imageCache); err != nil {
 				return err
 			}
+		}
+		if o.Pools, err = daemon.ReadPools(f.pools); err != nil {
+			return err
 		}
 		o.Log = a.logger(level)
 		tell := local.NewNotifier()
@@ -69,6 +73,7 @@ func newAgent(a *app) *cobra.Command {
 	fl.IntVar(&o.Share, "share", 1, "this host holds `N` agents: offer one part in N of it")
 	fl.StringVar(&f.imageCache, "image-cache", "", "keep image files for later up to this `size`, as in 50GiB; a tenth of the disk by default")
 	fl.StringSliceVar(&o.Bridges, "bridges", nil, "`bridges` of this host that guests may join, as in br0,br1; none by default")
+	fl.StringSliceVar(&f.pools, "pool", nil, "`NAME=PATH` of a folder that other nodes have, too, for disks; repeat it for more")
 	fl.StringVar(&o.PeerAddress, "peer-address", "", "`address` of this host at which other nodes fetch image files and machines that move to them, or off; the one that servers are reached from by default")
 	fl.BoolVar(&o.Discover, "discover", true, "look for servers on the local network when none that is known can be reached")
 	fl.IntVar(&f.sim, "sim", 0, "be `N` simulated nodes")

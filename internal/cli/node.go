@@ -135,6 +135,13 @@ func (a *app) nodePairs(n api.Node) []output.Pair {
 	for _, b := range inv.Bridges {
 		pairs = append(pairs, output.Pair{Key: "bridge " + b.Name, Value: bridgeLine(b)})
 	}
+	for _, p := range n.Status.StoragePools {
+		is := "usable"
+		if !p.Usable {
+			is = "not usable: it " + p.Reason
+		}
+		pairs = append(pairs, output.Pair{Key: "pool " + p.Name, Value: is})
+	}
 	for _, n := range inv.Interfaces {
 		pairs = append(pairs, output.Pair{Key: "interface " + n.Name, Value: interfaceLine(n)})
 	}

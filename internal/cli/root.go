@@ -22,7 +22,7 @@ context list), else to the one that runs on this machine.`
 
 func newRoot(a *app) *cobra.Command {
 	root := group(a, "novacron", "One private cloud out of Linux machines",
-		newVM(a), newImage(a), newNode(a), newJob(a), newMigration(a), newEvent(a), newAudit(a), newRecovery(a), newToken(a), newCA(a), newDB(a), newDebug(a),
+		newVM(a), newImage(a), newNode(a), newPool(a), newJob(a), newMigration(a), newEvent(a), newAudit(a), newRecovery(a), newToken(a), newCA(a), newDB(a), newDebug(a),
 		newGet(a), newApply(a), newDiff(a), newDelete(a), newExport(a),
 		newStatus(a), newConfig(a), newDoctor(a), newDiscover(a), newSupport(a), newContext(a), newUp(a), newDown(a), newClean(a), newInstall(a), newUninstall(a), newServer(a), newAgent(a), newVersion(a), newExplain(a), newMan(a),
 		newExitCodesTopic())

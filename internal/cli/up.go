@@ -71,6 +71,7 @@ func newUp(a *app) *cobra.Command {
 	fl.StringVar(&o.DatabaseOwner, "database-owner", "", "`URL` of it for the role that migrates ("+local.DatabaseOwnerEnv+")")
 	level.add(cmd)
 	addLimits(fl, &limits)
+	fl.StringSliceVar(&o.Pools, "pool", nil, "`NAME=PATH` of a folder for disks that all nodes have; repeat it for more")
 	fl.StringSliceVar(&o.Bridges, "bridges", nil, "`bridges` of this host that guests may join, as in br0,br1; none by default")
 	fl.StringVar(&o.Acceleration, "accel", "", "use `kvm|tcg` without proving it")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "return once everything runs")

@@ -131,6 +131,9 @@ func (s *Service) Hello(ctx context.Context, h nodelink.Hello, keyHash []byte) (
 		if err := tx.NodePlanHas(ctx, n.ID, nodelink.Text(h.Plan)); err != nil {
 			return err
 		}
+		if err := tx.NodePools(ctx, n.ID, poolsOf(h.Pools)); err != nil {
+			return err
+		}
 		return wakeHeld(ctx, tx, h.Node)
 	})
 	if err != nil {

@@ -309,6 +309,8 @@ type Hello struct {
 	Name string `json:"name,omitempty"`
 	// Plan is the digest of the HostPlan that the node has; empty for none.
 	Plan string `json:"plan,omitempty"`
+	// Pools are the storage pools that the node has.
+	Pools []Pool `json:"pools,omitempty"`
 }
 
 // Protocol is the version of the node link. Servers take this one and the one

@@ -166,6 +166,12 @@ func (a *agents) uplink(ctx context.Context, s *session, method string, body []b
 			return nil, a.quarantine(s, fmt.Sprintf("it sent %d reports at once, and agents send %d", len(r.Items), nodelink.MostReports))
 		}
 		return a.control.Reports(ctx, s.node, r.NodeEpoch, r.Items)
+	case nodelink.MethodPools:
+		var r nodelink.Pools
+		if err := a.current(s, body, &r, &r.NodeEpoch); err != nil {
+			return nil, err
+		}
+		return nodelink.Done{}, a.control.NodePools(ctx, s.node, r.NodeEpoch, r.Items)
 	case nodelink.MethodSwap:
 		var r nodelink.Swap
 		if err := a.current(s, body, &r, &r.NodeEpoch); err != nil {

@@ -167,7 +167,7 @@ func toNode(n node.Node) api.Node {
 		Spec: api.NodeSpec{Schedulable: n.State == node.Active, ShutdownPolicy: string(n.Shutdown), MigrationsOut: n.MigrationsOut, MigrationsIn: n.MigrationsIn},
 		Status: api.NodeStatus{
 			SeenAt: n.SeenAt.UTC(), Simulated: n.Simulated, NodeEpoch: int64(n.Epoch), AgentVersion: n.AgentVersion, VMs: n.VMs,
-			Capacity: toResources(n.Capacity), Used: toResources(n.Used),
+			Capacity: toResources(n.Capacity), Used: toResources(n.Used), StoragePools: toNodePools(n.Pools),
 			Inventory: api.Inventory{
 				Hostname: i.Hostname, Kernel: i.Kernel, OS: i.OS, CPUModel: i.CPUModel, CPUs: i.CPUs, MemoryBytes: api.Bytes(i.MemoryBytes),
 				NUMA: []api.NUMANode{}, Disks: []api.HostDisk{}, HugePages: []api.HugePages{}, PCI: []api.PCIDevice{}, Interfaces: []api.HostInterface{}, Bridges: []api.HostBridge{}, Hypervisor: i.Hypervisor, HypervisorVersion: i.HypervisorVersion,

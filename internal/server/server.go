@@ -212,7 +212,7 @@ func (s *Server) committed() {
 // table is every route there is.
 func (s *Server) table() []Route {
 	var all []Route
-	for _, rs := range [][]Route{s.systemRoutes(), s.metricsRoutes(), s.vmRoutes(), s.diskRoutes(), s.cdromRoutes(), s.guestRoutes(), s.nodeRoutes(), s.drainRoutes(), s.imageRoutes(), s.aliasRoutes(), s.uploadRoutes(), s.downloadRoutes(), s.jobRoutes(), s.migrationRoutes(), s.tokenRoutes(), s.documentRoutes(), s.recoveryRoutes(), s.streamRoutes(), s.screenRoutes()} {
+	for _, rs := range [][]Route{s.systemRoutes(), s.metricsRoutes(), s.vmRoutes(), s.diskRoutes(), s.poolRoutes(), s.cdromRoutes(), s.guestRoutes(), s.nodeRoutes(), s.drainRoutes(), s.imageRoutes(), s.aliasRoutes(), s.uploadRoutes(), s.downloadRoutes(), s.jobRoutes(), s.migrationRoutes(), s.tokenRoutes(), s.documentRoutes(), s.recoveryRoutes(), s.streamRoutes(), s.screenRoutes()} {
 		all = append(all, rs...)
 	}
 	return all

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,7 +18,9 @@ import (
 var nodeList = lister{
 	columns: `n.id, n.name, n.state::text, n.simulated, n.shutdown_policy, n.node_epoch, n.lease_seq, n.seen_at, n.certificate_expires_at, n.agent_version, n.key_hash, n.inventory,
   n.cpus, n.memory_bytes, n.disk_bytes, n.used_cpus, n.used_memory_bytes, n.used_disk_bytes,
-  w.vms, w.cpus, w.memory_bytes, (SELECT count(*) FROM migrations m WHERE m.held_node_id = n.id), n.migrations_out, n.migrations_in, n.revision, n.created_at, n.updated_at`,
+  w.vms, w.cpus, w.memory_bytes, (SELECT count(*) FROM migrations m WHERE m.held_node_id = n.id), n.migrations_out, n.migrations_in,
+  (SELECT jsonb_agg(jsonb_build_object('id', coalesce(p.pool_id, '00000000-0000-0000-0000-000000000000'), 'name', p.name, 'why', p.reason) ORDER BY p.name) FROM node_pools p WHERE p.node_id = n.id),
+  n.revision, n.created_at, n.updated_at`,
 	from: `nodes n CROSS JOIN LATERAL (
   SELECT count(*) AS vms, coalesce(sum(v.cpus), 0)::int AS cpus, coalesce(sum(v.memory_bytes), 0)::bigint AS memory_bytes
   FROM vms v WHERE v.node_id = n.id) w`,
@@ -31,12 +34,12 @@ var nodeList = lister{
 func scanNode(rows pgx.Rows) (node.Node, Next, error) {
 	var n node.Node
 	var next Next
-	var inventory []byte
+	var inventory, pools []byte
 	var seen, expires *timeValue
 	err := rows.Scan(&next.Key, &n.ID, &n.Name, &n.State, &n.Simulated, &n.Shutdown, &n.Epoch, &n.LeaseSeq, &seen, &expires,
 		&n.AgentVersion, &n.KeyHash, &inventory,
 		&n.Capacity.CPUs, &n.Capacity.MemoryBytes, &n.Capacity.DiskBytes, &n.Used.CPUs, &n.Used.MemoryBytes, &n.Used.DiskBytes,
-		&n.VMs, &n.Committed.CPUs, &n.Committed.MemoryBytes, &n.Copies, &n.MigrationsOut, &n.MigrationsIn, &n.Revision, &n.CreatedAt, &n.UpdatedAt)
+		&n.VMs, &n.Committed.CPUs, &n.Committed.MemoryBytes, &n.Copies, &n.MigrationsOut, &n.MigrationsIn, &pools, &n.Revision, &n.CreatedAt, &n.UpdatedAt)
 	if err != nil {
 		return n, next, err
 	}
@@ -50,7 +53,26 @@ func scanNode(rows pgx.Rows) (node.Node, Next, error) {
 	if n.Inventory, err = readInventory(inventory); err != nil {
 		return n, next, errs.New(errs.Internal, "the inventory of node %q is damaged", n.Name).Because(err)
 	}
-	return n, next, nil
+	n.Pools, err = readNodePools(pools)
+	return n, next, err
+}
+
+func readNodePools(b []byte) (out []node.Pool, err error) {
+	var docs []struct {
+		ID   id.ID  `json:"id"`
+		Name string `json:"name"`
+		Why  string `json:"why"`
+	}
+	if len(b) == 0 {
+		return nil, nil
+	}
+	if err := json.Unmarshal(b, &docs); err != nil {
+		return nil, errs.New(errs.Internal, "the storage pools of a node are damaged").Because(err)
+	}
+	for _, d := range docs {
+		out = append(out, node.Pool(d))
+	}
+	return out, nil
 }
 
 // NodeList gives a page of the nodes. Whether they report is for the caller to
@@ -188,6 +210,9 @@ func (t *Tx) NodeSetState(ctx context.Context, n node.Node, to node.State, revis
 	rows, err := t.q.NodeSetState(ctx, query.NodeSetStateParams{ID: n.ID, State: query.NodeState(to), Revision: revision})
 	if err == nil && rows == 0 {
 		err = errs.New(errs.RevisionMismatch, "node %q is at revision %d: somebody changed it; read it again", n.Name, n.Revision)
+	}
+	if err == nil && to == node.Removed {
+		err = t.q.NodePoolsDrop(ctx, n.ID)
 	}
 	if err != nil {
 		return pgtx.Map(err)

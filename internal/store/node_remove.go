@@ -38,6 +38,9 @@ func (t *Tx) NodeRemoveByForce(ctx context.Context, n node.Node, revision *int64
 	if err != nil {
 		return nil, pgtx.Map(err)
 	}
+	if err := t.q.NodePoolsDrop(ctx, n.ID); err != nil {
+		return nil, pgtx.Map(err)
+	}
 	var lost []LostVM
 	for _, r := range rows {
 		lost = append(lost, LostVM{ID: r.ID, Name: r.Name, Job: r.JobID, Attention: r.Attention})

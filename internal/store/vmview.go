@@ -29,7 +29,8 @@ var vmList = lister{
   coalesce(nullif(j.wait_reason, ''), j.error_message, ''), j.created_at,
   coalesce((SELECT jsonb_agg(jsonb_build_object('id', s.id, 'slot', s.slot, 'size', s.size_bytes,
       'limits', jsonb_build_array(s.iops, s.read_iops, s.write_iops, s.bytes_s, s.read_bytes_s, s.write_bytes_s),
-      'image', s.image_id, 'image_name', (SELECT m.name FROM images m WHERE m.id = s.image_id)) ORDER BY s.slot)
+      'image', s.image_id, 'image_name', (SELECT m.name FROM images m WHERE m.id = s.image_id),
+      'pool', s.pool_id, 'pool_name', (SELECT p.name FROM storage_pools p WHERE p.id = s.pool_id)) ORDER BY s.slot)
     FROM storage_volumes s WHERE s.vm_id = v.id), '[]'),
   coalesce((SELECT jsonb_agg(jsonb_build_object('id', c.id, 'slot', c.slot, 'mac', c.mac, 'bridge', c.bridge, 'forwards', c.forwards) ORDER BY c.slot)
     FROM network_interfaces c WHERE c.vm_id = v.id), '[]'),
@@ -182,6 +183,8 @@ func (r *vmRow) documents(v *vm.View) error {
 		Limits [6]int64 `json:"limits"`
 		Image  *id.ID   `json:"image"`
 		Name   string   `json:"image_name"`
+		Pool   *id.ID   `json:"pool"`
+		In     string   `json:"pool_name"`
 	}
 	var nics []struct {
 		ID       id.ID        `json:"id"`
@@ -204,7 +207,7 @@ func (r *vmRow) documents(v *vm.View) error {
 		return errs.New(errs.Internal, "the record of VM %s is damaged", r.in.ID).Because(err)
 	}
 	for _, d := range volumes {
-		v.Volumes = append(v.Volumes, vm.Volume{ID: d.ID, Slot: d.Slot, SizeBytes: d.Size, ImageID: d.Image, ImageName: d.Name, Limits: diskLimits(d.Limits)})
+		v.Volumes = append(v.Volumes, vm.Volume{ID: d.ID, Slot: d.Slot, SizeBytes: d.Size, ImageID: d.Image, ImageName: d.Name, PoolID: d.Pool, PoolName: d.In, Limits: diskLimits(d.Limits)})
 	}
 	for _, n := range nics {
 		c := vm.NIC{ID: n.ID, Slot: n.Slot, MAC: n.MAC, Bridge: n.Bridge}

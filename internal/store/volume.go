@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/engine/pgtx"
@@ -22,15 +23,24 @@ func (t *Tx) VolumeAdd(ctx context.Context, v vm.View, d vm.Volume) error {
 	if err := t.volumeInsert(ctx, v.Intent, d); err != nil {
 		return err
 	}
-	return t.takeDisk(ctx, v, d.SizeBytes)
+	return t.takeDisk(ctx, v, d.PoolID, d.SizeBytes)
 }
 
 func (t *Tx) volumeInsert(ctx context.Context, in vm.Intent, d vm.Volume) error {
 	l := d.Limits
-	return pgtx.Map(t.q.VolumeInsert(ctx, query.VolumeInsertParams{
-		ID: d.ID, ProjectID: in.ProjectID, VmID: in.ID, Slot: int32(d.Slot), SizeBytes: d.SizeBytes, ImageID: d.ImageID,
+	return noRoom(t.q.VolumeInsert(ctx, query.VolumeInsertParams{
+		ID: d.ID, ProjectID: in.ProjectID, VmID: in.ID, Slot: int32(d.Slot), SizeBytes: d.SizeBytes, ImageID: d.ImageID, PoolID: d.PoolID,
 		Iops: l.IOPS, ReadIops: l.ReadIOPS, WriteIops: l.WriteIOPS, BytesS: l.BytesPerSecond, ReadBytesS: l.ReadBytesPerSecond, WriteBytesS: l.WriteBytesPerSecond,
-	}))
+	}), in.Name)
+}
+
+// noRoom words that a storage pool has no room for a disk.
+func noRoom(err error, vm string) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.ConstraintName == "storage_pools_room" {
+		return errs.New(errs.NoSpace, "the storage pool has no room left for a disk of VM %q ('novacron pool list')", vm)
+	}
+	return pgtx.Map(err)
 }
 
 // VolumeLimit records a disk's limits.
@@ -54,10 +64,13 @@ func (t *Tx) VMLimit(ctx context.Context, v id.ID, l vm.Limits) error {
 // errs.NoNodeFits when that has no room.
 func (t *Tx) VolumeResize(ctx context.Context, v vm.View, disk id.ID, sizeBytes int64) error {
 	was, err := t.q.VolumeResize(ctx, query.VolumeResizeParams{ID: disk, VmID: v.Intent.ID, SizeBytes: sizeBytes})
-	if err != nil {
+	if errors.Is(err, pgx.ErrNoRows) {
 		return one(err, "disk", disk.String())
 	}
-	return t.takeDisk(ctx, v, sizeBytes-was)
+	if err != nil {
+		return noRoom(err, v.Intent.Name)
+	}
+	return t.takeDisk(ctx, v, was.PoolID, sizeBytes-was.SizeBytes)
 }
 
 // VolumeDelete forgets a disk and gives back what it took. Twice is no error.
@@ -69,12 +82,13 @@ func (t *Tx) VolumeDelete(ctx context.Context, v vm.View, disk id.ID) error {
 	if err != nil {
 		return pgtx.Map(err)
 	}
-	return t.takeDisk(ctx, v, -was)
+	return t.takeDisk(ctx, v, was.PoolID, -was.SizeBytes)
 }
 
-// takeDisk counts more or less disk space on the VM's node.
-func (t *Tx) takeDisk(ctx context.Context, v vm.View, bytes int64) error {
-	if v.Intent.NodeID == nil {
+// takeDisk counts more or less disk space on the VM's node. What is in a storage pool is
+// counted there, with its row.
+func (t *Tx) takeDisk(ctx context.Context, v vm.View, pool *id.ID, bytes int64) error {
+	if v.Intent.NodeID == nil || pool != nil {
 		return nil
 	}
 	if bytes <= 0 {

@@ -50,6 +50,8 @@ type Options struct {
 	// Bridges of this host that guests may join; none when empty. Who names one here
 	// lets every VM of the cluster that asks for it onto it.
 	Bridges []string
+	// Pools are the folders that this node shares with others, by the name of each pool.
+	Pools map[string]string
 	// PeerAddress is the address of this host at which other nodes fetch image files,
 	// or "off"; the one that servers are reached from when empty. Simulated nodes have
 	// none.
@@ -74,8 +76,10 @@ type drivers struct {
 	hypervisor func(hypervisor.Sink) (hypervisor.Driver, error)
 	volumes    volume.Driver
 	images     agent.Images
-	inventory  func(context.Context, hypervisor.Driver) (nodelink.Inventory, error)
-	volatile   bool
+	// inPool opens the volumes in a folder of a storage pool.
+	inPool    func(folder string) (volume.Driver, error)
+	inventory func(context.Context, hypervisor.Driver) (nodelink.Inventory, error)
+	volatile  bool
 }
 
 // Run is a real node until ctx ends. Guests outlive it.
@@ -124,6 +128,10 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 			return err
 		}
 	}
+	pools, err := openPools(o, who, boot, d)
+	if err != nil {
+		return err
+	}
 	var driver hypervisor.Driver
 	peers := &neighbours{who: who, log: o.Log, fixed: o.PeerAddress}
 	if d.volatile {
@@ -137,6 +145,7 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 			return driver, err
 		},
 		Volumes:    d.volumes,
+		Pools:      pools,
 		Images:     d.images,
 		Neighbours: peers,
 		Inventory: func(ctx context.Context) (nodelink.Inventory, error) {

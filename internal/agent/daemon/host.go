@@ -9,6 +9,7 @@ import (
 	"github.com/novacron/novacron/internal/agent"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/qemu"
+	volume "github.com/novacron/novacron/internal/driver/volume/contract"
 	"github.com/novacron/novacron/internal/driver/volume/dir"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -45,6 +46,7 @@ func hostDrivers(o Options, who *identity) (drivers, error) {
 			})
 		},
 		volumes: vols,
+		inPool:  func(folder string) (volume.Driver, error) { return dir.OpenShared(folder, agent.Content) },
 		images:  cache,
 		inventory: func(ctx context.Context, d hypervisor.Driver) (nodelink.Inventory, error) {
 			inv, err := inventory(ctx, d, vols, o.RAMDir, o.Share)

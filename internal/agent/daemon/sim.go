@@ -10,6 +10,7 @@ import (
 	"github.com/novacron/novacron/internal/agent"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/sim"
+	volume "github.com/novacron/novacron/internal/driver/volume/contract"
 	volumesim "github.com/novacron/novacron/internal/driver/volume/sim"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/unit"
@@ -95,6 +96,7 @@ func simDrivers(o Options, who *identity) (drivers, error) {
 	return drivers{
 		hypervisor: func(s hypervisor.Sink) (hypervisor.Driver, error) { return sim.New(host, s), nil },
 		volumes:    vols,
+		inPool:     func(folder string) (volume.Driver, error) { return volumesim.Open(folder, simStorage) },
 		images:     noImages{},
 		inventory: func(ctx context.Context, d hypervisor.Driver) (nodelink.Inventory, error) {
 			about, err := d.Describe(ctx)

@@ -117,6 +117,7 @@ func (o Options) arguments() []string {
 	if len(o.Bridges) > 0 {
 		args = append(args, "--bridges", strings.Join(o.Bridges, ","))
 	}
+	args = append(args, o.poolArgs()...)
 	if o.Acceleration != "" {
 		args = append(args, "--accel", o.Acceleration)
 	}
@@ -127,6 +128,14 @@ func (o Options) arguments() []string {
 		args = append(args, "--advertise", strings.Join(o.Advertise, ","))
 	}
 	return append(args, o.ServerArgs...)
+}
+
+// poolArgs say of which folders the nodes have.
+func (o Options) poolArgs() (args []string) {
+	for _, p := range o.Pools {
+		args = append(args, "--pool", p)
+	}
+	return args
 }
 
 // String is what a person is told of a running instance.

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 
+	"github.com/novacron/novacron/internal/agent/daemon"
 	"github.com/novacron/novacron/internal/engine/pglocal"
 	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -34,6 +35,8 @@ type Options struct {
 	LogLevel string
 	// Bridges of this host that guests may join.
 	Bridges []string
+	// Pools are NAME=PATH of folders that all nodes have, for disks.
+	Pools []string
 	// Program is what children are started from; this program if empty.
 	Program string
 	Clock   clock.Clock
@@ -78,6 +81,9 @@ func (o Options) check() error {
 		return errs.New(errs.OutOfRange, "--sim takes 0 to 10000 nodes")
 	case o.DatabaseOwner != "" && o.Database == "":
 		return errs.New(errs.InvalidField, "a database owner is named and no database")
+	}
+	if _, err := daemon.ReadPools(o.Pools); err != nil {
+		return err
 	}
 	_, _, err := splitListen(o.Listen)
 	return err

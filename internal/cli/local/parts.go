@@ -172,6 +172,9 @@ func (s *supervisor) startAgents(ctx, life context.Context) error {
 	}
 	if s.o.Sim > 0 {
 		args := []string{"--data-dir", s.o.Paths.simDir(), "--sim", strconv.Itoa(s.o.Sim)}
+		if s.o.Nodes == 0 { // what simulated nodes write is no disk for real ones
+			args = append(args, s.o.poolArgs()...)
+		}
 		s.startAgent(life, c, simName, args, func() int { return daemon.Unjoined(s.o.Paths.simDir(), s.o.Sim) })
 	}
 	for _, a := range s.agents {
@@ -223,6 +226,7 @@ func (s *supervisor) nodeArgs(i int) []string {
 	if len(s.o.Bridges) > 0 {
 		args = append(args, "--bridges", strings.Join(s.o.Bridges, ","))
 	}
+	args = append(args, s.o.poolArgs()...)
 	if s.o.Nodes > 1 {
 		args = append(args, "--share", strconv.Itoa(s.o.Nodes))
 	}

@@ -65,6 +65,8 @@ type Cluster struct {
 	// fail it.
 	Reaching func(stream string) error
 
+	// shared is the folder of the storage pool "shared" that all nodes have; empty for none.
+	shared string
 	elsewhere
 	lane     lane
 	acceptor atomic.Pointer[workflow.Executor]
@@ -126,8 +128,13 @@ var tinyImage = image.File{Role: image.RoleDisk, SHA256: strings.Repeat("ab", 32
 // NewOn makes a cluster of n nodes on hosts of a kind.
 func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, node id.ID, dir string) Host) *Cluster {
 	tb.Helper()
+	return newOn(tb, n, img, newHost, "")
+}
+
+func newOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, node id.ID, dir string) Host, shared string) *Cluster {
+	tb.Helper()
 	db := storetest.New(tb)
-	c := &Cluster{DB: db, Store: store.New(db.App), byID: map[id.ID]*Node{}, lane: lane{offers: map[string]offer{}, doors: map[string]*landing{}}}
+	c := &Cluster{DB: db, shared: shared, Store: store.New(db.App), byID: map[id.ID]*Node{}, lane: lane{offers: map[string]offer{}, doors: map[string]*landing{}}}
 	ctx := tb.Context()
 	cluster := store.Cluster{
 		ID: id.New(), Incarnation: id.New(), CACertPEM: "none", CAKeySealed: []byte{0}, CursorKeySealed: []byte{0},
@@ -251,7 +258,7 @@ func (c *Cluster) NewVM(name string, start bool) control.NewVM {
 	return control.NewVM{
 		Spec: vm.Spec{
 			Name: name, CPUs: 1, MemoryBytes: 64 * unit.MiB,
-			Disks:     []vm.DiskSpec{{SizeBytes: unit.GiB}, {SizeBytes: 64 * unit.MiB}},
+			Disks:     c.sharedVM([]vm.DiskSpec{{SizeBytes: unit.GiB}, {SizeBytes: 64 * unit.MiB}}),
 			NICs:      []vm.NICSpec{{}},
 			CloudInit: &vm.CloudInit{UserData: "#cloud-config\nruncmd: [id]\n"},
 		},
@@ -287,6 +294,11 @@ func (c *Cluster) Leftovers(ctx context.Context) ([]string, error) {
 			out = append(out, fmt.Sprintf("VM %s runs %d times", v, n))
 		}
 	}
+	drift, err := c.Store.PoolUsageDrift(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out = append(append(out, drift...), c.leftShared(views)...)
 	content, err := c.leftContent(ctx)
 	return append(out, content...), err
 }

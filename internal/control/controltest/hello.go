@@ -16,7 +16,14 @@ func (n *Node) Start(ctx context.Context) error {
 	if err := n.startAgent(ctx); err != nil {
 		return err
 	}
+	h, err := n.agent.Hello(ctx, "")
+	if err != nil {
+		return err
+	}
 	return n.cluster.Store.InTx(ctx, func(tx *store.Tx) error {
+		if err := tx.NodePools(ctx, n.ID, h.Pools); err != nil {
+			return err
+		}
 		return tx.NodeHello(ctx, node.Node{
 			ID: n.ID, Epoch: n.epoch, Capacity: node.Resources{CPUs: 64, MemoryBytes: 64 * unit.GiB, DiskBytes: unit.TiB},
 			Inventory: node.Inventory{Limits: limitKinds(), MachineTypes: n.Machines, CPUModels: n.CPUs, Firmware: []string{vm.FirmwareBIOS, vm.FirmwareUEFI}, Acceleration: "tcg", LiveMigration: true},

@@ -88,7 +88,7 @@ func place(ctx context.Context, r *run) (any, error) {
 		return nil, err
 	}
 	plan, rejected, ok := scheduler.Place(nodes, scheduler.Request{
-		CPUs: v.Intent.CPUs, MemoryBytes: v.Intent.MemoryBytes, DiskBytes: v.DiskBytes(), NodeName: p.Node, Limits: v.Limited(), Bridges: v.Bridges(),
+		CPUs: v.Intent.CPUs, MemoryBytes: v.Intent.MemoryBytes, DiskBytes: v.DiskBytes(), NodeName: p.Node, Limits: v.Limited(), Bridges: v.Bridges(), Pools: v.Pools(),
 		Hardware:  v.Intent.Hardware,
 		Simulated: kindOf(nodes, p.Node),
 	})

@@ -3,6 +3,7 @@
 package node
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -51,6 +52,8 @@ type Node struct {
 	VMs       int
 	// MigrationsOut and MigrationsIn are how many VMs may leave it, and come to it, at once.
 	MigrationsOut, MigrationsIn int
+	// Pools are the storage pools that it has.
+	Pools []Pool
 	// Copies are those of VMs on their way here, or that left one behind.
 	Copies    int
 	Revision  gen.Revision
@@ -171,6 +174,32 @@ func (n Node) CannotJoin(bridges []string) string {
 			why = append(why, "has no bridge "+b)
 		case !n.Inventory.Bridges[i].Allowed:
 			why = append(why, "does not let guests onto bridge "+b)
+		}
+	}
+	return strings.Join(why, " and ")
+}
+
+// Pool is a storage pool as a node has it.
+type Pool struct {
+	// ID is nil for one that the node has under another pool's name.
+	ID id.ID
+	// Name that the node has for it.
+	Name string
+	// Why it cannot be used there; empty when it can.
+	Why string
+}
+
+// CannotUse says which of the storage pools, by name and id, the node lacks or cannot use;
+// empty when it can use each.
+func (n Node) CannotUse(pools map[string]id.ID) string {
+	var why []string
+	for _, name := range slices.Sorted(maps.Keys(pools)) {
+		i := slices.IndexFunc(n.Pools, func(p Pool) bool { return p.ID == pools[name] })
+		switch {
+		case i < 0:
+			why = append(why, "has no pool "+name)
+		case n.Pools[i].Why != "":
+			why = append(why, "cannot use pool "+name+": it "+n.Pools[i].Why)
 		}
 	}
 	return strings.Join(why, " and ")

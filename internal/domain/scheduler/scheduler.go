@@ -35,6 +35,8 @@ type Request struct {
 	Limits []string
 	// Bridges that the node has to let guests onto.
 	Bridges []string
+	// Pools are the storage pools that the node has to have, by name, each with its id.
+	Pools map[string]id.ID
 }
 
 // Plan is the choice and its reasons, best first.
@@ -94,6 +96,7 @@ var filters = []filter{
 	{"machine", true, machine},
 	{"processor", true, processor},
 	{"bridges", false, func(n node.Node, r Request) string { return n.CannotJoin(r.Bridges) }},
+	{"pools", true, func(n node.Node, r Request) string { return n.CannotUse(r.Pools) }},
 	{"firmware", true, firmware},
 	{"cpu", true, func(n node.Node, r Request) string {
 		return lacks("CPUs", int64(r.CPUs), int64(n.Capacity.CPUs), int64(n.Used.CPUs), plain)

@@ -52,7 +52,9 @@ type DiskSpec struct {
 	// SizeBytes may be 0 with an Image: then it is the image's.
 	SizeBytes int64
 	// Image is the name or id of what it is made from; empty for an empty disk.
-	Image  string
+	Image string
+	// Pool is the name or id of the storage pool that it is in; empty for its VM's node.
+	Pool   string
 	Limits DiskLimits
 }
 

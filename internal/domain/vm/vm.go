@@ -181,7 +181,10 @@ type Volume struct {
 	// ImageID is what it was made from; nil for an empty disk.
 	ImageID   *id.ID
 	ImageName string
-	Limits    DiskLimits
+	// PoolID is the storage pool that it is in; nil for its VM's node.
+	PoolID   *id.ID
+	PoolName string
+	Limits   DiskLimits
 }
 
 // NIC is a network interface of a VM.
@@ -230,11 +233,44 @@ func JobKinds() []string {
 	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobSuspend, JobMigrate, JobMigrateLive, JobDelete, JobClone, JobCapture, JobDiskAdd, JobDiskGrow, JobDiskRemove, JobLimit, JobCDROM}
 }
 
-// DiskBytes is the size of all its disks: what it can come to occupy.
+// DiskBytes is the size of all disks that are on its node: what they can come to occupy
+// there. What is in a storage pool is counted there.
 func (v View) DiskBytes() int64 {
 	var sum int64
 	for _, d := range v.Volumes {
-		sum += d.SizeBytes
+		if d.PoolID == nil {
+			sum += d.SizeBytes
+		}
 	}
 	return sum
+}
+
+// Pools are the storage pools that its disks are in, by name, each with its id.
+func (v View) Pools() map[string]id.ID {
+	var out map[string]id.ID
+	for _, d := range v.Volumes {
+		if d.PoolID == nil {
+			continue
+		}
+		if out == nil {
+			out = map[string]id.ID{}
+		}
+		out[d.PoolName] = *d.PoolID
+	}
+	return out
+}
+
+// InPools are those of its disks that are in a storage pool, each with the pool's id.
+func (v View) InPools() map[id.ID]id.ID {
+	var out map[id.ID]id.ID
+	for _, d := range v.Volumes {
+		if d.PoolID == nil {
+			continue
+		}
+		if out == nil {
+			out = map[id.ID]id.ID{}
+		}
+		out[d.ID] = *d.PoolID
+	}
+	return out
 }

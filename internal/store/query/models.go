@@ -854,6 +854,17 @@ type Node struct {
 	MigrationsIn         int16
 }
 
+type NodePool struct {
+	NodeID        uuid.UUID
+	Name          string
+	PoolID        *uuid.UUID
+	ReportedID    *uuid.UUID
+	CapacityBytes int64
+	FreeBytes     int64
+	Reason        string
+	SeenAt        time.Time
+}
+
 type Organization struct {
 	ID        uuid.UUID
 	Name      string
@@ -916,6 +927,17 @@ type Server struct {
 	SeenAt    time.Time
 }
 
+type StoragePool struct {
+	ID            uuid.UUID
+	Name          string
+	Kind          string
+	CapacityBytes int64
+	UsedBytes     int64
+	Revision      int64
+	CreatedAt     time.Time
+	UpdatedAt     time.Time
+}
+
 type StorageVolume struct {
 	ID          uuid.UUID
 	ProjectID   uuid.UUID
@@ -930,6 +952,7 @@ type StorageVolume struct {
 	BytesS      int64
 	ReadBytesS  int64
 	WriteBytesS int64
+	PoolID      *uuid.UUID
 }
 
 type Token struct {

@@ -241,6 +241,15 @@ func (q *Queries) NodePlans(ctx context.Context, nodes []uuid.UUID) ([]NodePlans
 	return items, nil
 }
 
+const nodePoolsDrop = `-- name: NodePoolsDrop :exec
+DELETE FROM node_pools WHERE node_id = $1
+`
+
+func (q *Queries) NodePoolsDrop(ctx context.Context, nodeID uuid.UUID) error {
+	_, err := q.db.Exec(ctx, nodePoolsDrop, nodeID)
+	return err
+}
+
 const nodeRelease = `-- name: NodeRelease :exec
 UPDATE nodes SET used_cpus = used_cpus - $1, used_memory_bytes = used_memory_bytes - $2,
   used_disk_bytes = used_disk_bytes - $3
@@ -410,7 +419,7 @@ SELECT n.id, n.name, n.used_cpus, n.used_memory_bytes, n.used_disk_bytes,
   (coalesce(v.cpus, 0) + coalesce(m.cpus, 0))::int AS real_cpus, (coalesce(v.mem, 0) + coalesce(m.mem, 0))::bigint AS real_memory, (coalesce(d.bytes, 0) + coalesce(m.bytes, 0))::bigint AS real_disk
 FROM nodes n
 LEFT JOIN (SELECT node_id, sum(cpus) AS cpus, sum(memory_bytes) AS mem FROM vms WHERE reserved GROUP BY node_id) v ON v.node_id = n.id
-LEFT JOIN (SELECT vms.node_id, sum(s.size_bytes) AS bytes FROM vms JOIN storage_volumes s ON s.vm_id = vms.id GROUP BY vms.node_id) d ON d.node_id = n.id
+LEFT JOIN (SELECT vms.node_id, sum(s.size_bytes) AS bytes FROM vms JOIN storage_volumes s ON s.vm_id = vms.id AND s.pool_id IS NULL GROUP BY vms.node_id) d ON d.node_id = n.id
 LEFT JOIN (SELECT held_node_id, sum(held_disk_bytes) AS bytes, sum(held_cpus) AS cpus, sum(held_memory_bytes) AS mem FROM migrations WHERE held_node_id IS NOT NULL GROUP BY held_node_id) m ON m.held_node_id = n.id
 WHERE n.used_cpus <> coalesce(v.cpus, 0) + coalesce(m.cpus, 0) OR n.used_memory_bytes <> coalesce(v.mem, 0) + coalesce(m.mem, 0)
   OR n.used_disk_bytes <> coalesce(d.bytes, 0) + coalesce(m.bytes, 0)

@@ -98,7 +98,7 @@ UPDATE vms SET job_id = NULL WHERE job_id = @job_id;
 UPDATE nodes n SET used_cpus = coalesce(v.cpus, 0) + coalesce(h.cpus, 0), used_memory_bytes = coalesce(v.mem, 0) + coalesce(h.mem, 0), used_disk_bytes = coalesce(d.bytes, 0) + coalesce(h.bytes, 0)
 FROM nodes m
 LEFT JOIN (SELECT node_id, sum(cpus)::int AS cpus, sum(memory_bytes)::bigint AS mem FROM vms WHERE reserved GROUP BY node_id) v ON v.node_id = m.id
-LEFT JOIN (SELECT vms.node_id, sum(s.size_bytes)::bigint AS bytes FROM vms JOIN storage_volumes s ON s.vm_id = vms.id GROUP BY vms.node_id) d ON d.node_id = m.id
+LEFT JOIN (SELECT vms.node_id, sum(s.size_bytes)::bigint AS bytes FROM vms JOIN storage_volumes s ON s.vm_id = vms.id AND s.pool_id IS NULL GROUP BY vms.node_id) d ON d.node_id = m.id
 LEFT JOIN (SELECT held_node_id, sum(held_disk_bytes)::bigint AS bytes, sum(held_cpus)::int AS cpus, sum(held_memory_bytes)::bigint AS mem FROM migrations WHERE held_node_id IS NOT NULL GROUP BY held_node_id) h ON h.held_node_id = m.id
 WHERE n.id = m.id AND n.id = ANY(@nodes::uuid[]);
 

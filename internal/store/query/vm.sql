@@ -5,14 +5,14 @@ VALUES (@id, @project_id, @name, @labels, @cpus, @memory_bytes, @image_id, @clou
   @autostart, @start_order, @start_delay_s, @drain_policy, @cpu_weight, @cpu_cap_percent, @power, 1, @job_id, @machine_type, @cpu_model, @firmware);
 
 -- name: VolumeInsert :exec
-INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id, iops, read_iops, write_iops, bytes_s, read_bytes_s, write_bytes_s)
-VALUES (@id, @project_id, @vm_id, @slot, @size_bytes, @image_id, @iops, @read_iops, @write_iops, @bytes_s, @read_bytes_s, @write_bytes_s);
+INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id, pool_id, iops, read_iops, write_iops, bytes_s, read_bytes_s, write_bytes_s)
+VALUES (@id, @project_id, @vm_id, @slot, @size_bytes, @image_id, @pool_id, @iops, @read_iops, @write_iops, @bytes_s, @read_bytes_s, @write_bytes_s);
 
 -- name: VolumeResize :one
 -- Gives the size it had.
 WITH old AS (SELECT o.id, o.size_bytes FROM storage_volumes o WHERE o.id = @id AND o.vm_id = @vm_id FOR UPDATE)
 UPDATE storage_volumes s SET size_bytes = @size_bytes FROM old WHERE s.id = old.id
-RETURNING old.size_bytes;
+RETURNING old.size_bytes, s.pool_id;
 
 -- name: VolumeLimit :execrows
 UPDATE storage_volumes SET iops = @iops, read_iops = @read_iops, write_iops = @write_iops,
@@ -26,7 +26,7 @@ UPDATE vms SET cpu_weight = @cpu_weight, cpu_cap_percent = @cpu_cap_percent WHER
 UPDATE vms SET cdrom_image_id = sqlc.narg(cdrom_image_id) WHERE id = @id;
 
 -- name: VolumeDelete :one
-DELETE FROM storage_volumes WHERE id = @id AND vm_id = @vm_id RETURNING size_bytes;
+DELETE FROM storage_volumes WHERE id = @id AND vm_id = @vm_id RETURNING size_bytes, pool_id;
 
 -- name: NICInsert :exec
 INSERT INTO network_interfaces (id, vm_id, slot, mac, bridge, forwards)
@@ -96,7 +96,7 @@ WITH old AS (SELECT o.id, o.node_id, o.reserved FROM vms o WHERE o.id = @id AND 
 UPDATE vms v SET node_id = NULL, reserved = false FROM old WHERE v.id = old.id
 RETURNING old.node_id::uuid AS node_id, (CASE WHEN old.reserved THEN v.cpus ELSE 0 END)::int AS cpus,
   (CASE WHEN old.reserved THEN v.memory_bytes ELSE 0 END)::bigint AS memory_bytes,
-  (SELECT coalesce(sum(s.size_bytes), 0) FROM storage_volumes s WHERE s.vm_id = v.id)::bigint AS disk_bytes;
+  (SELECT coalesce(sum(s.size_bytes), 0) FROM storage_volumes s WHERE s.vm_id = v.id AND s.pool_id IS NULL)::bigint AS disk_bytes;
 
 -- name: VMExplain :exec
 UPDATE vms SET placement = $2 WHERE id = $1 AND node_id IS NULL AND placement IS DISTINCT FROM $2;

@@ -524,7 +524,7 @@ WITH old AS (SELECT o.id, o.node_id, o.reserved FROM vms o WHERE o.id = $1 AND o
 UPDATE vms v SET node_id = NULL, reserved = false FROM old WHERE v.id = old.id
 RETURNING old.node_id::uuid AS node_id, (CASE WHEN old.reserved THEN v.cpus ELSE 0 END)::int AS cpus,
   (CASE WHEN old.reserved THEN v.memory_bytes ELSE 0 END)::bigint AS memory_bytes,
-  (SELECT coalesce(sum(s.size_bytes), 0) FROM storage_volumes s WHERE s.vm_id = v.id)::bigint AS disk_bytes
+  (SELECT coalesce(sum(s.size_bytes), 0) FROM storage_volumes s WHERE s.vm_id = v.id AND s.pool_id IS NULL)::bigint AS disk_bytes
 `
 
 type VMUnplaceRow struct {
@@ -701,7 +701,7 @@ func (q *Queries) VMsLose(ctx context.Context, nodeID uuid.UUID) ([]VMsLoseRow, 
 }
 
 const volumeDelete = `-- name: VolumeDelete :one
-DELETE FROM storage_volumes WHERE id = $1 AND vm_id = $2 RETURNING size_bytes
+DELETE FROM storage_volumes WHERE id = $1 AND vm_id = $2 RETURNING size_bytes, pool_id
 `
 
 type VolumeDeleteParams struct {
@@ -709,16 +709,21 @@ type VolumeDeleteParams struct {
 	VmID uuid.UUID
 }
 
-func (q *Queries) VolumeDelete(ctx context.Context, arg VolumeDeleteParams) (int64, error) {
+type VolumeDeleteRow struct {
+	SizeBytes int64
+	PoolID    *uuid.UUID
+}
+
+func (q *Queries) VolumeDelete(ctx context.Context, arg VolumeDeleteParams) (VolumeDeleteRow, error) {
 	row := q.db.QueryRow(ctx, volumeDelete, arg.ID, arg.VmID)
-	var size_bytes int64
-	err := row.Scan(&size_bytes)
-	return size_bytes, err
+	var i VolumeDeleteRow
+	err := row.Scan(&i.SizeBytes, &i.PoolID)
+	return i, err
 }
 
 const volumeInsert = `-- name: VolumeInsert :exec
-INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id, iops, read_iops, write_iops, bytes_s, read_bytes_s, write_bytes_s)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+INSERT INTO storage_volumes (id, project_id, vm_id, slot, size_bytes, image_id, pool_id, iops, read_iops, write_iops, bytes_s, read_bytes_s, write_bytes_s)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 `
 
 type VolumeInsertParams struct {
@@ -728,6 +733,7 @@ type VolumeInsertParams struct {
 	Slot        int32
 	SizeBytes   int64
 	ImageID     *uuid.UUID
+	PoolID      *uuid.UUID
 	Iops        int64
 	ReadIops    int64
 	WriteIops   int64
@@ -744,6 +750,7 @@ func (q *Queries) VolumeInsert(ctx context.Context, arg VolumeInsertParams) erro
 		arg.Slot,
 		arg.SizeBytes,
 		arg.ImageID,
+		arg.PoolID,
 		arg.Iops,
 		arg.ReadIops,
 		arg.WriteIops,
@@ -791,7 +798,7 @@ func (q *Queries) VolumeLimit(ctx context.Context, arg VolumeLimitParams) (int64
 const volumeResize = `-- name: VolumeResize :one
 WITH old AS (SELECT o.id, o.size_bytes FROM storage_volumes o WHERE o.id = $2 AND o.vm_id = $3 FOR UPDATE)
 UPDATE storage_volumes s SET size_bytes = $1 FROM old WHERE s.id = old.id
-RETURNING old.size_bytes
+RETURNING old.size_bytes, s.pool_id
 `
 
 type VolumeResizeParams struct {
@@ -800,10 +807,15 @@ type VolumeResizeParams struct {
 	VmID      uuid.UUID
 }
 
+type VolumeResizeRow struct {
+	SizeBytes int64
+	PoolID    *uuid.UUID
+}
+
 // Gives the size it had.
-func (q *Queries) VolumeResize(ctx context.Context, arg VolumeResizeParams) (int64, error) {
+func (q *Queries) VolumeResize(ctx context.Context, arg VolumeResizeParams) (VolumeResizeRow, error) {
 	row := q.db.QueryRow(ctx, volumeResize, arg.SizeBytes, arg.ID, arg.VmID)
-	var size_bytes int64
-	err := row.Scan(&size_bytes)
-	return size_bytes, err
+	var i VolumeResizeRow
+	err := row.Scan(&i.SizeBytes, &i.PoolID)
+	return i, err
 }

@@ -47,7 +47,7 @@ func (d *Driver) Copy(ctx context.Context, v, from id.ID) (contract.Volume, erro
 
 // fill copies a volume's image into an empty file.
 func (d *Driver) fill(ctx context.Context, dst *os.File, from id.ID) error {
-	src, err := d.root.OpenFile(from.String()+imageSuffix, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	src, err := d.root.OpenFile(from.String()+d.suffix, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 
 const (
 	imageSuffix   = ".qcow2"
+	wholeSuffix   = ".img" // of images that stand on nothing
 	contentSuffix = ".raw" // of volumes that guests only read
 	recordSuffix  = ".json"
 	lockName      = "lock"
@@ -35,6 +36,10 @@ type Driver struct {
 	root  *os.Root
 	lock  *os.File
 	turns turn.Table
+	// content reads a base, in a folder that several drivers have; nil in one of its own
+	content Content
+	// images end so
+	suffix, format string
 }
 
 var _ contract.Driver = (*Driver)(nil)
@@ -45,6 +50,8 @@ type record struct {
 	Backing   *hypervisor.File `json:"backing,omitempty"`
 	// ReadOnly volumes have their size from their content.
 	ReadOnly bool `json:"read_only,omitempty"`
+	// From is the name of the file that it was made of, whole.
+	From string `json:"from,omitempty"`
 }
 
 // Open makes the folder if need be, takes it for this driver alone, and sweeps
@@ -58,7 +65,7 @@ func Open(path string) (*Driver, error) {
 	if err == nil {
 		err = os.Chmod(path, 0o711) //nolint:gosec // the umask may have taken the way through from guests' users
 	}
-	d := &Driver{path: path}
+	d := &Driver{path: path, suffix: imageSuffix, format: "qcow2"}
 	if err == nil {
 		d.root, err = os.OpenRoot(path)
 	}
@@ -89,7 +96,13 @@ func (d *Driver) takeLock() error {
 }
 
 // Close lets another driver have the folder.
-func (d *Driver) Close() error { return errors.Join(d.lock.Close(), d.root.Close()) }
+func (d *Driver) Close() error {
+	err := d.root.Close()
+	if d.lock != nil {
+		err = errors.Join(d.lock.Close(), err)
+	}
+	return err
+}
 
 // sweep removes temporaries and images that no record names.
 func (d *Driver) sweep() error {
@@ -139,12 +152,12 @@ func (d *Driver) names(suffix string) ([]id.ID, error) {
 
 // Capabilities implements contract.Driver.
 func (d *Driver) Capabilities() contract.Capabilities {
-	return contract.Capabilities{CopyOnWrite: true, Thin: true, Content: true}
+	return contract.Capabilities{CopyOnWrite: d.content == nil, Thin: true, Content: true}
 }
 
 // Create implements contract.Driver.
 func (d *Driver) Create(ctx context.Context, s contract.Spec) (contract.Volume, error) {
-	want, err := check(s)
+	want, err := d.check(s)
 	if err != nil {
 		return contract.Volume{}, err
 	}
@@ -168,7 +181,7 @@ func (d *Driver) Create(ctx context.Context, s contract.Spec) (contract.Volume, 
 	if err := ctx.Err(); err != nil {
 		return contract.Volume{}, errs.New(errs.Cancelled, "volume %s was not made: the call was cancelled", s.ID).Because(err)
 	}
-	if err := d.make(s.ID, want); err != nil {
+	if err := d.make(ctx, s, want); err != nil {
 		return contract.Volume{}, makeError(s.ID, err)
 	}
 	return d.volume(s.ID, want)
@@ -179,6 +192,8 @@ func makeError(v id.ID, err error) error {
 	switch {
 	case errors.As(err, &known):
 		return err
+	case errors.Is(err, unix.EFBIG):
+		return errs.New(errs.OutOfRange, "volume %s is larger than a file may be in that place", v).Because(err)
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return errs.New(errs.NoSpace, "there is no space left for volume %s on this node", v).Because(err)
 	}
@@ -235,13 +250,16 @@ func checkBase(b *contract.Base) error {
 	return nil
 }
 
-func (d *Driver) make(v id.ID, r record) error {
-	return d.makeOf(v, r, func(f *os.File) error { return writeEmpty(f, r.SizeBytes, r.Backing) })
+func (d *Driver) make(ctx context.Context, s contract.Spec, r record) error {
+	if d.content != nil {
+		return d.makeOf(s.ID, r, func(f *os.File) error { return d.whole(ctx, f, s) })
+	}
+	return d.makeOf(s.ID, r, func(f *os.File) error { return writeEmpty(f, r.SizeBytes, r.Backing) })
 }
 
 // makeOf writes the image and then the record that makes it a volume.
 func (d *Driver) makeOf(v id.ID, r record, fill func(*os.File) error) (err error) {
-	tmp, name := v.String()+imageSuffix+durable.Suffix, v.String()+imageSuffix
+	tmp, name := v.String()+d.suffix+durable.Suffix, v.String()+d.suffix
 	f, err := d.root.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -269,7 +287,7 @@ func (d *Driver) makeOf(v id.ID, r record, fill func(*os.File) error) (err error
 }
 
 func (r record) same(o record) bool {
-	if r.ReadOnly != o.ReadOnly || r.SizeBytes != o.SizeBytes || (r.Backing == nil) != (o.Backing == nil) {
+	if r.ReadOnly != o.ReadOnly || r.From != o.From || r.SizeBytes != o.SizeBytes || (r.Backing == nil) != (o.Backing == nil) {
 		return false
 	}
 	return r.Backing == nil || *r.Backing == *o.Backing
@@ -302,13 +320,13 @@ func (d *Driver) volume(v id.ID, r record) (contract.Volume, error) {
 	if r.ReadOnly {
 		return d.contentOf(v)
 	}
-	info, err := d.root.Lstat(v.String() + imageSuffix)
+	info, err := d.root.Lstat(v.String() + d.suffix)
 	if err != nil {
 		return contract.Volume{}, broken(v, err)
 	}
 	out := contract.Volume{
 		ID: v, SizeBytes: r.SizeBytes, Backing: r.Backing,
-		File: hypervisor.File{Path: filepath.Join(d.path, v.String()+imageSuffix), Format: "qcow2"},
+		File: hypervisor.File{Path: filepath.Join(d.path, v.String()+d.suffix), Format: d.format},
 	}
 	out.AllocatedBytes = allocated(info)
 	return out, nil
@@ -358,11 +376,15 @@ func (d *Driver) Grow(ctx context.Context, v id.ID, size int64, resize func(cont
 
 // resize writes the new size into an image that nobody has open.
 func (d *Driver) resize(v id.ID, size int64) error {
-	f, err := d.root.OpenFile(v.String()+imageSuffix, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	f, err := d.root.OpenFile(v.String()+d.suffix, os.O_RDWR|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return broken(v, err)
 	}
-	err = writeSize(f, size)
+	if d.content != nil {
+		err = f.Truncate(size)
+	} else {
+		err = writeSize(f, size)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -388,7 +410,7 @@ func (d *Driver) Delete(ctx context.Context, v id.ID) error {
 	// The record's end reaches the disk before the image's.
 	err = d.remove(v, recordSuffix)
 	if err == nil {
-		err = d.remove(v, imageSuffix, contentSuffix)
+		err = d.remove(v, d.suffix, contentSuffix)
 	}
 	if err != nil {
 		return errs.New(errs.HostFailure, "volume %s cannot be removed", v).Because(err)

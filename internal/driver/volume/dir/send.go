@@ -36,7 +36,7 @@ func (d *Driver) Send(ctx context.Context, v id.ID, to io.Writer) error {
 	if err != nil {
 		return err
 	}
-	name := v.String() + imageSuffix
+	name := v.String() + d.suffix
 	if r.ReadOnly {
 		name = v.String() + contentSuffix
 	}
@@ -85,7 +85,7 @@ func (d *Driver) Receive(ctx context.Context, s volume.Spec, from *bufio.Reader)
 }
 
 func (d *Driver) receiveImage(ctx context.Context, s volume.Spec, size int64, from *bufio.Reader) (volume.Volume, error) {
-	want, err := check(s)
+	want, err := d.check(s)
 	if err == nil {
 		err = checkBase(s.Base)
 	}
@@ -95,6 +95,9 @@ func (d *Driver) receiveImage(ctx context.Context, s volume.Spec, size int64, fr
 	err = d.makeOf(s.ID, want, func(dst *os.File) error {
 		if err := receiveInto(ctx, dst, size, from); err != nil {
 			return err
+		}
+		if d.content != nil {
+			return wholeAs(size, want)
 		}
 		return rebase(dst, want)
 	})
@@ -119,6 +122,9 @@ func readHead(from io.Reader) (content bool, size int64, err error) {
 
 // receiveInto writes what comes into an empty file.
 func receiveInto(ctx context.Context, dst *os.File, size int64, from *bufio.Reader) error {
+	if err := ctx.Err(); err != nil {
+		return cancelled(err)
+	}
 	if err := dst.Truncate(size); err != nil {
 		return err
 	}
