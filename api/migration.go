@@ -26,8 +26,16 @@ type MigrationOptions struct {
 	BytesPerSecond Bytes `json:"bytes_per_second,omitempty"`
 	// DowntimeMS is for how long its guest may be halted at the end: 300.
 	DowntimeMS int64 `json:"downtime_ms,omitempty"`
-	// AutoConverge slows its processors down while it changes memory faster than that is
-	// sent.
+	// MaxDowntimeMS is for how long it may be halted when it does not come to its end
+	// otherwise: 1000.
+	MaxDowntimeMS int64 `json:"max_downtime_ms,omitempty"`
+	// OnStall is what is done, in this order, when memory does not come nearer to its end:
+	// throttle (its processors are slowed down, more and more), downtime (it may be halted
+	// for longer, up to max_downtime_ms), give_up (it goes on where it is); or wait, alone.
+	// Absent: throttle and downtime.
+	OnStall []string `json:"on_stall,omitempty"`
+	// AutoConverge slows its processors down from the beginning, while it changes memory
+	// faster than that is sent.
 	AutoConverge bool `json:"auto_converge,omitempty"`
 	// Compression of memory: zstd.
 	Compression string `json:"compression,omitempty"`
@@ -99,6 +107,23 @@ type MigrationProgress struct {
 	DirtyBytesPerSecond Bytes `json:"dirty_bytes_per_second"`
 	// ExpectedDowntimeMS is how long the guest would be halted if it were now.
 	ExpectedDowntimeMS int64 `json:"expected_downtime_ms"`
+	// ThrottlePercent of the time its processors are kept from executing.
+	ThrottlePercent int `json:"throttle_percent,omitempty"`
+}
+
+// MigrationStep is what was done because a live migration did not come nearer to its end.
+type MigrationStep struct {
+	// Step is throttle, downtime, give_up, or wait where nothing was left to try.
+	Step string `json:"step"`
+	// Stall is outrun: the guest changes memory as fast as it is sent; or silent: nothing is
+	// sent.
+	Stall string `json:"stall"`
+	// Reason is what was seen.
+	Reason string `json:"reason"`
+	// ThrottlePercent and DowntimeMS are what it was given from then on.
+	ThrottlePercent int       `json:"throttle_percent,omitempty"`
+	DowntimeMS      int64     `json:"downtime_ms,omitempty"`
+	At              time.Time `json:"at"`
 }
 
 // MigrationCandidate is a node that a VM may move to.
@@ -145,6 +170,8 @@ type Migration struct {
 	// Priority is by what it waits for its turn, and BegunAt when that came.
 	Priority int        `json:"priority,omitempty"`
 	BegunAt  *time.Time `json:"begun_at,omitempty"`
+	// Steps are what was done because it stalled.
+	Steps []MigrationStep `json:"steps,omitempty"`
 	// Phases are when each part of it began.
 	Phases     []MigrationPhase `json:"phases"`
 	Error      *JobError        `json:"error,omitempty"`

@@ -55,6 +55,9 @@ type Config struct {
 	// SwapPatience is how long the target of a live migration asks servers for the VM, whose
 	// guest stands still meanwhile, before it gives up; 0 for 20 s.
 	SwapPatience time.Duration
+	// StallWindow is for how long a guest's memory on its way is watched before it is said to
+	// stall; 0 for migration.StallWindow.
+	StallWindow time.Duration
 	// Volatile records are not fsynced: for simulated nodes only.
 	Volatile bool
 }

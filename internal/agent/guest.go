@@ -31,8 +31,10 @@ type guest struct {
 	ice sync.Mutex
 	// took counts what the last taking of the VM from another node has brought
 	took atomic.Pointer[counter]
-	// sent is how far its last sending to another node is; settling is of its last move
+	// sent is how far its last sending to another node is, which steward watched; settling
+	// is of its last move
 	sent     atomic.Pointer[nodelink.MoveProgress]
+	steward  atomic.Pointer[steward]
 	settling *settling
 }
 

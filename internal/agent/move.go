@@ -143,11 +143,8 @@ func (g *guest) verdict(migration id.ID) nodelink.Verdict {
 
 func (g *guest) reply(v nodelink.Verdict) nodelink.MoveReply {
 	out := nodelink.MoveReply{Verdict: v}
-	if p := g.sent.Load(); p != nil {
-		out.Progress = *p
-	}
 	if m := g.snapshot().Move; m != nil {
-		out.Paused = m.Paused
+		out.Paused, out.Progress = m.Paused, g.progress(m.Migration)
 	}
 	return out
 }

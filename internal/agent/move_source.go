@@ -3,12 +3,15 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"sync"
 	"time"
 
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
 )
 
 // departVM says what another node must know to receive a guest.
@@ -51,7 +54,7 @@ func (a *Agent) sendRunning(ctx context.Context, _ Peer, g *guest, c *nodelink.S
 		if err := g.change(a.records, func(r *record) { r.Move = &m }); err != nil {
 			return nil, err
 		}
-		if err := a.sendOff(ctx, g, d, m, to); err != nil {
+		if err := a.sendOff(ctx, g, d, m, to, c.Stall); err != nil {
 			return nil, err
 		}
 	}
@@ -60,11 +63,11 @@ func (a *Agent) sendRunning(ctx context.Context, _ Peer, g *guest, c *nodelink.S
 
 // sendOff has the driver send a guest. Once that has, this node asks for the verdict
 // until it has it, with or without who gave the command.
-func (a *Agent) sendOff(ctx context.Context, g *guest, d hypervisor.Migrator, m move, to hypervisor.Landing) error {
+func (a *Agent) sendOff(ctx context.Context, g *guest, d hypervisor.Migrator, m move, to hypervisor.Landing, stall *nodelink.StallPolicy) error {
 	dial := func(ctx context.Context, s hypervisor.Stream) (io.ReadWriteCloser, error) {
 		return a.cfg.Neighbours.Reach(ctx, m.Peer, m.Address, m.Ticket, string(s))
 	}
-	_, err := d.Send(ctx, hypervisor.Ref{VM: to.VM, Epoch: m.Epoch}, to, dial, func(p hypervisor.Progress) { g.sent.Store(progressOf(p)) })
+	err := a.sendWatched(ctx, g, d, hypervisor.Ref{VM: to.VM, Epoch: m.Epoch}, to, dial, stall)
 	if a.life.Err() != nil {
 		return errs.New(errs.NodeUnreachable, "the agent ends")
 	}
@@ -81,10 +84,49 @@ func (a *Agent) sendOff(ctx context.Context, g *guest, d hypervisor.Migrator, m 
 	return err
 }
 
+// sendWatched has the driver send a guest, under the eyes of a steward.
+func (a *Agent) sendWatched(ctx context.Context, g *guest, d hypervisor.Migrator, from hypervisor.Ref, to hypervisor.Landing, dial hypervisor.Dial, stall *nodelink.StallPolicy) error {
+	ctx, breakOff := context.WithCancelCause(ctx)
+	defer breakOff(nil)
+	s := a.newSteward(d, to.Migration, from, stall, breakOff)
+	g.sent.Store(nil)
+	g.steward.Store(s)
+	var judged sync.WaitGroup
+	if stall != nil {
+		judged.Go(func() { s.judge(ctx) })
+	}
+	_, err := d.Send(ctx, from, to, dial, func(p hypervisor.Progress) {
+		g.sent.Store(progressOf(p))
+		s.saw(p)
+	})
+	var gave *errs.Error
+	if err != nil && errors.As(context.Cause(ctx), &gave) {
+		err = gave.Because(err)
+	}
+	breakOff(nil)
+	judged.Wait()
+	return err
+}
+
+// progress is how far a guest's move from here is, or was; nothing when its last was
+// another.
+func (g *guest) progress(migration id.ID) (out nodelink.MoveProgress) {
+	s := g.steward.Load()
+	if s == nil || s.move != migration {
+		return out
+	}
+	if p := g.sent.Load(); p != nil {
+		out = *p
+	}
+	out.Taken = s.told()
+	return out
+}
+
 func progressOf(p hypervisor.Progress) *nodelink.MoveProgress {
 	return &nodelink.MoveProgress{
 		Stage: string(p.Stage), MemoryMoved: p.MemoryMoved, MemoryRemaining: p.MemoryRemaining, DisksMoved: p.DisksMoved, DisksRemaining: p.DisksRemaining,
 		Rate: p.Rate, DirtyRate: p.DirtyRate, ExpectedDowntimeMS: p.ExpectedDowntime.Milliseconds(), DowntimeMS: p.Downtime.Milliseconds(), TotalMS: p.Total.Milliseconds(),
+		Round: p.Round, Throttle: p.Throttle,
 	}
 }
 
@@ -216,8 +258,5 @@ func (a *Agent) goOn(ctx context.Context, g *guest, m move) error {
 
 // askMove tells how far a move is.
 func (a *Agent) askMove(_ context.Context, _ Peer, c *nodelink.AskMove) (any, error) {
-	if p := a.guest(c.VM).sent.Load(); p != nil {
-		return *p, nil
-	}
-	return nodelink.MoveProgress{}, nil
+	return a.guest(c.VM).progress(c.Migration), nil
 }

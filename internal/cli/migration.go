@@ -84,6 +84,9 @@ func (a *app) migrationPairs(m api.Migration) []output.Pair {
 	}
 	pairs = append(pairs, predictionPairs(m.Type, m.Predicted)...)
 	pairs = append(pairs, livePairs(m)...)
+	for _, s := range m.Steps {
+		pairs = append(pairs, output.Pair{Key: "step " + s.Step, Value: fmt.Sprintf("%s: %s (%s)", ago(a.clock.Now(), s.At), stepWords(s), s.Reason)})
+	}
 	pairs = append(pairs, output.Pair{Key: "created", Value: ago(a.clock.Now(), m.CreatedAt)})
 	if m.BegunAt != nil {
 		pairs = append(pairs, output.Pair{Key: "waited for its turn", Value: lasted(&m.CreatedAt, m.BegunAt)})
@@ -129,6 +132,12 @@ func optionsLine(o api.MigrationOptions) string {
 	}
 	if o.Compression != "" {
 		words = append(words, o.Compression)
+	}
+	if o.MaxDowntimeMS > o.DowntimeMS {
+		words = append(words, fmt.Sprintf("up to %d ms where it must be", o.MaxDowntimeMS))
+	}
+	if len(o.OnStall) > 0 {
+		words = append(words, "when it stalls "+strings.ReplaceAll(strings.Join(o.OnStall, ", "), "_", " "))
 	}
 	if o.AutoConverge {
 		words = append(words, "slowed down where it must be")

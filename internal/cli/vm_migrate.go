@@ -2,6 +2,8 @@ package cli
 
 import (
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +21,7 @@ type migrateFlags struct {
 	options            api.MigrationOptions
 	bandwidth          string
 	downtime, patience time.Duration
+	maxDowntime        time.Duration
 	giveUp             time.Duration
 	plan               bool
 }
@@ -62,13 +65,16 @@ which nodes suit, why the others do not, how much would be copied, how long that
 at which rate, and what is another afterwards. Until it runs there it runs where it
 was: the job can be cancelled ('novacron migration cancel'), and whatever fails, the
 machine goes on. A guest that changes its memory faster than it is sent does not come
-to its end: --auto-converge slows its processors down until it does. --profile wan is
+to its end. Then, unless --on-stall says otherwise, its processors are slowed down
+more and more, and after that it may be halted for longer at the end, up to
+--max-downtime; 'migration show' tells what was done and why. --profile wan is
 for a slow network between two nodes: compressed, slowed down where it must be, and up
 to a second for the end. --timeout is about waiting for the job, as everywhere;
 --give-up-after is about the migration.`
 	cmd.Example = `  novacron vm migrate web --plan
   novacron vm migrate web --node rack2-7 --reason "new memory" --wait
   novacron vm migrate web --bandwidth 200MiB --downtime 100ms --auto-converge
+  novacron vm migrate db --max-downtime 5s --on-stall downtime,give-up
   novacron vm migrate db --node other-site-1 --profile wan --give-up-after 2h`
 	m.flags(cmd)
 	mustComplete(cmd.RegisterFlagCompletionFunc("node", a.completeNodes))
@@ -86,12 +92,15 @@ func (m *migrateFlags) flags(cmd *cobra.Command) {
 	f.IntVar(&m.req.Priority, "priority", 0, "of those that wait for their turn the higher `number` goes first, -100 to 100")
 	f.StringVar(&m.bandwidth, "bandwidth", "", "copy no more than this `size` per second, such as 200MiB")
 	f.DurationVar(&m.downtime, "downtime", 0, "halt it at the end for this `duration` at most, such as 100ms (default 300ms)")
+	f.DurationVar(&m.maxDowntime, "max-downtime", 0, "where it does not come to its end otherwise, halt it for this `duration` at most (default 1s, or --downtime)")
+	f.StringSliceVar(&m.options.OnStall, "on-stall", nil, "when its memory does not come nearer to its end, do these `steps` one after the other: throttle, downtime, give-up; or wait (default throttle,downtime)")
 	f.StringVar(&m.options.Compression, "compress", "", "compress its memory: `zstd`")
-	f.BoolVar(&m.options.AutoConverge, "auto-converge", false, "slow its processors down while it changes memory faster than that is sent")
+	f.BoolVar(&m.options.AutoConverge, "auto-converge", false, "slow its processors down from the beginning while it changes memory faster than that is sent")
 	f.IntVar(&m.options.Channels, "channels", 0, "so many `connections` at once for its memory (default 2)")
 	f.DurationVar(&m.patience, "patience", 0, "let the end take this `duration` at most; then it goes on where it was (default 30s)")
 	f.DurationVar(&m.giveUp, "give-up-after", 0, "give it up when the end has not begun after this `duration`")
 	f.BoolVar(&m.plan, "plan", false, "change nothing, and say what would be done")
+	mustComplete(cmd.RegisterFlagCompletionFunc("on-stall", cobra.FixedCompletions([]string{"throttle", "downtime", "give-up", "wait"}, cobra.ShellCompDirectiveNoFileComp)))
 	mustComplete(cmd.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions([]string{"live", "cold"}, cobra.ShellCompDirectiveNoFileComp)))
 	mustComplete(cmd.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions([]string{"wan"}, cobra.ShellCompDirectiveNoFileComp)))
 	mustComplete(cmd.RegisterFlagCompletionFunc("compress", cobra.FixedCompletions([]string{"zstd"}, cobra.ShellCompDirectiveNoFileComp)))
@@ -111,13 +120,17 @@ func (m *migrateFlags) request(cmd *cobra.Command) (api.VMMigrate, error) {
 		d    time.Duration
 		unit time.Duration
 		at   *int64
-	}{{"downtime", m.downtime, time.Millisecond, &o.DowntimeMS}, {"patience", m.patience, time.Second, &o.PatienceSeconds}, {"give-up-after", m.giveUp, time.Second, &o.TimeoutSeconds}} {
+	}{{"downtime", m.downtime, time.Millisecond, &o.DowntimeMS}, {"max-downtime", m.maxDowntime, time.Millisecond, &o.MaxDowntimeMS}, {"patience", m.patience, time.Second, &o.PatienceSeconds}, {"give-up-after", m.giveUp, time.Second, &o.TimeoutSeconds}} {
 		if cmd.Flags().Changed(d.flag) && d.d < d.unit {
 			return m.req, usage(cmd, "--%s is to be %s or more", d.flag, d.unit)
 		}
 		*d.at = int64(d.d / d.unit)
 	}
-	if o != (api.MigrationOptions{}) {
+	o.OnStall = slices.Clone(o.OnStall)
+	for i, s := range o.OnStall {
+		o.OnStall[i] = strings.ReplaceAll(s, "-", "_")
+	}
+	if !reflect.DeepEqual(o, api.MigrationOptions{}) {
 		m.req.Options = &o
 	}
 	return m.req, nil
@@ -170,7 +183,24 @@ func migrationLine(m api.Migration, numbers bool) string {
 		line += fmt.Sprintf(" at %s/s, memory changes at %s/s, %s left, would halt for %d ms", unit.FormatBytes(int64(p.BytesPerSecond)),
 			unit.FormatBytes(int64(p.DirtyBytesPerSecond)), unit.FormatBytes(int64(p.MemoryRemaining+p.DisksRemaining)), p.ExpectedDowntimeMS)
 	}
+	if n := len(m.Steps); n > 0 {
+		line += ", " + stepWords(m.Steps[n-1])
+	}
 	return output.Clean(line)
+}
+
+// stepWords say what was done where a migration stalled.
+func stepWords(s api.MigrationStep) string {
+	switch s.Step {
+	case "throttle":
+		return fmt.Sprintf("processors slowed down by %d%%", s.ThrottlePercent)
+	case "downtime":
+		return fmt.Sprintf("may be halted for %d ms", s.DowntimeMS)
+	case "give_up":
+		return "given up"
+	default:
+		return "stalls"
+	}
 }
 
 func planPairs(p api.MigrationPlan) []output.Pair {

@@ -19,8 +19,9 @@ func TestVMMigrateAsks(t *testing.T) {
 		"--profile wan":             `{"profile":"wan"}`,
 		"--bandwidth 200MiB":        `{"options":{"bytes_per_second":209715200}}`,
 		"--downtime 90ms":           `{"options":{"downtime_ms":90}}`,
-		"--compress zstd --channels 4 --auto-converge": `{"options":{"auto_converge":true,"compression":"zstd","channels":4}}`,
-		"--patience 1m --give-up-after 2h":             `{"options":{"patience_seconds":60,"timeout_seconds":7200}}`,
+		"--compress zstd --channels 4 --auto-converge":  `{"options":{"auto_converge":true,"compression":"zstd","channels":4}}`,
+		"--max-downtime 5s --on-stall downtime,give-up": `{"options":{"max_downtime_ms":5000,"on_stall":["downtime","give_up"]}}`,
+		"--patience 1m --give-up-after 2h":              `{"options":{"patience_seconds":60,"timeout_seconds":7200}}`,
 	} {
 		if got := b.do(t, "vm migrate web "+line, 0); !strings.Contains(got, "accepted as job j1") {
 			t.Error(got)
@@ -29,7 +30,7 @@ func TestVMMigrateAsks(t *testing.T) {
 		expect(t, asked[len(asked)-1], "POST /api/v1/vms/web/migrate "+body)
 	}
 	before := len(b.requests())
-	for _, line := range []string{"--bandwidth fast", "--downtime 1us", "--give-up-after 10ms"} {
+	for _, line := range []string{"--bandwidth fast", "--downtime 1us", "--max-downtime 1us", "--give-up-after 10ms"} {
 		b.do(t, "vm migrate web "+line, 2)
 	}
 	if len(b.requests()) != before {
@@ -43,9 +44,13 @@ func someMigration() api.Migration {
 		Kind: "migration", ID: "j1", VM: api.JobTarget{Kind: "vm", Name: "web"}, Type: "live", State: "succeeded", Source: "a", Target: "b",
 		PredictedBytes: 5 << 30, BytesMoved: 6 << 30, DowntimeMS: 42, DowntimeSeenMS: 80, CreatedAt: time.Unix(1_790_000_000, 0), BegunAt: &begun, FinishedAt: &end,
 		Predicted: api.MigrationPrediction{Bytes: 5 << 30, BytesPerSecond: 1 << 30, Assumption: "said", Seconds: 5, DowntimeMS: 300, Converges: "yes", DirtyBytesPerSecond: 1 << 20},
-		Options:   &api.MigrationOptions{DowntimeMS: 300, Channels: 2, Compression: "zstd", AutoConverge: true, BytesPerSecond: 1 << 30},
+		Options:   &api.MigrationOptions{DowntimeMS: 300, Channels: 2, Compression: "zstd", AutoConverge: true, BytesPerSecond: 1 << 30, MaxDowntimeMS: 1000, OnStall: []string{"throttle", "give_up"}},
 		Progress:  &api.MigrationProgress{MemoryMoved: 2 << 30, MemoryRemaining: 1 << 20, DisksMoved: 4 << 30, BytesPerSecond: 1 << 30, DirtyBytesPerSecond: 1 << 20, ExpectedDowntimeMS: 7},
-		Phases:    []api.MigrationPhase{{Name: "accepted", At: time.Unix(1_790_000_000, 0)}, {Name: "memory", At: begun}},
+		Steps: []api.MigrationStep{
+			{Step: "throttle", Stall: "outrun", Reason: "so fast", ThrottlePercent: 40, DowntimeMS: 300, At: begun},
+			{Step: "downtime", Stall: "outrun", Reason: "faster", ThrottlePercent: 40, DowntimeMS: 600, At: begun},
+		},
+		Phases: []api.MigrationPhase{{Name: "accepted", At: time.Unix(1_790_000_000, 0)}, {Name: "memory", At: begun}},
 	}
 }
 
@@ -61,7 +66,7 @@ func TestVMMigrateIsFollowed(t *testing.T) {
 		t.Error(got)
 	}
 	expect(t, migrationLine(someMigration(), false), "migrate web to b: memory")
-	expect(t, migrationLine(someMigration(), true), "migrate web to b: memory, 6 GiB of 5 GiB at 1 GiB/s, memory changes at 1 MiB/s, 1 MiB left, would halt for 7 ms")
+	expect(t, migrationLine(someMigration(), true), "migrate web to b: memory, 6 GiB of 5 GiB at 1 GiB/s, memory changes at 1 MiB/s, 1 MiB left, would halt for 7 ms, may be halted for 600 ms")
 }
 
 func TestMigrationShow(t *testing.T) {
@@ -69,7 +74,7 @@ func TestMigrationShow(t *testing.T) {
 	b.on("GET /migrations/j1", 200, someMigration())
 	got := b.do(t, "migration show j1", 0)
 	for _, want := range []string{
-		"about 5s at 1 GiB/s (said)", "up to about 300 ms", "converges", "1 MiB/s, when it was moved last", "halted for up to 300 ms, 2 channels, at most 1 GiB/s, zstd, slowed down",
+		"about 5s at 1 GiB/s (said)", "up to about 300 ms", "converges", "1 MiB/s, when it was moved last", "halted for up to 300 ms, 2 channels, at most 1 GiB/s, zstd, up to 1000 ms where it must be, when it stalls throttle, give up, slowed down", "processors slowed down by 40% (so fast)", "may be halted for 600 ms (faster)",
 		"2 GiB copied, 1 MiB left", "42 ms, as its hypervisor tells", "80 ms, as the control plane saw it", "4.0s",
 	} {
 		if !strings.Contains(got, want) {

@@ -64,6 +64,17 @@ type SendVM struct {
 	Address string          `json:"address"`
 	Ticket  string          `json:"ticket"`
 	Landing json.RawMessage `json:"landing"`
+	// Stall says what to do where it stalls; absent for nothing.
+	Stall *StallPolicy `json:"stall,omitempty"`
+}
+
+// StallPolicy is what a source does when a guest's memory does not come nearer to its end
+// while it is sent: the steps of package migration, in their order.
+type StallPolicy struct {
+	Steps []string `json:"steps"`
+	// DowntimeMS is for how long the guest may be halted at first, MaxDowntimeMS at all.
+	DowntimeMS    int64 `json:"downtime_ms"`
+	MaxDowntimeMS int64 `json:"max_downtime_ms"`
 }
 
 // Method implements Command.
@@ -127,6 +138,26 @@ type MoveProgress struct {
 	ExpectedDowntimeMS int64  `json:"expected_downtime_ms,omitempty"`
 	DowntimeMS         int64  `json:"downtime_ms,omitempty"`
 	TotalMS            int64  `json:"total_ms,omitempty"`
+	// Round is of memory, and Throttle the share of time, in percent, that the guest's
+	// processors are kept from executing.
+	Round    int64 `json:"round,omitempty"`
+	Throttle int   `json:"throttle,omitempty"`
+	// Taken are the steps that were taken because it stalled, oldest first.
+	Taken []StallStep `json:"taken,omitempty"`
+}
+
+// StallStep is one step that was taken because a move stalled.
+type StallStep struct {
+	// Key tells it from all others.
+	Key    string `json:"key"`
+	Step   string `json:"step"`
+	Stall  string `json:"stall"`
+	Reason string `json:"reason"`
+	// Throttle and DowntimeMS are what the move is given from then on.
+	Throttle   int   `json:"throttle,omitempty"`
+	DowntimeMS int64 `json:"downtime_ms,omitempty"`
+	// AgeMS is how long ago that was, when it was told.
+	AgeMS int64 `json:"age_ms"`
 }
 
 // MethodSwap is the uplink's call by which the target of a move asks for the VM.

@@ -13,6 +13,7 @@ func toMigrationRequest(b api.VMMigrate) migration.Request {
 	if o := b.Options; o != nil {
 		r.Options = migration.Options{
 			BytesPerSecond: int64(o.BytesPerSecond), Downtime: duration(o.DowntimeMS, time.Millisecond), AutoConverge: o.AutoConverge,
+			MaxDowntime: duration(o.MaxDowntimeMS, time.Millisecond), OnStall: migration.StepsOf(o.OnStall),
 			Compression: o.Compression, Channels: o.Channels,
 			Patience: duration(o.PatienceSeconds, time.Second), Timeout: duration(o.TimeoutSeconds, time.Second),
 		}
@@ -32,6 +33,7 @@ func toMigrationOptions(k migration.Kind, o migration.Options) *api.MigrationOpt
 	}
 	return &api.MigrationOptions{
 		BytesPerSecond: api.Bytes(o.BytesPerSecond), DowntimeMS: o.Downtime.Milliseconds(), AutoConverge: o.AutoConverge,
+		MaxDowntimeMS: o.MaxDowntime.Milliseconds(), OnStall: o.OnStall.Names(),
 		Compression: o.Compression, Channels: o.Channels,
 		PatienceSeconds: int64(o.Patience / time.Second), TimeoutSeconds: int64(o.Timeout / time.Second),
 	}
@@ -74,6 +76,11 @@ func toMigration(m migration.Migration) api.Migration {
 	for _, p := range m.Phases {
 		out.Phases = append(out.Phases, api.MigrationPhase{Name: p.Name, At: p.At.UTC()})
 	}
+	for _, e := range m.Escalations {
+		out.Steps = append(out.Steps, api.MigrationStep{
+			Step: string(e.Step), Stall: string(e.Stall), Reason: e.Reason, ThrottlePercent: e.Throttle, DowntimeMS: e.Downtime.Milliseconds(), At: e.At.UTC(),
+		})
+	}
 	if m.Failure != nil {
 		out.Error = &api.JobError{Code: string(m.Failure.Code), Detail: m.Failure.Message}
 	}
@@ -87,6 +94,6 @@ func toProgress(m migration.Migration) *api.MigrationProgress {
 	p := m.Progress
 	return &api.MigrationProgress{
 		MemoryMoved: api.Bytes(p.MemoryMoved), MemoryRemaining: api.Bytes(p.MemoryRemaining), DisksMoved: api.Bytes(p.DisksMoved), DisksRemaining: api.Bytes(p.DisksRemaining),
-		BytesPerSecond: api.Bytes(p.Rate), DirtyBytesPerSecond: api.Bytes(p.DirtyRate), ExpectedDowntimeMS: p.ExpectedDowntime.Milliseconds(),
+		BytesPerSecond: api.Bytes(p.Rate), DirtyBytesPerSecond: api.Bytes(p.DirtyRate), ExpectedDowntimeMS: p.ExpectedDowntime.Milliseconds(), ThrottlePercent: p.Throttle,
 	}
 }

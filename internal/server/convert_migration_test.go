@@ -2,6 +2,7 @@ package server
 
 import (
 	"math"
+	"reflect"
 	"testing"
 	"time"
 
@@ -14,21 +15,21 @@ import (
 // bounds instead of becoming a small one.
 func TestMigrationRequests(t *testing.T) {
 	b := api.VMMigrate{Node: "b", Reason: "why", Kind: "live", Profile: "wan", Priority: 3, Options: &api.MigrationOptions{
-		BytesPerSecond: 1 << 20, DowntimeMS: 90, AutoConverge: true, Compression: "zstd", Channels: 4, PatienceSeconds: 60, TimeoutSeconds: 3600,
+		BytesPerSecond: 1 << 20, DowntimeMS: 90, MaxDowntimeMS: 900, OnStall: []string{"throttle", "give_up"}, AutoConverge: true, Compression: "zstd", Channels: 4, PatienceSeconds: 60, TimeoutSeconds: 3600,
 	}}
 	want := migration.Request{Node: "b", Reason: "why", Kind: migration.Live, Profile: migration.ProfileWAN, Priority: 3, Options: migration.Options{
-		BytesPerSecond: 1 << 20, Downtime: 90 * time.Millisecond, AutoConverge: true, Compression: "zstd", Channels: 4, Patience: time.Minute, Timeout: time.Hour,
+		BytesPerSecond: 1 << 20, Downtime: 90 * time.Millisecond, MaxDowntime: 900 * time.Millisecond, OnStall: "throttle,give_up", AutoConverge: true, Compression: "zstd", Channels: 4, Patience: time.Minute, Timeout: time.Hour,
 	}}
 	got := toMigrationRequest(b)
 	if got != want || got.Validate() != nil {
 		t.Errorf("%+v %v", got, got.Validate())
 	}
-	if back := toMigrationOptions(migration.Live, got.Options); *back != *b.Options {
+	if back := toMigrationOptions(migration.Live, got.Options); !reflect.DeepEqual(*back, *b.Options) {
 		t.Errorf("%+v", back)
 	}
 	for _, n := range []int64{math.MaxInt64, math.MinInt64, math.MaxInt64/1000 + 1} {
-		got := toMigrationRequest(api.VMMigrate{Options: &api.MigrationOptions{DowntimeMS: n, PatienceSeconds: n, TimeoutSeconds: n}})
-		if err := got.Validate(); !errs.Is(err, errs.OutOfRange) || len(errs.As(err).Fields) != 3 {
+		got := toMigrationRequest(api.VMMigrate{Options: &api.MigrationOptions{DowntimeMS: n, MaxDowntimeMS: n, PatienceSeconds: n, TimeoutSeconds: n}})
+		if err := got.Validate(); !errs.Is(err, errs.OutOfRange) || len(errs.As(err).Fields) != 4 {
 			t.Errorf("%d: %v", n, err)
 		}
 	}

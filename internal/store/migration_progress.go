@@ -46,12 +46,15 @@ type optionsDoc struct {
 	Channels       int    `json:"channels,omitempty"`
 	PatienceMS     int64  `json:"patience_ms,omitempty"`
 	TimeoutMS      int64  `json:"timeout_ms,omitempty"`
+	MaxDowntimeMS  int64  `json:"max_downtime_ms,omitempty"`
+	OnStall        string `json:"on_stall,omitempty"`
 }
 
 func optionsDocOf(o migration.Options) optionsDoc {
 	return optionsDoc{
 		BytesPerSecond: o.BytesPerSecond, DowntimeMS: o.Downtime.Milliseconds(), AutoConverge: o.AutoConverge, Compression: o.Compression,
 		Channels: o.Channels, PatienceMS: o.Patience.Milliseconds(), TimeoutMS: o.Timeout.Milliseconds(),
+		MaxDowntimeMS: o.MaxDowntime.Milliseconds(), OnStall: string(o.OnStall),
 	}
 }
 
@@ -59,6 +62,7 @@ func (d optionsDoc) options() migration.Options {
 	return migration.Options{
 		BytesPerSecond: d.BytesPerSecond, Downtime: milliseconds(d.DowntimeMS), AutoConverge: d.AutoConverge, Compression: d.Compression,
 		Channels: d.Channels, Patience: milliseconds(d.PatienceMS), Timeout: milliseconds(d.TimeoutMS),
+		MaxDowntime: milliseconds(d.MaxDowntimeMS), OnStall: migration.Steps(d.OnStall),
 	}
 }
 
@@ -72,6 +76,7 @@ type progressDoc struct {
 	Rate               int64 `json:"rate"`
 	DirtyRate          int64 `json:"dirty_rate,omitempty"`
 	ExpectedDowntimeMS int64 `json:"expected_downtime_ms"`
+	Throttle           int   `json:"throttle"`
 }
 
 type phaseDoc struct {
@@ -81,7 +86,7 @@ type phaseDoc struct {
 
 // migrationDocs are a row's documents, as they are stored.
 type migrationDocs struct {
-	prediction, phases, options, progress []byte
+	prediction, phases, options, progress, steps []byte
 }
 
 func (d migrationDocs) read(m *migration.Migration) error {
@@ -89,8 +94,9 @@ func (d migrationDocs) read(m *migration.Migration) error {
 	var options optionsDoc
 	var progress progressDoc
 	var phases []phaseDoc
+	var steps []stepDoc
 	err := errors.Join(json.Unmarshal(d.prediction, &prediction), json.Unmarshal(d.phases, &phases),
-		json.Unmarshal(d.options, &options), json.Unmarshal(d.progress, &progress))
+		json.Unmarshal(d.options, &options), json.Unmarshal(d.progress, &progress), json.Unmarshal(d.steps, &steps))
 	if err != nil {
 		return err
 	}
@@ -98,9 +104,12 @@ func (d migrationDocs) read(m *migration.Migration) error {
 	for _, p := range phases {
 		m.Phases = append(m.Phases, migration.Phase(p))
 	}
+	for _, s := range steps {
+		m.Escalations = append(m.Escalations, s.escalation())
+	}
 	m.Progress = migration.Progress{
 		MemoryMoved: progress.MemoryMoved, MemoryRemaining: progress.MemoryRemaining, DisksMoved: progress.DisksMoved, DisksRemaining: progress.DisksRemaining,
-		Rate: progress.Rate, DirtyRate: progress.DirtyRate, ExpectedDowntime: milliseconds(progress.ExpectedDowntimeMS),
+		Rate: progress.Rate, DirtyRate: progress.DirtyRate, ExpectedDowntime: milliseconds(progress.ExpectedDowntimeMS), Throttle: progress.Throttle,
 	}
 	return nil
 }
@@ -118,7 +127,7 @@ func (t *Tx) MigrationPhase(ctx context.Context, m id.ID, phase string, bytes in
 func (t *Tx) MigrationProgress(ctx context.Context, m id.ID, p migration.Progress) error {
 	doc, err := encode(progressDoc{
 		MemoryMoved: p.MemoryMoved, MemoryRemaining: p.MemoryRemaining, DisksMoved: p.DisksMoved, DisksRemaining: p.DisksRemaining,
-		Rate: p.Rate, DirtyRate: p.DirtyRate, ExpectedDowntimeMS: p.ExpectedDowntime.Milliseconds(),
+		Rate: p.Rate, DirtyRate: p.DirtyRate, ExpectedDowntimeMS: p.ExpectedDowntime.Milliseconds(), Throttle: p.Throttle,
 	})
 	if err != nil {
 		return err

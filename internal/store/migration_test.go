@@ -28,7 +28,7 @@ func (b *bench) moving(v vm.View, kind migration.Kind, from, to node.Node) (m mi
 	}
 	if kind == migration.Live {
 		m.HeldCPUs, m.HeldMemoryBytes, m.Priority = v.Intent.CPUs, v.Intent.MemoryBytes, 7
-		m.Options = migration.Options{BytesPerSecond: unit.MiB, Downtime: time.Second, AutoConverge: true, Compression: "zstd", Channels: 4, Patience: time.Minute, Timeout: time.Hour}
+		m.Options = migration.Options{BytesPerSecond: unit.MiB, Downtime: time.Second, AutoConverge: true, Compression: "zstd", Channels: 4, Patience: time.Minute, Timeout: time.Hour, MaxDowntime: 2 * time.Second, OnStall: migration.DefaultSteps}
 		m.Predicted = migration.Prediction{Bytes: 5, Rate: 4, RateWhy: "said", Duration: time.Second, Downtime: time.Millisecond, DirtyRate: 3, Converges: migration.Converging}
 	}
 	b.tx(func(t *store.Tx) (err error) {
@@ -144,6 +144,47 @@ func TestMigrationProgress(t *testing.T) {
 	})
 	if late, err := b.MigrationGet(b.ctx, b.project, m.ID); err != nil || late.Progress != got.Progress {
 		t.Errorf("what ended goes on: %+v %v", late.Progress, err)
+	}
+}
+
+// What was done because it stalled is on record once, with when, however often it is told;
+// readers of events hear of it once.
+func TestMigrationSteps(t *testing.T) {
+	b := newBench(t)
+	n1, n2 := b.node("n1", 8, 8*unit.GiB, 900*unit.GiB), b.node("n2", 8, 8*unit.GiB, 900*unit.GiB)
+	m, _ := b.moving(b.running("web", n1.ID, 1), migration.Live, n1, n2)
+	step := func(key string, s migration.Step, age time.Duration) migration.Taken {
+		return migration.Taken{Key: key, Age: age, Escalation: migration.Escalation{Step: s, Stall: migration.Outrun, Reason: "why", Means: migration.Means{Throttle: 40, Downtime: time.Second}}}
+	}
+	a, c, d := step("a", migration.Throttle, time.Minute), step("c", migration.Lengthen, time.Second), step("d", migration.GiveUp, 0)
+	events := b.events("migration.updated")
+	for _, told := range [][]migration.Taken{nil, {a}, {a}, {a, c}, {c}, {d}} { // another attempt tells of its own alone
+		b.tx(func(t *store.Tx) error { return t.MigrationSteps(b.ctx, m.ID, told) })
+	}
+	if got := b.events("migration.updated") - events; got != 3 {
+		t.Errorf("%d events of 3 steps", got)
+	}
+	got, err := b.MigrationGet(b.ctx, b.project, m.ID)
+	if err != nil || len(got.Escalations) != 3 {
+		t.Fatalf("%+v %v", got.Escalations, err)
+	}
+	for i, want := range []migration.Taken{a, c, d} {
+		e := got.Escalations[i]
+		if apart := e.At.Sub(got.Escalations[0].At); i > 0 && (apart < 58*time.Second || apart > 2*time.Minute) {
+			t.Errorf("%d is %v after the first", i, apart)
+		}
+		if e.At = (time.Time{}); e != want.Escalation {
+			t.Errorf("%+v, want %+v", e, want.Escalation)
+		}
+	}
+	b.tx(func(t *store.Tx) error {
+		if err := t.MigrationEnd(b.ctx, m, job.Failed, errs.New(errs.Timeout, "too long")); err != nil {
+			return err
+		}
+		return t.MigrationSteps(b.ctx, m.ID, []migration.Taken{step("e", migration.Wait, 0)})
+	})
+	if got, err := b.MigrationGet(b.ctx, b.project, m.ID); err != nil || len(got.Escalations) != 3 {
+		t.Errorf("what ended goes on: %+v %v", got.Escalations, err)
 	}
 }
 

@@ -47,6 +47,9 @@ import (
 // swapPatience of the cluster's agents: nobody waits longer for a server that is not there.
 const swapPatience = 3 * time.Second
 
+// stallWindow of the cluster's agents: what stalls is seen soon.
+const stallWindow = time.Second
+
 // Cluster is a control plane with its nodes.
 type Cluster struct {
 	DB      *storetest.DB

@@ -26,9 +26,9 @@ func (n *Node) startAgent(ctx context.Context) error {
 	a, err := agent.New(agent.Config{
 		Node: n.ID, Cluster: n.cluster.Env.Cluster, Epoch: n.epoch, DataDir: n.dir, Boot: fmt.Sprint("boot ", n.boots),
 		NewHypervisor: n.Host.Hypervisor, Volumes: n.Host.Volumes(), Pools: n.pools(), Images: n.Host.Images(), Clock: clock.System{}, Log: slog.New(slog.DiscardHandler), Volatile: true,
-		SwapPatience: swapPatience,
-		Neighbours:   side{&n.cluster.lane, n},
-		Inventory:    func(context.Context) (nodelink.Inventory, error) { return nodelink.Inventory{}, nil },
+		SwapPatience: swapPatience, StallWindow: stallWindow,
+		Neighbours: side{&n.cluster.lane, n},
+		Inventory:  func(context.Context) (nodelink.Inventory, error) { return nodelink.Inventory{}, nil },
 	})
 	if err != nil {
 		return err

@@ -98,6 +98,7 @@ func meet(ctx context.Context, r *run, m moving, o migration.Options) (*nodelink
 		Header: head(r, m.v, m.Epoch, 0), To: m.Target, Address: received.Address, Ticket: receive.Ticket, Landing: received.Landing,
 	}
 	send.Step = r.Step + ": send " + way
+	send.Stall = &nodelink.StallPolicy{Steps: o.OnStall.Names(), DowntimeMS: o.Downtime.Milliseconds(), MaxDowntimeMS: o.MaxDowntime.Milliseconds()}
 	return send, nil
 }
 
@@ -148,6 +149,7 @@ func sendLive(ctx context.Context, r *run, m moving, p MigrateLiveParams, send *
 		return nil, errs.New(errs.HostFailure, "VM %q did not get to node %s within %s: its memory changes faster than it is sent, or there is too much of it; give it more bandwidth or time, a longer downtime, or let it be slowed down (auto-converge)",
 			m.v.Intent.Name, m.target.Name, limit.Round(time.Second)).Because(err)
 	}
+	lookLive(ctx, r, m) // for what was done last
 	return nil, err
 }
 
@@ -176,42 +178,6 @@ func swappedLive(ctx context.Context, r *run, m moving, reply nodelink.MoveReply
 	}
 	v, err := load(ctx, r)
 	return swapped{Epoch: max(v.Intent.Epoch, m.Epoch+1)}, err
-}
-
-// watchLive shows how far a move is, until it is stopped, and gives when it was known last,
-// by the server's clock, that its guest was not halted for the end yet.
-func watchLive(ctx context.Context, r *run, m moving) (stop func() time.Duration) {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	before := r.Env.Candidates.clock.Boot()
-	go func() {
-		defer close(done)
-		for r.Env.Candidates.clock.Sleep(ctx, watchEvery) == nil {
-			asked := r.Env.Candidates.clock.Boot()
-			var at nodelink.MoveProgress
-			if r.Env.Nodes.Call(ctx, m.Source, &nodelink.AskMove{VM: m.v.Intent.ID, Migration: r.Job.ID}, &at) != nil {
-				continue
-			}
-			if at.Stage != migration.PhaseSwitchover && at.Stage != migration.PhaseSent {
-				before = asked
-			}
-			moved, left := at.MemoryMoved+at.DisksMoved, at.MemoryRemaining+at.DisksRemaining
-			if moved+left > 0 {
-				_ = r.Progress(ctx, int(min(99, 100*moved/(moved+left))))
-			}
-			_ = progressed(ctx, r, at)
-		}
-	}()
-	return func() time.Duration { cancel(); <-done; return before }
-}
-
-// progressed writes down how far a move is.
-func progressed(ctx context.Context, r *run, at nodelink.MoveProgress) error {
-	p := migration.Progress{
-		Phase: at.Stage, MemoryMoved: at.MemoryMoved, MemoryRemaining: at.MemoryRemaining, DisksMoved: at.DisksMoved, DisksRemaining: at.DisksRemaining,
-		Rate: at.Rate, DirtyRate: at.DirtyRate, ExpectedDowntime: time.Duration(at.ExpectedDowntimeMS) * time.Millisecond,
-	}
-	return write(ctx, r, func(tx *store.Tx) error { return tx.MigrationProgress(ctx, r.Job.ID, p) })
 }
 
 // settleLive brings the two nodes to one verdict about what an earlier attempt has begun.

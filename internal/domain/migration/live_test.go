@@ -140,7 +140,8 @@ func TestPrediction(t *testing.T) {
 		"Unknown":   {want: Unknowable, duration: whole, rate: 100_000_000, note: "is not known"},
 		"Bounded":   {options: Options{BytesPerSecond: 50_000_000}, want: Unknowable, duration: 2 * whole, rate: 50_000_000, note: "is not known"},
 		"Converges": {dirty: 50_000_000, want: Converging, duration: seconds(disks+2*memory, 100_000_000), rate: 100_000_000},
-		"Diverges":  {dirty: 200_000_000, want: Diverging, duration: whole, rate: 100_000_000, note: "does not come to its end"},
+		"Diverges":  {options: Options{OnStall: "wait"}, dirty: 200_000_000, want: Diverging, duration: whole, rate: 100_000_000, note: "does not come to its end"},
+		"Throttled": {dirty: 200_000_000, want: Slowed, duration: whole, rate: 100_000_000, note: "slowed down until"},
 		"Slowed":    {options: Options{AutoConverge: true}, dirty: 200_000_000, want: Slowed, duration: whole, rate: 100_000_000, note: "slowed down until"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -205,6 +206,9 @@ func TestRequestIsChecked(t *testing.T) {
 		"NegativeRate":  {r: Request{Options: Options{BytesPerSecond: -1}}, code: errs.OutOfRange, field: "/options/bytes_per_second"},
 		"LongDowntime":  {r: Request{Options: Options{Downtime: time.Minute}}, code: errs.OutOfRange, field: "/options/downtime_ms"},
 		"NoDowntime":    {r: Request{Options: Options{Downtime: time.Microsecond}}, code: errs.OutOfRange, field: "/options/downtime_ms"},
+		"ShorterMost":   {r: Request{Options: Options{Downtime: time.Second, MaxDowntime: time.Millisecond}}, code: errs.OutOfRange, field: "/options/max_downtime_ms"},
+		"LongestMost":   {r: Request{Options: Options{MaxDowntime: time.Minute}}, code: errs.OutOfRange, field: "/options/max_downtime_ms"},
+		"AnyStep":       {r: Request{Options: Options{OnStall: "post_copy"}}, code: errs.InvalidField, field: "/options/on_stall"},
 		"ManyChannels":  {r: Request{Options: Options{Channels: 17}}, code: errs.OutOfRange, field: "/options/channels"},
 		"Gzip":          {r: Request{Options: Options{Compression: "gzip"}}, code: errs.InvalidField, field: "/options/compression"},
 		"ShortPatience": {r: Request{Options: Options{Patience: time.Millisecond}}, code: errs.OutOfRange, field: "/options/patience_seconds"},
@@ -227,11 +231,14 @@ func TestRequestIsChecked(t *testing.T) {
 
 // A profile fills in what is not given; nothing is left open.
 func TestOptionsAreComplete(t *testing.T) {
-	if got, want := (Options{}).complete(""), (Options{Downtime: DefaultDowntime, Channels: 2, Patience: DefaultPatience}); got != want {
+	if got, want := (Options{}).complete(""), (Options{Downtime: DefaultDowntime, MaxDowntime: time.Second, OnStall: DefaultSteps, Channels: 2, Patience: DefaultPatience}); got != want {
 		t.Errorf("%+v", got)
 	}
-	want := Options{Downtime: 2 * time.Second, Channels: 2, Patience: DefaultPatience, Compression: CompressionZstd, AutoConverge: true}
+	want := Options{Downtime: 2 * time.Second, MaxDowntime: 2 * time.Second, OnStall: DefaultSteps, Channels: 2, Patience: DefaultPatience, Compression: CompressionZstd, AutoConverge: true}
 	if got := (Options{Downtime: 2 * time.Second}).complete(ProfileWAN); got != want {
+		t.Errorf("%+v", got)
+	}
+	if got := (Options{MaxDowntime: 100 * time.Millisecond}).complete(""); got.Downtime != got.MaxDowntime {
 		t.Errorf("%+v", got)
 	}
 	if got := want.GiveUp(0); got != 10*time.Minute {

@@ -85,7 +85,9 @@ type Migration struct {
 	// Progress and Downtime are of a live one.
 	Progress Progress
 	Downtime Downtime
-	Phases   []Phase
+	// Escalations are what was done where it stalled.
+	Escalations []Escalation
+	Phases      []Phase
 	// Failure is why it failed; nil unless it did.
 	Failure    *errs.Error
 	CreatedBy  string

@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -12,8 +13,11 @@ import (
 type Options struct {
 	// BytesPerSecond bounds the rate of its memory, and that of its disks; 0 for no bound.
 	BytesPerSecond int64
-	// Downtime is for how long its guest may be halted at the end.
-	Downtime time.Duration
+	// Downtime is for how long its guest may be halted at the end, and MaxDowntime for how
+	// long when it does not come to its end otherwise.
+	Downtime, MaxDowntime time.Duration
+	// OnStall is what is done, in that order, when it does not come nearer to its end.
+	OnStall Steps
 	// AutoConverge slows its processors down while it changes memory faster than that is
 	// sent.
 	AutoConverge bool
@@ -39,8 +43,10 @@ const ProfileWAN = "wan"
 // Defaults and bounds of options.
 const (
 	DefaultDowntime = 300 * time.Millisecond
-	DefaultChannels = 2
-	DefaultPatience = 30 * time.Second
+	// DefaultMaxDowntime, or the downtime, where that is longer.
+	DefaultMaxDowntime = time.Second
+	DefaultChannels    = 2
+	DefaultPatience    = 30 * time.Second
 
 	MinRate     = unit.MiB
 	MinDowntime = time.Millisecond
@@ -62,6 +68,8 @@ func (o Options) Empty() bool { return o == Options{} }
 func (o Options) with(other Options) Options {
 	fill(&o.BytesPerSecond, other.BytesPerSecond)
 	fill(&o.Downtime, other.Downtime)
+	fill(&o.MaxDowntime, other.MaxDowntime)
+	fill(&o.OnStall, other.OnStall)
 	fill(&o.AutoConverge, other.AutoConverge)
 	fill(&o.Compression, other.Compression)
 	fill(&o.Channels, other.Channels)
@@ -82,8 +90,16 @@ func (o Options) complete(profile string) Options {
 	if profile == ProfileWAN {
 		o = o.with(wan)
 	}
-	return o.with(Options{Downtime: DefaultDowntime, Channels: DefaultChannels, Patience: DefaultPatience})
+	if o.Downtime == 0 && o.MaxDowntime > 0 {
+		o.Downtime = min(DefaultDowntime, o.MaxDowntime)
+	}
+	o = o.with(Options{Downtime: DefaultDowntime, OnStall: DefaultSteps, Channels: DefaultChannels, Patience: DefaultPatience})
+	o.MaxDowntime = max(cmp.Or(o.MaxDowntime, DefaultMaxDowntime), o.Downtime)
+	return o
 }
+
+// Slows tells whether the guest may be slowed down.
+func (o Options) Slows() bool { return o.AutoConverge || o.OnStall.Has(Throttle) }
 
 // GiveUp is after how long a move of so many bytes is given up, before its guest is
 // halted: what was asked for, or what the slowest network that serves at all may take,
@@ -113,6 +129,8 @@ func (o Options) bounds() []bound {
 	return []bound{
 		{o.BytesPerSecond != 0 && o.BytesPerSecond < MinRate, errs.OutOfRange, "/options/bytes_per_second", "at least " + unit.FormatBytes(MinRate) + ", or absent for no bound", o.BytesPerSecond},
 		{outside(o.Downtime, MinDowntime, MaxDowntime), errs.OutOfRange, "/options/downtime_ms", "1 to 30000", o.Downtime},
+		{outside(o.MaxDowntime, max(MinDowntime, o.Downtime), MaxDowntime), errs.OutOfRange, "/options/max_downtime_ms", "1 to 30000, and no less than downtime_ms", o.MaxDowntime},
+		{!o.OnStall.Valid(), errs.InvalidField, "/options/on_stall", "of throttle, downtime and give_up, each once and give_up last, or wait alone", o.OnStall},
 		{outside(o.Patience, MinPatience, MaxPatience), errs.OutOfRange, "/options/patience_seconds", "1 to 600", o.Patience},
 		{outside(o.Timeout, MinTimeout, MaxTimeout), errs.OutOfRange, "/options/timeout_seconds", "10 to 604800", o.Timeout},
 		{o.Channels < 0 || o.Channels > MaxChannels, errs.OutOfRange, "/options/channels", fmt.Sprintf("1 to %d", MaxChannels), o.Channels},

@@ -59,7 +59,7 @@ func predict(p *Plan, v vm.View, nodes []node.Node, source node.Node, dirty int6
 	if b := p.Options.BytesPerSecond; b > 0 && b < p.Rate {
 		p.Rate, p.RateWhy = b, "as it is bounded"
 	}
-	p.DirtyRate, p.Downtime, p.Converges = dirty, p.Options.Downtime, converges(dirty, p.Rate, p.Options.AutoConverge)
+	p.DirtyRate, p.Downtime, p.Converges = dirty, p.Options.Downtime, converges(dirty, p.Rate, p.Options.Slows())
 	memory := seconds(v.Intent.MemoryBytes, p.Rate)
 	if p.Converges == Converging && dirty > 0 {
 		// each round sends what changed during the one before
@@ -124,11 +124,18 @@ func explain(p *Plan, r Request) {
 	rate := func(n int64) string { return unit.FormatBytes(n) + "/s" }
 	switch p.Converges {
 	case Unknowable:
-		p.Notes = append(p.Notes, "how fast its guest changes memory is not known: while that is faster than "+rate(p.Rate)+" it does not come to its end, and is given up after "+p.Options.GiveUp(p.Bytes).Round(time.Second).String())
+		p.Notes = append(p.Notes, "how fast its guest changes memory is not known: while that is faster than "+rate(p.Rate)+" it does not come to its end"+unlessSlowed(p.Options)+", and is given up after "+p.Options.GiveUp(p.Bytes).Round(time.Second).String())
 	case Diverging:
-		p.Notes = append(p.Notes, fmt.Sprintf("its guest changed %s of memory when it was moved last, and %s can be sent: it does not come to its end; let it be slowed down (auto-converge), or stop or suspend it", rate(p.DirtyRate), rate(p.Rate)))
+		p.Notes = append(p.Notes, fmt.Sprintf("its guest changed %s of memory when it was moved last, and %s can be sent: it does not come to its end; let it be slowed down, or stop or suspend it", rate(p.DirtyRate), rate(p.Rate)))
 	case Slowed:
 		p.Notes = append(p.Notes, fmt.Sprintf("its guest changed %s of memory when it was moved last, and %s can be sent: its processors are slowed down until it comes to its end", rate(p.DirtyRate), rate(p.Rate)))
 	case Converging:
 	}
+}
+
+func unlessSlowed(o Options) string {
+	if o.Slows() {
+		return " unless it is slowed down"
+	}
+	return ""
 }

@@ -14,6 +14,18 @@ type Progress struct {
 	Rate, DirtyRate int64
 	// ExpectedDowntime is how long the guest would be halted if it were now.
 	ExpectedDowntime time.Duration
+	// Throttle is the share of time, in percent, that the guest's processors are kept from
+	// executing.
+	Throttle int
+}
+
+// Taken is an escalation as its node tells of it.
+type Taken struct {
+	Escalation
+	// Key tells it from all others.
+	Key string
+	// Age is how long ago it was taken, in place of At.
+	Age time.Duration
 }
 
 // Moved is what went from node to node, in bytes.

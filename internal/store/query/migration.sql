@@ -69,6 +69,20 @@ changed AS (
 INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
 SELECT c.project_id, 'migration.updated', 'migration', c.id, c.vm_name, c.id FROM changed c WHERE c.fresh;
 
+-- name: MigrationSteps :exec
+-- What was done because it stalled, as its node tells; what is on record already stays as
+-- it is. An event where there is more.
+WITH told AS (
+  SELECT coalesce(jsonb_agg(s.e - 'age_ms' || jsonb_build_object('at', clock_timestamp() - (s.e->>'age_ms')::bigint * interval '1 millisecond') ORDER BY s.n), '[]') AS steps
+  FROM migrations o, jsonb_array_elements(@steps::jsonb) WITH ORDINALITY AS s (e, n)
+  WHERE o.id = @id AND NOT o.steps @> jsonb_build_array(jsonb_build_object('key', s.e->'key'))),
+changed AS (
+  UPDATE migrations m SET steps = m.steps || told.steps FROM told
+  WHERE m.id = @id AND m.state = 'running' AND told.steps <> '[]' AND jsonb_array_length(m.steps) < @most::integer
+  RETURNING m.id, m.project_id, m.vm_name)
+INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
+SELECT c.project_id, 'migration.updated', 'migration', c.id, c.vm_name, c.id FROM changed c;
+
 -- name: MigrationDowntime :exec
 UPDATE migrations SET downtime_ms = coalesce(sqlc.narg(hypervisor), downtime_ms), downtime_seen_ms = coalesce(sqlc.narg(seen), downtime_seen_ms)
 WHERE id = @id;

@@ -225,6 +225,32 @@ func (q *Queries) MigrationProgress(ctx context.Context, arg MigrationProgressPa
 	return err
 }
 
+const migrationSteps = `-- name: MigrationSteps :exec
+WITH told AS (
+  SELECT coalesce(jsonb_agg(s.e - 'age_ms' || jsonb_build_object('at', clock_timestamp() - (s.e->>'age_ms')::bigint * interval '1 millisecond') ORDER BY s.n), '[]') AS steps
+  FROM migrations o, jsonb_array_elements($1::jsonb) WITH ORDINALITY AS s (e, n)
+  WHERE o.id = $2 AND NOT o.steps @> jsonb_build_array(jsonb_build_object('key', s.e->'key'))),
+changed AS (
+  UPDATE migrations m SET steps = m.steps || told.steps FROM told
+  WHERE m.id = $2 AND m.state = 'running' AND told.steps <> '[]' AND jsonb_array_length(m.steps) < $3::integer
+  RETURNING m.id, m.project_id, m.vm_name)
+INSERT INTO events (project_id, kind, object_kind, object_id, object_name, job_id)
+SELECT c.project_id, 'migration.updated', 'migration', c.id, c.vm_name, c.id FROM changed c
+`
+
+type MigrationStepsParams struct {
+	Steps []byte
+	ID    uuid.UUID
+	Most  int32
+}
+
+// What was done because it stalled, as its node tells; what is on record already stays as
+// it is. An event where there is more.
+func (q *Queries) MigrationSteps(ctx context.Context, arg MigrationStepsParams) error {
+	_, err := q.db.Exec(ctx, migrationSteps, arg.Steps, arg.ID, arg.Most)
+	return err
+}
+
 const migrationSwap = `-- name: MigrationSwap :exec
 UPDATE migrations SET held_node_id = CASE WHEN held_node_id IS NULL THEN NULL ELSE $1::uuid END,
   source_epoch = CASE WHEN $2::boolean THEN $3 ELSE source_epoch END,

@@ -815,6 +815,7 @@ type Migration struct {
 	DowntimeSeenMs  *int64
 	Priority        int16
 	BegunAt         *time.Time
+	Steps           []byte
 }
 
 type NetworkInterface struct {

@@ -42,6 +42,39 @@ type Migrator interface {
 	// machine is as it was. A second call for what was sent succeeds. Progress, unless nil,
 	// is called by one goroutine at a time, and must not block.
 	Send(ctx context.Context, r Ref, to Landing, dial Dial, progress func(Progress)) (Status, error)
+	// Adjust changes the means of a Send under way, from now until it ends; it does not
+	// wait for it. What its guest does otherwise stays. errs.InvalidState where nothing is
+	// being sent, errs.OutOfRange for what no driver does.
+	Adjust(ctx context.Context, r Ref, a Adjustment) error
+}
+
+// Adjustment is what of a Send can be changed while it goes. What is zero stays.
+type Adjustment struct {
+	// Downtime as in MoveOptions.
+	Downtime time.Duration
+	// Throttle is the share of time, in percent, that the guest's processors are kept from
+	// executing while they change memory faster than that is sent. It takes effect when that
+	// was seen again, a few seconds later.
+	Throttle int
+}
+
+// MaxThrottle bounds Adjustment.Throttle.
+const MaxThrottle = 99
+
+// Validate refuses what no driver does.
+func (a Adjustment) Validate() error {
+	switch {
+	case a.Downtime < 0 || a.Downtime > MaxDowntime:
+		return errs.New(errs.OutOfRange, "a downtime of %v: up to %v are possible", a.Downtime, MaxDowntime)
+	case a.Throttle < 0 || a.Throttle > MaxThrottle:
+		return errs.New(errs.OutOfRange, "processors slowed down by %d percent: up to %d are possible", a.Throttle, MaxThrottle)
+	}
+	return nil
+}
+
+// ErrNotSending refuses an adjustment of what is not being sent.
+func ErrNotSending(v id.ID) error {
+	return errs.New(errs.InvalidState, "VM %s is not being sent: there is nothing to adjust", v)
 }
 
 // SentAway is the reason of a machine that was sent and waits for its end.
@@ -175,6 +208,12 @@ type Progress struct {
 	// Rate at which memory moves, and at which the guest dirties it, in bytes per second.
 	Rate      int64 `json:"rate"`
 	DirtyRate int64 `json:"dirty_rate"`
+	// Round counts how often memory that had changed was begun to be sent, the first being
+	// all there is; 0 where that is not known.
+	Round int64 `json:"round,omitempty"`
+	// Throttle is the share of time, in percent, that the guest's processors are kept from
+	// executing now.
+	Throttle int `json:"throttle,omitempty"`
 	// ExpectedDowntime while it moves, Downtime once it was sent: from the guest's halt to
 	// the end of the stream.
 	ExpectedDowntime time.Duration `json:"expected_downtime"`

@@ -18,6 +18,7 @@ func moveCases() []testCase {
 		{"What cannot be moved is refused", onTwo(moveRefuses)},
 		{"What does not fit is not received", onTwo(receiveRefuses)},
 		{"Progress tells of each stage, in order", onTwo(moveProgress)},
+		{"A move under way is adjusted, and nothing else is", onTwo(adjusts)},
 	}
 }
 

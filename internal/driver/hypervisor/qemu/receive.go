@@ -136,7 +136,7 @@ func (g *guest) awaitMemory(ctx context.Context, a *arriving) error {
 	if err := g.write(landingFile, a.keys); err != nil {
 		return err
 	}
-	if err := g.tellMigration(ctx, capabilities(a.Channels > 0, false), parameters(a.MoveOptions())); err != nil {
+	if err := g.tellMigration(ctx, capabilities(a.Channels > 0), parameters(a.MoveOptions())); err != nil {
 		return err
 	}
 	if len(a.Disks) > 0 {

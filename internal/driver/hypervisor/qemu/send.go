@@ -244,7 +244,7 @@ func (m *move) run(ctx context.Context) error {
 	ctx, cancel := m.g.untilEnd(ctx)
 	defer cancel()
 	m.report(contract.StageDisks)
-	err := m.g.tellMigration(ctx, capabilities(m.Channels > 0, m.options.AutoConverge), parameters(m.options))
+	err := m.g.tellMigration(ctx, sendCapabilities(m.Channels > 0), sendParameters(m.options))
 	if err != nil {
 		return err
 	}
@@ -329,13 +329,19 @@ func (m *move) look(ctx context.Context) (string, error) {
 			MBps        float64 `json:"mbps"`
 			DirtyPages  int64   `json:"dirty-pages-rate"`
 			PageSize    int64   `json:"page-size"`
+			Round       int64   `json:"dirty-sync-count"`
 		} `json:"ram"`
+		Throttle int `json:"cpu-throttle-percentage"`
 	}
 	if err := m.g.tell(ctx, "query-migrate", nil, &is); err != nil {
 		return "", err
 	}
 	m.at.MemoryMoved, m.at.MemoryRemaining = is.RAM.Transferred, is.RAM.Remaining
 	m.at.Rate, m.at.DirtyRate = int64(is.RAM.MBps*1e6/8), is.RAM.DirtyPages*is.RAM.PageSize
+	m.at.Round, m.at.Throttle = is.RAM.Round, is.Throttle
+	if is.Throttle <= idleThrottle {
+		m.at.Throttle = 0
+	}
 	m.at.ExpectedDowntime = time.Duration(is.Expected) * time.Millisecond
 	m.at.Downtime = time.Duration(is.Downtime) * time.Millisecond
 	if is.Desc != "" {
@@ -355,52 +361,6 @@ func (m *move) report(s contract.Stage) {
 func (m *move) finish() {
 	m.at.MemoryRemaining, m.at.DisksRemaining = 0, 0
 	m.report(contract.StageSent)
-}
-
-// capabilities are those of QEMU that a move needs: the guest is halted before its disks
-// are let go, the target does not touch them before it is told, and the source learns
-// from the target that all has come.
-func capabilities(channels, converge bool) map[string]bool {
-	return map[string]bool{
-		"pause-before-switchover": true, "late-block-activate": true, "return-path": true, "events": true,
-		"multifd": channels, "auto-converge": converge,
-	}
-}
-
-func noCapabilities() map[string]bool {
-	all := capabilities(false, false)
-	for name := range all {
-		all[name] = false
-	}
-	return all
-}
-
-// parameters are those of a move.
-func parameters(o contract.MoveOptions) object {
-	rate := o.BytesPerSecond
-	if rate == 0 {
-		rate = saveRate
-	}
-	p := object{"max-bandwidth": rate, "multifd-channels": max(o.Channels, 2), "multifd-compression": "none"}
-	if o.Compression != "" {
-		p["multifd-compression"] = o.Compression
-	}
-	if o.Downtime > 0 {
-		p["downtime-limit"] = o.Downtime.Milliseconds()
-	}
-	return p
-}
-
-// tellMigration sets how QEMU migrates.
-func (g *guest) tellMigration(ctx context.Context, can map[string]bool, how object) error {
-	list := []object{}
-	for name, on := range can {
-		list = append(list, object{"capability": name, "state": on})
-	}
-	if err := g.tell(ctx, "migrate-set-capabilities", object{"capabilities": list}, nil); err != nil {
-		return err
-	}
-	return g.tell(ctx, "migrate-set-parameters", how, nil)
 }
 
 // nudged waits until the hypervisor tells something of a migration or of a job, or until

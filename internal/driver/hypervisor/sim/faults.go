@@ -25,6 +25,8 @@ type Faults struct {
 	Send     *Failure       `json:"send,omitempty"`
 	SendAt   contract.Stage `json:"send_at,omitempty"`
 	HangSend contract.Stage `json:"hang_send,omitempty"`
+	// Memory, unless nil, is what takes time to send.
+	Memory *Memory `json:"memory,omitempty"`
 	// Agent makes every question to the guest's agent fail.
 	Agent *Failure `json:"agent,omitempty"`
 	// HoldMedium makes the guest keep the medium in its drive unless it is forced.

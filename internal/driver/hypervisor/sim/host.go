@@ -78,6 +78,7 @@ type guest struct {
 	// departed is its last departure, and breakOff ends a send under way.
 	departed contract.Departure
 	patience time.Duration
+	means    contract.Adjustment
 	breakOff context.CancelFunc
 	// arrived is closed when it waits for nothing any more.
 	arrived chan struct{}

@@ -72,7 +72,7 @@ func (d *Driver) Depart(ctx context.Context, r contract.Ref, migration id.ID, o 
 	}
 	request := make([]byte, 16)
 	_, _ = rand.Read(request)
-	g.patience = o.Patience
+	g.patience, g.means = o.Patience, contract.Adjustment{Downtime: o.Downtime}
 	g.departed = contract.Departure{
 		Migration: migration, Hypervisor: "sim", Version: "1",
 		Disks: maps.Clone(g.disks), Medium: g.medium, Paused: g.status.Phase == vm.PhasePaused,
@@ -214,6 +214,7 @@ func (m *move) run(ctx context.Context) error {
 			return m.broken(ctx, err)
 		}
 	}
+	m.at.MemoryRemaining = 0
 	m.report(contract.StageSent)
 	return nil
 }
@@ -335,6 +336,9 @@ func (m *move) sendMemory(ctx context.Context) error {
 		return err
 	}
 	h := m.d.host
+	if err := m.rounds(ctx); err != nil {
+		return err
+	}
 	if err := h.wait(ctx, m.to.Ref.VM, TransitionSend); err != nil {
 		return err
 	}

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for name in bench proof tick witness; do
+for name in bench busy proof tick witness; do
     as --64 "$name.s" -o "$work/$name.o"
     ld -m elf_x86_64 -Ttext 0x7c00 --oformat binary "$work/$name.o" -o "$work/$name.bin"
     size=$(stat -c %s "$work/$name.bin")

@@ -1,0 +1,91 @@
+package flows_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/novacron/novacron/internal/control/controltest"
+	"github.com/novacron/novacron/internal/domain/job"
+	"github.com/novacron/novacron/internal/domain/migration"
+	"github.com/novacron/novacron/internal/domain/vm"
+	"github.com/novacron/novacron/internal/driver/hypervisor/sim"
+	"github.com/novacron/novacron/internal/vocab/id"
+	"github.com/novacron/novacron/internal/vocab/unit"
+)
+
+// A guest that changes memory faster than it is sent comes to its end by what it is
+// allowed to be answered with, in that order, or goes on where it is; the record tells what
+// was done, when and why, and readers of events hear of it.
+func TestStallsAreAnswered(t *testing.T) {
+	busy := sim.Memory{Bytes: 8 * unit.MiB, Hot: 2 * unit.MiB, Rate: 10 * unit.MiB, Dirty: 20 * unit.MiB}
+	for name, c := range map[string]struct {
+		memory  sim.Memory
+		options migration.Options
+		want    job.State
+		steps   string
+		say     string
+	}{
+		"Converges":  {memory: sim.Memory{Bytes: unit.MiB, Hot: unit.MiB, Rate: 10 * unit.MiB, Dirty: unit.MiB}, want: job.Succeeded},
+		"Throttle":   {memory: busy, options: migration.Options{Downtime: 100 * time.Millisecond}, want: job.Succeeded, steps: "throttle 40, throttle 70"},
+		"Downtime":   {memory: busy, options: migration.Options{Downtime: 100 * time.Millisecond, OnStall: "downtime"}, want: job.Succeeded, steps: "downtime 200ms"},
+		"GiveUp":     {memory: busy, options: migration.Options{Downtime: 50 * time.Millisecond, MaxDowntime: 100 * time.Millisecond, OnStall: "downtime,give_up"}, want: job.Failed, steps: "downtime 100ms, give_up", say: "it might be halted for 100ms"},
+		"SilentEnds": {memory: sim.Memory{Bytes: unit.MiB}, options: migration.Options{OnStall: "throttle,give_up"}, want: job.Failed, steps: "give_up", say: "nothing has been sent for 1s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := runs(t)
+			w.Nodes[0].Host.(*controltest.SimHost).SetFaults(id.Nil, sim.Faults{Memory: &c.memory})
+			a, err := w.Service.MigrateVM(t.Context(), controltest.Admin(), w.name, migration.Request{Node: "n2", Options: c.options})
+			if err == nil {
+				err = w.Drive(t.Context())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			j, err := w.Service.Job(t.Context(), *a.Job)
+			if err != nil || j.State != c.want || !strings.Contains(j.ErrorMessage, c.say) {
+				t.Errorf("%s %q %v", j.State, j.ErrorMessage, err)
+			}
+			w.stands(t, map[job.State]string{job.Succeeded: "n2", job.Failed: "n1"}[c.want], vm.Running)
+			m, err := w.Service.Migration(t.Context(), *a.Job)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var steps []string
+			for _, e := range m.Escalations {
+				steps = append(steps, stepName(e))
+				if e.Reason == "" || e.Stall == "" || e.At.Before(m.CreatedAt) || e.At.After(*m.FinishedAt) {
+					t.Errorf("%+v, of a migration from %v to %v", e, m.CreatedAt, *m.FinishedAt)
+				}
+			}
+			if got := strings.Join(steps, ", "); got != c.steps && (c.steps == "" || c.want == job.Failed || !strings.HasPrefix(got, c.steps+", ")) {
+				t.Errorf("%q was done, want %q", got, c.steps)
+			}
+		})
+	}
+}
+
+func stepName(e migration.Escalation) string {
+	switch e.Step {
+	case migration.Throttle:
+		return fmt.Sprint("throttle ", e.Throttle)
+	case migration.Lengthen:
+		return "downtime " + e.Downtime.String()
+	}
+	return string(e.Step)
+}
+
+// runs makes a cluster with a VM that runs on n1.
+func runs(t *testing.T) *world {
+	t.Helper()
+	w := &world{Cluster: controltest.New(t, 2), name: "vm"}
+	n := w.NewVM(w.name, true)
+	n.Node = "n1"
+	_, err := w.Service.CreateVM(t.Context(), controltest.Admin(), n)
+	if err := finish(t.Context(), w, err); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
