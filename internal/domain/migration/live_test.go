@@ -170,6 +170,33 @@ func TestPrediction(t *testing.T) {
 	}
 }
 
+// A guest whose hypervisor does not see all that it writes is halted while its memory is
+// sent; the plan says so, and for how long, and has the patience for it.
+func TestPlanOfAnUntrackedGuest(t *testing.T) {
+	emulates := func(version string) func(*node.Node) {
+		return func(n *node.Node) {
+			able(n)
+			n.Inventory.Acceleration, n.Inventory.HypervisorVersion = "tcg", version
+		}
+	}
+	for version, untracked := range map[string]bool{"7.2.22": true, "8.2.7": true, "9.0.0": false, "10.0.2": false} {
+		a, b := host("a", emulates(version)), host("b", emulates(version))
+		p, err := PlanFor(running(a), []node.Node{a, b}, Request{}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		long := seconds(4*unit.GiB, p.Rate)
+		if (p.Downtime == long) != untracked || (p.Converges == Converging) != untracked || (p.Options.Patience == 4*long) != untracked ||
+			strings.Contains(strings.Join(p.Notes, "\n"), "does not see all that they write") != untracked {
+			t.Errorf("%s: %+v %+v %q", version, p.Prediction, p.Options, p.Notes)
+		}
+		p, err = PlanFor(running(a), []node.Node{a, b}, Request{Options: Options{Patience: 5 * time.Second}}, 0)
+		if err != nil || p.Options.Patience != 5*time.Second || strings.Contains(strings.Join(p.Notes, "\n"), "it will be given up") != untracked {
+			t.Errorf("%s: %+v %q %v", version, p.Options, p.Notes, err)
+		}
+	}
+}
+
 // Connections of a network that is a node's own end there, and forwarded ports stay with
 // their node.
 func TestNotesOfALiveMove(t *testing.T) {

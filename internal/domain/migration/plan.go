@@ -70,6 +70,11 @@ func PlanFor(v vm.View, nodes []node.Node, r Request, dirty int64) (Plan, error)
 	if p.Kind == Live {
 		p.Options.Timeout = p.Options.GiveUp(p.Bytes)
 	}
+	if p.Kind == Live && halted(source.Inventory) {
+		p.Options.Patience = patientWith(r.Options.Patience, p.Downtime)
+		explainHalt(&p, source.Inventory)
+		return p, nil
+	}
 	explain(&p, r)
 	return p, nil
 }

@@ -61,6 +61,11 @@ func predict(p *Plan, v vm.View, nodes []node.Node, source node.Node, dirty int6
 	}
 	p.DirtyRate, p.Downtime, p.Converges = dirty, p.Options.Downtime, converges(dirty, p.Rate, p.Options.Slows())
 	memory := seconds(v.Intent.MemoryBytes, p.Rate)
+	if halted(source.Inventory) {
+		p.Downtime, p.Converges = memory, Converging
+		p.Duration = seconds(v.DiskBytes(), p.Rate) + memory
+		return
+	}
 	if p.Converges == Converging && dirty > 0 {
 		// each round sends what changed during the one before
 		memory = time.Duration(float64(memory) / (1 - float64(dirty)/float64(p.Rate)))
@@ -111,6 +116,28 @@ func linkRate(i node.Inventory) (fastest int64) {
 		}
 	}
 	return fastest
+}
+
+// halted tells whether guests of a host are halted while all of their memory is sent: its
+// hypervisor would not see all that they write meanwhile.
+func halted(i node.Inventory) bool {
+	return i.Hypervisor == "qemu" && i.Acceleration == "tcg" && Older(i.HypervisorVersion, "9")
+}
+
+// patientWith is the patience for what is halted for so long.
+func patientWith(asked, halt time.Duration) time.Duration {
+	if asked > 0 {
+		return asked
+	}
+	return min(max(DefaultPatience, 4*halt), MaxPatience)
+}
+
+// explainHalt notes that a guest is halted for long.
+func explainHalt(p *Plan, source node.Inventory) {
+	p.Notes = append(p.Notes, fmt.Sprintf("its processors are emulated by QEMU %s, which does not see all that they write while memory is sent: it is halted for all of that, about %s", source.HypervisorVersion, p.Downtime.Round(time.Millisecond)))
+	if p.Downtime > p.Options.Patience {
+		p.Notes = append(p.Notes, fmt.Sprintf("that is longer than the patience, %s: it will be given up, and go on where it is; give it more patience, or suspend it first", p.Options.Patience))
+	}
 }
 
 // explain notes what of a live migration a person should know before.

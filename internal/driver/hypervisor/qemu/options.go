@@ -41,6 +41,10 @@ type Options struct {
 	CgroupParent string
 	// Bridges of the host that guests may join; none by default.
 	Bridges []string
+	// TrustEmulation has emulated guests execute while their memory is sent, under any
+	// version of QEMU: for tests of what such a guest does, whose memory is not what it was
+	// afterwards.
+	TrustEmulation bool
 	// LogBytes bounds each of the two segments of a console log. Default: 1 MiB.
 	LogBytes int64
 	Clock    clock.Clock

@@ -236,7 +236,11 @@ type move struct {
 	streams *streams
 	began   time.Duration
 	at      contract.Progress
-	tell    func(contract.Progress)
+	// halted is when its guest was halted, or is about to be, by the clock of leases; 0 while
+	// it is not. Untracked: was that before its memory was sent?
+	halted    time.Duration
+	untracked bool
+	tell      func(contract.Progress)
 }
 
 // run brings everything to the target.
@@ -250,7 +254,7 @@ func (m *move) run(ctx context.Context) error {
 	}
 	for _, step := range []func(context.Context) error{m.mirror, m.memory, m.switchOver} {
 		if err := step(ctx); err != nil {
-			return errors.Join(err, context.Cause(ctx))
+			return m.late(ctx, errors.Join(err, context.Cause(ctx)))
 		}
 	}
 	return nil
@@ -259,6 +263,12 @@ func (m *move) run(ctx context.Context) error {
 // memory sends memory until QEMU has halted the guest for the rest.
 func (m *move) memory(ctx context.Context) error {
 	m.report(contract.StageMemory)
+	// before the target hears of memory: it answers for disks no more until the channels speak
+	ctx, done, err := m.haltUntracked(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	if err := m.streams.prepare(contract.StreamMemory, 1+m.Channels); err != nil {
 		return err
 	}
@@ -273,7 +283,7 @@ func (m *move) memory(ctx context.Context) error {
 		if err := m.mirrorsLive(ctx); err != nil {
 			return err
 		}
-		m.report(contract.StageMemory)
+		m.report(m.at.Stage)
 		if err := m.g.nudged(ctx); err != nil {
 			return err
 		}
@@ -283,7 +293,7 @@ func (m *move) memory(ctx context.Context) error {
 // switchOver sends the rest of a guest that is halted. It may take no longer than what is
 // left of the patience with it.
 func (m *move) switchOver(ctx context.Context) error {
-	ctx, cancel := m.g.d.within(ctx, m.options.Patience)
+	ctx, cancel := m.patient(ctx)
 	defer cancel()
 	m.report(contract.StageSwitchover)
 	if err := m.finishMirrors(ctx); err != nil {
@@ -360,6 +370,9 @@ func (m *move) report(s contract.Stage) {
 // finish tells that all is sent.
 func (m *move) finish() {
 	m.at.MemoryRemaining, m.at.DisksRemaining = 0, 0
+	if m.untracked {
+		m.at.Downtime = m.g.d.opt.Clock.Boot() - m.halted
+	}
 	m.report(contract.StageSent)
 }
 

@@ -1,9 +1,12 @@
 package qemu_test
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +17,7 @@ import (
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/hypertest"
 	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/unit"
 )
 
@@ -27,11 +31,19 @@ var busySector []byte
 func outrunning(t *testing.T, o contract.MoveOptions) *journey {
 	t.Helper()
 	near, far := newHarness(t, nil), newHarness(t, nil)
+	near.trust(t)
 	m := near.machine(t, append([]byte(nil), busySector...))
 	near.launch(t, m)
 	near.readLog(t, m, "guest ready")
 	o.BytesPerSecond, o.Downtime = 2*unit.MiB, 100*time.Millisecond
 	return near.departs(t, far, m, o)
+}
+
+// trust has the guests of a host execute while they are sent.
+func (h *harness) trust(t *testing.T) {
+	t.Helper()
+	h.opt.TrustEmulation = true
+	h.Away(t, nil)
 }
 
 // echoes expects of a guest that it executes.
@@ -95,6 +107,81 @@ func (j *journey) handsOver(t *testing.T) {
 		t.Fatalf("%+v %v", s, err)
 	}
 	j.far.echoes(t, j.to)
+}
+
+// Whatever a guest writes while it moves, its memory is the same on both hosts once it has
+// arrived, byte for byte. This one forgets nothing of its pages: what such a guest writes an
+// older QEMU does not see while it emulates.
+func TestMemoryIsTheSameOnBothHosts(t *testing.T) {
+	near, far := newHarness(t, nil), newHarness(t, nil)
+	sector := append([]byte(nil), busySector...)
+	if n := bytes.Count(sector, flipCR0); n != 1 {
+		t.Fatalf("the guest flips a bit in %d places", n)
+	}
+	m := near.machine(t, bytes.Replace(sector, flipCR0, bytes.Repeat([]byte{0x90}, len(flipCR0)), 1))
+	near.launch(t, m)
+	near.readLog(t, m, "guest ready")
+	j := near.departs(t, far, m, contract.MoveOptions{BytesPerSecond: 2 * unit.MiB, Downtime: 50 * time.Millisecond})
+	if err := j.send(hypertest.Context(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := far.driver.Arrived(hypertest.Context(t), j.to.Ref); err != nil {
+		t.Fatal(err)
+	}
+	if n := differing(t, near.memory(t, j.from), far.memory(t, j.to)); n > 0 {
+		t.Errorf("%d pages are another", n)
+	}
+	if j.last.Downtime <= 0 {
+		t.Errorf("halted for %v", j.last.Downtime)
+	}
+	j.handsOver(t)
+}
+
+// flipCR0 is the code by which the busy guest has its processor forget what it knows of
+// pages: mov %cr0, %eax; xor $0x10000, %eax; mov %eax, %cr0.
+var flipCR0 = []byte{0x0f, 0x20, 0xc0, 0x66, 0x35, 0x00, 0x00, 0x01, 0x00, 0x0f, 0x22, 0xc0}
+
+// memory is all of a machine's that executes nothing.
+func (h *harness) memory(t *testing.T, m contract.Machine) []byte {
+	t.Helper()
+	found, _ := filepath.Glob(filepath.Join(h.opt.RAMDir, h.opt.NodeShort, m.VM.String()+"*"))
+	if len(found) != 1 {
+		t.Fatalf("its memory is %v", found)
+	}
+	b, err := os.ReadFile(found[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// differing counts pages.
+func differing(t *testing.T, a, b []byte) (n int) {
+	t.Helper()
+	if len(a) != len(b) || len(a) == 0 {
+		t.Fatalf("%d and %d bytes", len(a), len(b))
+	}
+	for at := 0; at < len(a); at += 4096 {
+		if !bytes.Equal(a[at:at+4096], b[at:at+4096]) {
+			n++
+		}
+	}
+	return n
+}
+
+// An end that takes longer than the patience, all memory of a guest that is halted for it
+// among it, is given up, and the guest goes on.
+func TestHaltedForTooLong(t *testing.T) {
+	near, far := newHarness(t, nil), newHarness(t, nil)
+	m := near.machine(t, append([]byte(nil), busySector...))
+	near.launch(t, m)
+	near.readLog(t, m, "guest ready")
+	j := near.departs(t, far, m, contract.MoveOptions{BytesPerSecond: 256 << 10, Patience: time.Second})
+	err := j.send(hypertest.Context(t), nil)
+	if !errs.Is(err, errs.HostFailure) || !strings.Contains(err.Error(), "longer than 1s") {
+		t.Fatal(err)
+	}
+	near.echoes(t, m)
 }
 
 // A guest that changes memory faster than it is sent comes to its end once its processors
