@@ -87,9 +87,12 @@ type MigrationPrediction struct {
 	Seconds float64 `json:"seconds,omitempty"`
 	// DowntimeMS is for how long the guest does not execute.
 	DowntimeMS int64 `json:"downtime_ms,omitempty"`
-	// DirtyBytesPerSecond is how fast the guest changed memory when it was moved last; absent
-	// when nobody knows.
-	DirtyBytesPerSecond Bytes `json:"dirty_bytes_per_second,omitempty"`
+	// DirtyBytesPerSecond is how fast the guest changes memory, and DirtyFrom who says so:
+	// sampled (it was looked at for a second, SampledAt), or last_move (it did when it was
+	// moved last); absent when nobody knows.
+	DirtyBytesPerSecond Bytes      `json:"dirty_bytes_per_second,omitempty"`
+	DirtyFrom           string     `json:"dirty_from,omitempty"`
+	SampledAt           *time.Time `json:"sampled_at,omitempty"`
 	// Converges tells whether a live one comes to its end by itself: yes, no, slowed (its
 	// guest is slowed down until it does), or unknown.
 	Converges string `json:"converges,omitempty"`

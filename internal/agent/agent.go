@@ -284,6 +284,7 @@ var handlers = map[string]handler{
 	(*nodelink.SendVM)(nil).Method():         fenced((*Agent).sendRunning),
 	(*nodelink.SettleVM)(nil).Method():       fenced((*Agent).settleVM),
 	(*nodelink.AskMove)(nil).Method():        plain((*Agent).askMove),
+	(*nodelink.SampleMemory)(nil).Method():   plain((*Agent).sampleMemory),
 	(*nodelink.OfferImage)(nil).Method():     plain((*Agent).offerImage),
 	(*nodelink.DropImages)(nil).Method():     plain((*Agent).dropImages),
 	(*nodelink.HostPlan)(nil).Method():       plain((*Agent).takePlan),

@@ -240,8 +240,14 @@ func predictionPairs(kind string, p api.MigrationPrediction) (pairs []output.Pai
 		return pairs
 	}
 	pairs = append(pairs, output.Pair{Key: "halted for", Value: fmt.Sprintf("up to about %d ms", p.DowntimeMS)}, output.Pair{Key: "converges", Value: p.Converges})
-	if p.DirtyBytesPerSecond > 0 {
-		pairs = append(pairs, output.Pair{Key: "memory changes at", Value: unit.FormatBytes(int64(p.DirtyBytesPerSecond)) + "/s, when it was moved last"})
+	rate := unit.FormatBytes(int64(p.DirtyBytesPerSecond)) + "/s"
+	switch {
+	case p.DirtyFrom == "sampled" && p.SampledAt != nil:
+		rate += ", sampled at " + p.SampledAt.UTC().Format(time.RFC3339)
+	case p.DirtyBytesPerSecond > 0:
+		rate += ", when it was moved last"
+	default:
+		rate = "nobody knows"
 	}
-	return pairs
+	return append(pairs, output.Pair{Key: "memory changes at", Value: rate})
 }

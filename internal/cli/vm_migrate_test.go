@@ -81,6 +81,13 @@ func TestMigrationShow(t *testing.T) {
 			t.Errorf("%q is missing in\n%s", want, got)
 		}
 	}
+	m := someMigration()
+	sampled := time.Unix(1_790_000_000, 0)
+	m.Predicted.DirtyFrom, m.Predicted.SampledAt = "sampled", &sampled
+	b.on("GET /migrations/j2", 200, m)
+	if got := b.do(t, "migration show j2", 0); !strings.Contains(got, "1 MiB/s, sampled at "+sampled.UTC().Format(time.RFC3339)) {
+		t.Error(got)
+	}
 	b.on("POST /jobs/j1/cancel", 202, api.VMMigrateResult{Job: &api.Job{ID: "j1"}})
 	b.do(t, "migration cancel j1", 0)
 	if asked := b.requests(); asked[len(asked)-1] != "POST /api/v1/jobs/j1/cancel" {

@@ -36,14 +36,18 @@ func (s *Service) PlanMigration(ctx context.Context, c Caller, ref string, r mig
 	if err == nil {
 		_, err = vm.Decide(v, vm.Migrate)
 	}
-	var dirty int64
-	if err == nil {
-		dirty, err = s.cfg.Store.MigrationDirtyRate(ctx, v.Intent.ID)
-	}
 	if err != nil {
 		return migration.Plan{}, err
 	}
-	return migration.PlanFor(v, nodes, r, dirty)
+	changes := s.sample(ctx, v, r)
+	if !changes.Known() {
+		rate, err := s.cfg.Store.MigrationDirtyRate(ctx, v.Intent.ID)
+		if err != nil {
+			return migration.Plan{}, err
+		}
+		changes = migration.ChangedWhenMoved(rate)
+	}
+	return migration.PlanFor(v, nodes, r, changes)
 }
 
 // MigrateVM moves a VM to another node: it decides under the row's lock where to, counts
@@ -54,16 +58,17 @@ func (s *Service) MigrateVM(ctx context.Context, c Caller, ref string, r migrati
 	if err != nil {
 		return Accepted{}, err
 	}
+	seen, sampled := s.sampleOf(ctx, ref, r)
 	return s.once(ctx, c, func(tx *store.Tx) (Accepted, error) {
 		v, err := s.decided(ctx, tx, c, ref, vm.Migrate)
 		if err != nil {
 			return Accepted{}, err
 		}
-		dirty, err := tx.MigrationDirtyRate(ctx, v.Intent.ID)
+		changes, err := changesOf(ctx, tx, v, seen, sampled)
 		if err != nil {
 			return Accepted{}, err
 		}
-		plan, err := migration.PlanFor(v, nodes, r, dirty)
+		plan, err := migration.PlanFor(v, nodes, r, changes)
 		if err == nil {
 			err = plan.Fits()
 		}

@@ -430,6 +430,7 @@ func TestMigrateLive(t *testing.T) {
 	want := migration.Options{
 		BytesPerSecond: 1 << 30, Channels: 4, Downtime: time.Second, AutoConverge: true, Compression: migration.CompressionZstd,
 		Patience: migration.DefaultPatience, Timeout: plan.Options.GiveUp(plan.Bytes),
+		MaxDowntime: time.Second, OnStall: migration.DefaultSteps,
 	}
 	if err != nil || plan.Kind != migration.Live || plan.Options != want || plan.Bytes != v.DiskBytes()+v.Intent.MemoryBytes {
 		t.Errorf("%+v %v", plan, err)

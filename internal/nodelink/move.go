@@ -160,6 +160,21 @@ type StallStep struct {
 	AgeMS int64 `json:"age_ms"`
 }
 
+// SampleMemory asks how fast a VM's guest changes its memory: it is looked at for about a
+// second, and goes on.
+type SampleMemory struct {
+	VM    id.ID          `json:"vm"`
+	Epoch gen.OwnerEpoch `json:"owner_epoch"`
+}
+
+// Method implements Command.
+func (*SampleMemory) Method() string { return "sample_memory" }
+
+// MemorySample answers SampleMemory, in bytes per second.
+type MemorySample struct {
+	DirtyRate int64 `json:"dirty_rate"`
+}
+
 // MethodSwap is the uplink's call by which the target of a move asks for the VM.
 const MethodSwap = "swap"
 

@@ -47,6 +47,8 @@ var messages = []any{
 	MoveReply{},
 	AskMove{},
 	MoveProgress{},
+	SampleMemory{},
+	MemorySample{},
 	Swap{},
 	SwapReply{},
 	Suspend{},

@@ -40,10 +40,16 @@ func toMigrationOptions(k migration.Kind, o migration.Options) *api.MigrationOpt
 }
 
 func toPrediction(p migration.Prediction) api.MigrationPrediction {
-	return api.MigrationPrediction{
+	out := api.MigrationPrediction{
 		Bytes: api.Bytes(p.Bytes), BytesPerSecond: api.Bytes(p.Rate), Assumption: p.RateWhy, Seconds: p.Duration.Round(time.Millisecond).Seconds(),
 		DowntimeMS: p.Downtime.Milliseconds(), DirtyBytesPerSecond: api.Bytes(p.DirtyRate), Converges: string(p.Converges),
+		DirtyFrom: string(p.From),
 	}
+	if !p.SampledAt.IsZero() {
+		at := p.SampledAt.UTC()
+		out.SampledAt = &at
+	}
+	return out
 }
 
 func toPlan(p migration.Plan) *api.MigrationPlan {

@@ -22,20 +22,33 @@ type predictionDoc struct {
 	DowntimeMS int64                 `json:"downtime_ms,omitempty"`
 	DirtyRate  int64                 `json:"dirty_rate,omitempty"`
 	Converges  migration.Convergence `json:"converges,omitempty"`
+	DirtyFrom  migration.Knowledge   `json:"dirty_from,omitempty"`
+	SampledAt  *time.Time            `json:"sampled_at,omitempty"`
 }
 
 func predictionDocOf(p migration.Prediction) predictionDoc {
-	return predictionDoc{
+	d := predictionDoc{
 		Bytes: p.Bytes, Rate: p.Rate, RateWhy: p.RateWhy, DurationMS: p.Duration.Milliseconds(), DowntimeMS: p.Downtime.Milliseconds(),
-		DirtyRate: p.DirtyRate, Converges: p.Converges,
+		DirtyRate: p.DirtyRate, Converges: p.Converges, DirtyFrom: p.From,
 	}
+	if !p.SampledAt.IsZero() {
+		d.SampledAt = &p.SampledAt
+	}
+	return d
 }
 
 func (d predictionDoc) prediction() migration.Prediction {
-	return migration.Prediction{
+	p := migration.Prediction{
 		Bytes: d.Bytes, Rate: d.Rate, RateWhy: d.RateWhy, Duration: milliseconds(d.DurationMS), Downtime: milliseconds(d.DowntimeMS),
-		DirtyRate: d.DirtyRate, Converges: d.Converges,
+		Changes: migration.Changes{DirtyRate: d.DirtyRate, From: d.DirtyFrom}, Converges: d.Converges,
 	}
+	if d.DirtyRate > 0 && d.DirtyFrom == "" { // of the program before this one
+		p.From = migration.LastMove
+	}
+	if d.SampledAt != nil {
+		p.SampledAt = *d.SampledAt
+	}
+	return p
 }
 
 type optionsDoc struct {

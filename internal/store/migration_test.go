@@ -29,7 +29,7 @@ func (b *bench) moving(v vm.View, kind migration.Kind, from, to node.Node) (m mi
 	if kind == migration.Live {
 		m.HeldCPUs, m.HeldMemoryBytes, m.Priority = v.Intent.CPUs, v.Intent.MemoryBytes, 7
 		m.Options = migration.Options{BytesPerSecond: unit.MiB, Downtime: time.Second, AutoConverge: true, Compression: "zstd", Channels: 4, Patience: time.Minute, Timeout: time.Hour, MaxDowntime: 2 * time.Second, OnStall: migration.DefaultSteps}
-		m.Predicted = migration.Prediction{Bytes: 5, Rate: 4, RateWhy: "said", Duration: time.Second, Downtime: time.Millisecond, DirtyRate: 3, Converges: migration.Converging}
+		m.Predicted = migration.Prediction{Bytes: 5, Rate: 4, RateWhy: "said", Duration: time.Second, Downtime: time.Millisecond, Changes: migration.Changes{DirtyRate: 3, From: migration.Sampled, SampledAt: time.Unix(1_790_000_000, 0).UTC()}, Converges: migration.Converging}
 	}
 	b.tx(func(t *store.Tx) (err error) {
 		if fits, err = t.MigrationInsert(b.ctx, m); err != nil || !fits {

@@ -89,3 +89,43 @@ func runs(t *testing.T) *world {
 	}
 	return w
 }
+
+// How fast a guest changes memory is looked at before it is planned, and before it is
+// moved, and stands in the record with when that was; where its node cannot tell, it is as
+// it was when the guest was moved last.
+func TestPlansAreSampled(t *testing.T) {
+	w := runs(t)
+	host, ok := w.Nodes[0].Host.(*controltest.SimHost)
+	if !ok {
+		t.Fatal("no simulated host")
+	}
+	plan := func() migration.Plan {
+		t.Helper()
+		p, err := w.Service.PlanMigration(t.Context(), controltest.Admin(), w.name, migration.Request{Node: "n2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	if p := plan(); p.From != migration.Sampled || p.SampledAt.IsZero() || p.DirtyRate != 0 || p.Converges != migration.Converging {
+		t.Errorf("of an idle guest: %+v", p.Prediction)
+	}
+	host.SetFaults(id.Nil, sim.Faults{Memory: &sim.Memory{Bytes: unit.MiB, Hot: unit.GiB, Rate: unit.GiB, Dirty: 500 * unit.MiB}})
+	if p := plan(); p.DirtyRate != 500*unit.MiB || p.Converges != migration.Slowed {
+		t.Errorf("of a busy one: %+v", p.Prediction)
+	}
+	a, err := w.Service.MigrateVM(t.Context(), controltest.Admin(), w.name, migration.Request{Node: "n2"})
+	if err := finish(t.Context(), w, err); err != nil {
+		t.Fatal(err)
+	}
+	m, err := w.Service.Migration(t.Context(), *a.Job)
+	if err != nil || m.State != migration.Succeeded || m.Predicted.From != migration.Sampled || m.Predicted.DirtyRate != 500*unit.MiB || m.Predicted.SampledAt.IsZero() {
+		t.Errorf("%s %+v %v", m.State, m.Predicted, err)
+	}
+	w.Nodes[1].SetDown(true)
+	p, err := w.Service.PlanMigration(t.Context(), controltest.Admin(), w.name, migration.Request{})
+	if err == nil && p.From == migration.Sampled {
+		t.Errorf("nobody could have looked: %+v", p.Prediction)
+	}
+	w.Nodes[1].SetDown(false)
+}

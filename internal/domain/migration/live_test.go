@@ -107,7 +107,7 @@ func TestPlanLiveRefuses(t *testing.T) {
 		"Micro":             {v: running(a, func(v *vm.View) { v.Intent.Hardware.Type = vm.MachineMicro }), say: "stop it first"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if p, err := PlanFor(c.v, []node.Node{a, b}, Request{Kind: c.kind}, 0); !errs.Is(err, errs.InvalidState) || !strings.Contains(err.Error(), c.say) {
+			if p, err := PlanFor(c.v, []node.Node{a, b}, Request{Kind: c.kind}, Changes{}); !errs.Is(err, errs.InvalidState) || !strings.Contains(err.Error(), c.say) {
 				t.Errorf("%+v %v", p, err)
 			}
 		})
@@ -145,7 +145,7 @@ func TestPrediction(t *testing.T) {
 		"Slowed":    {options: Options{AutoConverge: true}, dirty: 200_000_000, want: Slowed, duration: whole, rate: 100_000_000, note: "slowed down until"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := PlanFor(running(a), []node.Node{a, b}, Request{Options: c.options}, c.dirty)
+			p, err := PlanFor(running(a), []node.Node{a, b}, Request{Options: c.options}, ChangedWhenMoved(c.dirty))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -170,6 +170,25 @@ func TestPrediction(t *testing.T) {
 	}
 }
 
+// What was sampled a moment ago counts, and the plan says when and where from; a guest that
+// changes nothing is known to come to its end.
+func TestPredictionBySample(t *testing.T) {
+	a, b := host("a", able), host("b", able)
+	at := time.Unix(1_790_000_000, 0)
+	for rate, want := range map[int64]Convergence{0: Converging, assumedRate / 2: Converging, 2 * assumedRate: Slowed} {
+		p, err := PlanFor(running(a), []node.Node{a, b}, Request{}, Changes{DirtyRate: rate, From: Sampled, SampledAt: at})
+		if err != nil || p.Converges != want || p.DirtyRate != rate || p.From != Sampled || !p.SampledAt.Equal(at) {
+			t.Errorf("%+v %v", p.Prediction, err)
+		}
+		if said := strings.Contains(strings.Join(p.Notes, "\n"), "of memory now"); said != (want == Slowed) {
+			t.Errorf("%q", p.Notes)
+		}
+	}
+	if ChangedWhenMoved(0).Known() || ChangedWhenMoved(5).From != LastMove {
+		t.Error("the last move tells wrongly")
+	}
+}
+
 // A guest whose hypervisor does not see all that it writes is halted while its memory is
 // sent; the plan says so, and for how long, and has the patience for it.
 func TestPlanOfAnUntrackedGuest(t *testing.T) {
@@ -181,7 +200,7 @@ func TestPlanOfAnUntrackedGuest(t *testing.T) {
 	}
 	for version, untracked := range map[string]bool{"7.2.22": true, "8.2.7": true, "9.0.0": false, "10.0.2": false} {
 		a, b := host("a", emulates(version)), host("b", emulates(version))
-		p, err := PlanFor(running(a), []node.Node{a, b}, Request{}, 0)
+		p, err := PlanFor(running(a), []node.Node{a, b}, Request{}, Changes{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,7 +209,7 @@ func TestPlanOfAnUntrackedGuest(t *testing.T) {
 			strings.Contains(strings.Join(p.Notes, "\n"), "does not see all that they write") != untracked {
 			t.Errorf("%s: %+v %+v %q", version, p.Prediction, p.Options, p.Notes)
 		}
-		p, err = PlanFor(running(a), []node.Node{a, b}, Request{Options: Options{Patience: 5 * time.Second}}, 0)
+		p, err = PlanFor(running(a), []node.Node{a, b}, Request{Options: Options{Patience: 5 * time.Second}}, Changes{})
 		if err != nil || p.Options.Patience != 5*time.Second || strings.Contains(strings.Join(p.Notes, "\n"), "it will be given up") != untracked {
 			t.Errorf("%s: %+v %q %v", version, p.Options, p.Notes, err)
 		}

@@ -39,14 +39,14 @@ func (p Plan) Target() Place { return Place{Node: p.Ranked[0].Node, Name: p.Rank
 
 // PlanOf is PlanFor for who asks for a node only, by its name, or for whichever suits.
 func PlanOf(v vm.View, nodes []node.Node, to string) (Plan, error) {
-	return PlanFor(v, nodes, Request{Node: to}, 0)
+	return PlanFor(v, nodes, Request{Node: to}, Changes{})
 }
 
 // PlanFor plans the move of a VM, which vm.Decide has let pass, between nodes as they
-// are. The request names its node by name, if it does. Dirty is the rate, in bytes per
-// second, at which its guest is known to change memory; 0 when it is not. It refuses a VM
+// are. The request names its node by name, if it does. Changes are what is known of how
+// fast its guest changes memory. It refuses a VM
 // that is on no node, already where it is to go, or does not move in the way asked for.
-func PlanFor(v vm.View, nodes []node.Node, r Request, dirty int64) (Plan, error) {
+func PlanFor(v vm.View, nodes []node.Node, r Request, changes Changes) (Plan, error) {
 	source, err := sourceOf(v, nodes)
 	if err != nil {
 		return Plan{}, err
@@ -66,7 +66,7 @@ func PlanFor(v vm.View, nodes []node.Node, r Request, dirty int64) (Plan, error)
 	if p.Kind == Live {
 		p.Options = r.Options.complete(r.Profile)
 	}
-	predict(&p, v, nodes, source, dirty)
+	predict(&p, v, nodes, source, changes)
 	if p.Kind == Live {
 		p.Options.Timeout = p.Options.GiveUp(p.Bytes)
 	}

@@ -23,10 +23,51 @@ type Prediction struct {
 	Duration time.Duration
 	// Downtime of the guest; the whole duration of a cold one.
 	Downtime time.Duration
-	// DirtyRate at which the guest changes memory, in bytes per second; 0 when not known.
-	DirtyRate int64
+	// Changes are what is known of how fast the guest changes memory.
+	Changes
 	// Converges tells whether a live one is expected to come to its end by itself.
 	Converges Convergence
+}
+
+// Changes are how fast a guest changes its memory.
+type Changes struct {
+	// DirtyRate in bytes per second, of what changes within a second.
+	DirtyRate int64
+	// From is who says so; empty when nobody knows.
+	From Knowledge
+	// SampledAt is when it was so, of what was sampled.
+	SampledAt time.Time
+}
+
+// Knowledge is where something is known from.
+type Knowledge string
+
+// The ways to know how fast a guest changes its memory.
+const (
+	// Sampled: its memory was looked at for a second, now.
+	Sampled Knowledge = "sampled"
+	// LastMove: it did when it was moved last.
+	LastMove Knowledge = "last_move"
+)
+
+// Known tells whether anybody knows.
+func (c Changes) Known() bool { return c.From != "" }
+
+// ChangedWhenMoved is what the last move of a guest tells, 0 when there was none.
+func ChangedWhenMoved(rate int64) Changes {
+	if rate == 0 {
+		return Changes{}
+	}
+	return Changes{DirtyRate: rate, From: LastMove}
+}
+
+// words say it.
+func (c Changes) words() string {
+	rate := unit.FormatBytes(c.DirtyRate) + "/s of memory"
+	if c.From == LastMove {
+		return "changed " + rate + " when it was moved last"
+	}
+	return "changes " + rate + " now"
 }
 
 // Convergence is what is expected of a live migration.
@@ -45,7 +86,7 @@ const assumedRate = 1_000_000_000 / 8
 
 // predict says what the move to the first node that suits takes. Disks count as large as
 // they may become: how much of them is written nobody but their node knows.
-func predict(p *Plan, v vm.View, nodes []node.Node, source node.Node, dirty int64) {
+func predict(p *Plan, v vm.View, nodes []node.Node, source node.Node, changes Changes) {
 	p.Bytes = v.DiskBytes()
 	if p.Kind == Live || suspended(v) {
 		p.Bytes += v.Intent.MemoryBytes
@@ -59,25 +100,25 @@ func predict(p *Plan, v vm.View, nodes []node.Node, source node.Node, dirty int6
 	if b := p.Options.BytesPerSecond; b > 0 && b < p.Rate {
 		p.Rate, p.RateWhy = b, "as it is bounded"
 	}
-	p.DirtyRate, p.Downtime, p.Converges = dirty, p.Options.Downtime, converges(dirty, p.Rate, p.Options.Slows())
+	p.Changes, p.Downtime, p.Converges = changes, p.Options.Downtime, converges(changes, p.Rate, p.Options.Slows())
 	memory := seconds(v.Intent.MemoryBytes, p.Rate)
 	if halted(source.Inventory) {
 		p.Downtime, p.Converges = memory, Converging
 		p.Duration = seconds(v.DiskBytes(), p.Rate) + memory
 		return
 	}
-	if p.Converges == Converging && dirty > 0 {
+	if p.Converges == Converging {
 		// each round sends what changed during the one before
-		memory = time.Duration(float64(memory) / (1 - float64(dirty)/float64(p.Rate)))
+		memory = time.Duration(float64(memory) / (1 - float64(changes.DirtyRate)/float64(p.Rate)))
 	}
 	p.Duration = seconds(v.DiskBytes(), p.Rate) + memory
 }
 
-func converges(dirty, rate int64, slows bool) Convergence {
+func converges(c Changes, rate int64, slows bool) Convergence {
 	switch {
-	case dirty == 0:
+	case !c.Known():
 		return Unknowable
-	case dirty < rate:
+	case c.DirtyRate < rate:
 		return Converging
 	case slows:
 		return Slowed
@@ -153,9 +194,9 @@ func explain(p *Plan, r Request) {
 	case Unknowable:
 		p.Notes = append(p.Notes, "how fast its guest changes memory is not known: while that is faster than "+rate(p.Rate)+" it does not come to its end"+unlessSlowed(p.Options)+", and is given up after "+p.Options.GiveUp(p.Bytes).Round(time.Second).String())
 	case Diverging:
-		p.Notes = append(p.Notes, fmt.Sprintf("its guest changed %s of memory when it was moved last, and %s can be sent: it does not come to its end; let it be slowed down, or stop or suspend it", rate(p.DirtyRate), rate(p.Rate)))
+		p.Notes = append(p.Notes, fmt.Sprintf("its guest %s, and %s can be sent: it does not come to its end; let it be slowed down, or stop or suspend it", p.words(), rate(p.Rate)))
 	case Slowed:
-		p.Notes = append(p.Notes, fmt.Sprintf("its guest changed %s of memory when it was moved last, and %s can be sent: its processors are slowed down until it comes to its end", rate(p.DirtyRate), rate(p.Rate)))
+		p.Notes = append(p.Notes, fmt.Sprintf("its guest %s, and %s can be sent: its processors are slowed down until it comes to its end", p.words(), rate(p.Rate)))
 	case Converging:
 	}
 }

@@ -77,6 +77,15 @@ func ErrNotSending(v id.ID) error {
 	return errs.New(errs.InvalidState, "VM %s is not being sent: there is nothing to adjust", v)
 }
 
+// Sampler is what a driver also is that can look at how fast a machine changes its memory.
+type Sampler interface {
+	// Sample looks at the memory of a live machine for about a second, and gives how much of
+	// it changes within that, in bytes per second, rounded up to what the driver can tell.
+	// The machine goes on. Several at once share one look. errs.InvalidState for one that
+	// does not run yet, or is being moved.
+	Sample(ctx context.Context, r Ref) (int64, error)
+}
+
 // SentAway is the reason of a machine that was sent and waits for its end.
 const SentAway = "it was sent to another host"
 

@@ -217,3 +217,36 @@ func TestGivenUpGoesOn(t *testing.T) {
 		t.Errorf("%+v %v", s, err)
 	}
 }
+
+// How fast a guest changes its memory is seen without moving it; who looks at once shares
+// one look.
+func TestSampleOfMemory(t *testing.T) {
+	h := newHarness(t, nil)
+	idle, busy := h.machine(t, append([]byte(nil), benchSector...)), h.machine(t, append([]byte(nil), busySector...))
+	for _, m := range []contract.Machine{idle, busy} {
+		h.launch(t, m)
+		h.readLog(t, m, "guest ready")
+	}
+	rates := make(chan int64, 3)
+	for _, m := range []contract.Machine{idle, busy, busy} {
+		go func() {
+			rate, err := h.driver.Sample(hypertest.Context(t), m.Ref)
+			if err != nil {
+				t.Error(err)
+			}
+			if m.VM == idle.VM && rate != unit.MiB { // none that can be told
+				t.Errorf("an idle guest changes %d", rate)
+			}
+			rates <- rate
+		}()
+	}
+	for range 3 {
+		if rate := <-rates; rate < unit.MiB || rate > 16*unit.MiB {
+			t.Errorf("a guest of 16 MiB changes %d", rate)
+		}
+	}
+	h.echoes(t, busy)
+	if _, err := h.driver.Sample(hypertest.Context(t), contract.Ref{VM: busy.VM, Epoch: 7}); !errs.Is(err, errs.StaleEpoch) {
+		t.Error(err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
 // Memory is that of a guest that changes it while it is sent.
@@ -88,4 +89,21 @@ func (d *Driver) Adjust(_ context.Context, r contract.Ref, a contract.Adjustment
 		g.means.Throttle = a.Throttle
 	}
 	return nil
+}
+
+var _ contract.Sampler = (*Driver)(nil)
+
+// Sample implements contract.Sampler: a simulated guest changes what it is told to, and
+// nothing by default.
+func (d *Driver) Sample(_ context.Context, r contract.Ref) (int64, error) {
+	d.host.mu.Lock()
+	defer d.host.mu.Unlock()
+	g, err := d.booted(r)
+	if err == nil && g.send != nil {
+		err = errs.New(errs.InvalidState, "VM %s is being moved", r.VM)
+	}
+	if m := d.host.faultsOf(r.VM).Memory; err == nil && m != nil {
+		return min(m.Dirty, m.Hot), nil // within a second
+	}
+	return 0, err
 }
