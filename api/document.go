@@ -67,6 +67,8 @@ type VMDiskDocument struct {
 	Slot      *int   `json:"slot,omitempty"`
 	SizeBytes Bytes  `json:"size_bytes,omitempty"`
 	Image     string `json:"image,omitempty"`
+	// Pool is the storage pool that it is in; it does not change.
+	Pool string `json:"pool,omitempty"`
 	// Limits are all of them; with nothing in it, there are none.
 	Limits *DiskLimits `json:"limits,omitempty"`
 }
@@ -169,7 +171,7 @@ func (v VM) Document() VMDocument {
 	}
 	v.Spec.policies(&d.Spec)
 	for _, k := range v.Spec.Disks {
-		one := VMDiskDocument{SizeBytes: k.SizeBytes, Image: k.Image, Limits: k.Limits}
+		one := VMDiskDocument{SizeBytes: k.SizeBytes, Image: k.Image, Pool: k.Pool, Limits: k.Limits}
 		if k.Slot == 0 && k.Image == v.Spec.Image {
 			one.Image = "" // it is made from the VM's image by itself
 		}

@@ -68,6 +68,8 @@ type MigrationPlan struct {
 	Rejected []RejectedNode `json:"rejected,omitempty"`
 	// Bytes would be moved, at most.
 	Bytes Bytes `json:"bytes"`
+	// Disks of the VM, each with what becomes of it.
+	Disks []MigrationDisk `json:"disks,omitempty"`
 	// Predicted is what it is expected to take.
 	Predicted MigrationPrediction `json:"predicted"`
 	// Options of a live one, complete.
@@ -127,6 +129,17 @@ type MigrationStep struct {
 	ThrottlePercent int       `json:"throttle_percent,omitempty"`
 	DowntimeMS      int64     `json:"downtime_ms,omitempty"`
 	At              time.Time `json:"at"`
+}
+
+// MigrationDisk is a disk of a VM that is to move.
+type MigrationDisk struct {
+	Slot      int   `json:"slot"`
+	SizeBytes Bytes `json:"size_bytes"`
+	// Action is moves: it is copied to the target; or stays: it is in a storage pool that the
+	// target has, too.
+	Action string `json:"action"`
+	// Pool that it is in, if it is in one.
+	Pool string `json:"pool,omitempty"`
 }
 
 // MigrationCandidate is a node that a VM may move to.

@@ -87,6 +87,8 @@ type VMDisk struct {
 	Slot      int    `json:"slot"`
 	SizeBytes Bytes  `json:"size_bytes"`
 	Image     string `json:"image,omitempty"`
+	// Pool is the storage pool that it is in; absent for the VM's node.
+	Pool string `json:"pool,omitempty"`
 	// Limits bound what the guest does on it; absent for none.
 	Limits *DiskLimits `json:"limits,omitempty"`
 }
@@ -217,6 +219,9 @@ type VMDiskCreate struct {
 	SizeBytes Bytes `json:"size_bytes,omitempty"`
 	// Image is the name or id of the disk image it is made from.
 	Image string `json:"image,omitempty"`
+	// Pool is the name or id of the storage pool that it is to be in; absent for the VM's
+	// node.
+	Pool string `json:"pool,omitempty"`
 	// Limits bound what the guest does on it.
 	Limits *DiskLimits `json:"limits,omitempty"`
 }

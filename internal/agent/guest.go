@@ -162,6 +162,9 @@ func (g *guest) raise(h *nodelink.Header, cluster id.ID) (*answer, error) {
 		g.answers = map[string]answer{}
 	}
 	g.rec.Epoch, g.rec.Operation, g.rec.OpSeq, g.rec.Attempt = h.OwnerEpoch, h.Operation, h.OpSeq, h.Attempt
+	if len(h.Pools) > 0 {
+		g.rec.Pools = h.Pools
+	}
 	g.unwritten = true
 	return nil, nil
 }

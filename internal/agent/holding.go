@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 
+	volume "github.com/novacron/novacron/internal/driver/volume/contract"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
@@ -61,6 +62,11 @@ func (a *Agent) listHoldings(ctx context.Context, _ Peer, c *nodelink.ListHoldin
 		guests = append(guests, g.snapshot())
 	}
 	a.mu.Unlock()
+	if c.After == id.Nil {
+		for _, rec := range guests {
+			out.Volumes = append(out.Volumes, a.heldInPools(ctx, rec)...)
+		}
+	}
 	slices.SortFunc(guests, func(x, y record) int { return bytes.Compare(x.VM[:], y.VM[:]) })
 	limit := min(max(c.Limit, 1), mostHoldings)
 	for _, rec := range guests {
@@ -73,6 +79,27 @@ func (a *Agent) listHoldings(ctx context.Context, _ Peer, c *nodelink.ListHoldin
 		out.Items = append(out.Items, a.holding(rec))
 	}
 	return out, nil
+}
+
+// heldInPools tells of a VM's volumes that are in storage pools. Of one whose pool cannot be
+// used now, nobody may believe that it is gone: it has no size.
+func (a *Agent) heldInPools(ctx context.Context, rec record) (out []nodelink.HeldVolume) {
+	if rec.Erased {
+		return nil
+	}
+	for _, v := range rec.claimed() {
+		h := nodelink.HeldVolume{ID: v, Pool: rec.Pools[v]}
+		d, err := a.keeps(rec, v)
+		if err == nil {
+			var vol volume.Volume
+			vol, err = d.Inspect(ctx, v)
+			h.SizeBytes = vol.SizeBytes
+		}
+		if !errs.Is(err, errs.NotFound) {
+			out = append(out, h)
+		}
+	}
+	return out
 }
 
 func (a *Agent) holding(rec record) nodelink.Holding {

@@ -51,6 +51,10 @@ func (a *Agent) rests(ctx context.Context, g *guest, v id.ID) error {
 	if alive {
 		return errs.New(errs.InvalidState, "VM %s is %s on this node: it is copied while it has no process", v, s.Phase)
 	}
+	rec := g.snapshot()
+	if err := a.released(rec, rec.Epoch); err != nil {
+		return err
+	}
 	return g.change(a.records, func(r *record) { r.PowerOn = false })
 }
 

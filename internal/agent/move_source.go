@@ -249,6 +249,12 @@ func (a *Agent) killSent(ctx context.Context, g *guest, m move) error {
 // goOn lets a guest execute again that was sent for nothing.
 func (a *Agent) goOn(ctx context.Context, g *guest, m move) error {
 	r := hypervisor.Ref{VM: g.snapshot().VM, Epoch: m.Epoch}
+	switch err := a.owned(g.snapshot(), m.Epoch); {
+	case errs.Is(err, errs.StaleEpoch):
+		return a.disown(ctx, r, err)
+	case err != nil:
+		return err
+	}
 	_, err := a.driver.Resume(ctx, r)
 	if err == nil && m.Paused {
 		_, err = a.driver.Pause(ctx, r)

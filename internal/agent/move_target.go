@@ -295,6 +295,12 @@ func (a *Agent) settled(ctx context.Context, g *guest, m move, v nodelink.Verdic
 // takeOver lets a guest execute that is this node's now.
 func (a *Agent) takeOver(ctx context.Context, g *guest, m move) error {
 	r := hypervisor.Ref{VM: g.snapshot().VM, Epoch: m.Epoch + 1}
+	switch err := a.claimOver(g.snapshot(), r.Epoch); {
+	case errs.Is(err, errs.StaleEpoch):
+		return a.disown(ctx, r, err)
+	case err != nil:
+		return err
+	}
 	command := a.driver.Resume
 	if m.Paused {
 		command = a.driver.Pause

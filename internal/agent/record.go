@@ -33,6 +33,8 @@ type record struct {
 	Bases map[id.ID]nodelink.ImageFile `json:"bases,omitempty"`
 	// Volumes were made for it by this node; records of older agents do not tell.
 	Volumes []id.ID `json:"volumes,omitempty"`
+	// Pools are those of its volumes that are in a storage pool, each with the pool's id.
+	Pools map[id.ID]id.ID `json:"pools,omitempty"`
 	// Frozen: its guest's file systems are, or may be.
 	Frozen *freeze `json:"frozen,omitempty"`
 	// Variables are the kinds of firmware whose variables were made, or copied, for it here.

@@ -30,6 +30,8 @@ type reporter struct {
 	notes map[id.ID]note
 	// anew are incarnations whose firmware began anew
 	anew map[id.ID]gen.OwnerEpoch
+	// disowned are incarnations that were ended because their disks are another node's
+	disowned map[id.ID]disowned
 	// foretell, unless nil, gives the addresses that a guest will say it has
 	foretell func(hypervisor.Ref) []string
 }
@@ -56,6 +58,8 @@ func newReporter(epoch gen.NodeEpoch) *reporter {
 		seen:    map[id.ID]int64{},
 		notes:   map[id.ID]note{},
 		anew:    map[id.ID]gen.OwnerEpoch{},
+
+		disowned: map[id.ID]disowned{},
 	}
 }
 
@@ -140,6 +144,7 @@ func (r *reporter) newest(v id.ID) *nodelink.Report {
 
 // put is called with r.mu held.
 func (r *reporter) put(s hypervisor.Status) nodelink.Report {
+	s = r.asDisowned(s)
 	s.Reason = r.why(s)
 	old, ok := r.last[s.VM]
 	if ok && old.Epoch == s.Epoch && old.Phase == s.Phase && old.Reason == s.Reason {
@@ -288,4 +293,5 @@ func (r *reporter) forget(vm id.ID) {
 	delete(r.seen, vm)
 	delete(r.notes, vm)
 	delete(r.anew, vm)
+	delete(r.disowned, vm)
 }

@@ -48,6 +48,7 @@ func (a *Agent) shutdownOne(ctx context.Context, g *guest, grace time.Duration) 
 		return err
 	}
 	a.thawFirst(ctx, g, s.Ref)
+	defer a.letGoEnded(ctx, g, s.Epoch)
 	if a.plan.shutdown() == node.ShutdownSuspend && a.suspendOne(ctx, s.Ref) {
 		return nil
 	}

@@ -66,6 +66,7 @@ func (a *Agent) suspend(ctx context.Context, _ Peer, g *guest, c *nodelink.Suspe
 	if err := g.change(a.records, func(r *record) { r.PowerOn = false }); err != nil {
 		return nil, err
 	}
+	a.letGoEnded(ctx, g, c.OwnerEpoch)
 	return a.tell(ctx, mark, s), nil
 }
 

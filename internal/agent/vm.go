@@ -66,10 +66,25 @@ func (a *Agent) tell(ctx context.Context, mark int64, s hypervisor.Status) nodel
 
 func (a *Agent) launch(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m nodelink.Machine) (hypervisor.Status, error) {
 	machine, err := a.machine(ctx, g, epoch, m)
+	if err == nil {
+		err = a.claim(g.snapshot(), epoch)
+	}
 	if err != nil {
 		return hypervisor.Status{}, err
 	}
-	return a.launchMachine(ctx, g, machine)
+	s, err := a.launchMachine(ctx, g, machine)
+	if err != nil {
+		a.letGoEnded(ctx, g, epoch)
+	}
+	return s, err
+}
+
+// letGoEnded lets the volumes go of a VM that has no process here, as far as can be told.
+func (a *Agent) letGoEnded(ctx context.Context, g *guest, epoch gen.OwnerEpoch) {
+	rec := g.snapshot()
+	if _, alive, err := a.live(context.WithoutCancel(ctx), rec.VM); err == nil && !alive {
+		a.letGo(rec, epoch)
+	}
 }
 
 // machine is what the driver is to make of a VM on this host.
@@ -91,11 +106,11 @@ func (a *Agent) machine(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m n
 				return machine, err
 			}
 		}
-		vol, err := a.cfg.Volumes.Inspect(ctx, v)
+		disk, err := a.disk(ctx, g.snapshot(), v)
 		if err != nil {
 			return machine, err
 		}
-		machine.Disks = append(machine.Disks, hypervisor.Disk{ID: v, File: vol.File, Backing: vol.Backing})
+		machine.Disks = append(machine.Disks, disk)
 	}
 	if machine.CDs, err = a.drive(ctx, machine.VM, m); err != nil {
 		return machine, err
@@ -111,6 +126,17 @@ func (a *Agent) machine(ctx context.Context, g *guest, epoch gen.OwnerEpoch, m n
 		machine.Incoming = a.savedFile(machine.VM)
 	}
 	return machine, nil
+}
+
+// disk is a volume as a driver is to open it.
+func (a *Agent) disk(ctx context.Context, rec record, v id.ID) (hypervisor.Disk, error) {
+	d, err := a.keeps(rec, v)
+	if err != nil {
+		return hypervisor.Disk{}, err
+	}
+	vol, err := d.Inspect(ctx, v)
+	_, shared := rec.Pools[v]
+	return hypervisor.Disk{ID: v, File: vol.File, Backing: vol.Backing, Shared: shared}, err
 }
 
 // launchMachine launches, and keeps track of what firmware keeps.
@@ -231,6 +257,7 @@ func (a *Agent) shutdown(ctx context.Context, _ Peer, g *guest, c *nodelink.Shut
 	if alive {
 		return a.tell(ctx, mark, s), nil
 	}
+	a.letGo(g.snapshot(), c.OwnerEpoch)
 	return a.ended(s, c.OwnerEpoch), nil
 }
 
@@ -256,6 +283,7 @@ func (a *Agent) powerOff(ctx context.Context, _ Peer, g *guest, c *nodelink.Powe
 			return nil, err
 		}
 	}
+	a.letGo(g.snapshot(), c.OwnerEpoch)
 	switch saved := a.saved(c.VM); {
 	case saved && !c.Discard:
 		return a.asSaved(c.VM, c.OwnerEpoch, ""), nil
@@ -277,7 +305,10 @@ func (a *Agent) pause(ctx context.Context, _ Peer, _ *guest, c *nodelink.Pause) 
 	return a.tell(ctx, mark, s), nil
 }
 
-func (a *Agent) resume(ctx context.Context, _ Peer, _ *guest, c *nodelink.Resume) (any, error) {
+func (a *Agent) resume(ctx context.Context, _ Peer, g *guest, c *nodelink.Resume) (any, error) {
+	if err := a.owned(g.snapshot(), c.OwnerEpoch); err != nil {
+		return nil, err
+	}
 	mark := a.reports.mark()
 	s, err := a.driver.Resume(ctx, hypervisor.Ref{VM: c.VM, Epoch: c.OwnerEpoch})
 	if err != nil {
@@ -304,8 +335,9 @@ func (a *Agent) erase(ctx context.Context, _ Peer, g *guest, c *nodelink.Erase) 
 	if err := errors.Join(a.discard(c.VM), a.forgetVariables(c.VM)); err != nil {
 		return nil, err
 	}
+	rec := g.snapshot()
 	for _, v := range append(c.Volumes, c.VM) { // the seed has the VM's id
-		if err := a.cfg.Volumes.Delete(ctx, v); err != nil {
+		if err := a.removeVolume(ctx, rec, v, c.OwnerEpoch); err != nil {
 			return nil, err
 		}
 	}

@@ -33,11 +33,27 @@ func (a *Agent) makeVolumes(ctx context.Context, g *guest, volumes []nodelink.Vo
 				return err
 			}
 		}
-		if _, err := a.cfg.Volumes.Create(ctx, spec); err != nil {
+		d, err := a.keeps(g.snapshot(), v.ID)
+		if err == nil {
+			_, err = d.Create(ctx, spec)
+		}
+		if err == nil {
+			err = a.standsAlone(g, v.ID)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// standsAlone notes of a volume in a storage pool that it stands on no image of this node:
+// it was made whole.
+func (a *Agent) standsAlone(g *guest, v id.ID) error {
+	if _, pooled := g.snapshot().Pools[v]; !pooled {
+		return nil
+	}
+	return g.change(a.records, func(r *record) { r.Bases = without(r.Bases, []id.ID{v}) })
 }
 
 // owns puts volumes that are about to be made on the VM's record.
@@ -91,25 +107,37 @@ func (a *Agent) copyVolumes(ctx context.Context, _ Peer, g *guest, c *nodelink.C
 	if err := a.owns(g, ids); err != nil {
 		return nil, err
 	}
-	bases := a.guest(c.Source).snapshot().Bases
+	source := a.guest(c.Source).snapshot()
 	for _, v := range c.Volumes {
-		if base, ok := bases[v.From]; ok {
-			if _, err := a.base(g, v.ID, base); err != nil {
-				return nil, err
-			}
-		}
-		if _, err := a.cfg.Volumes.Copy(ctx, v.ID, v.From); err != nil {
+		if err := a.copyVolume(ctx, g, source, v); err != nil {
 			return nil, err
 		}
 	}
 	return nodelink.Done{}, a.copyVariables(g, c.VM, c.Source)
 }
 
+// copyVolume makes one of them, in the same place.
+func (a *Agent) copyVolume(ctx context.Context, g *guest, source record, v nodelink.VolumeCopy) error {
+	if base, ok := source.Bases[v.From]; ok {
+		if _, err := a.base(g, v.ID, base); err != nil {
+			return err
+		}
+	}
+	if source.Pools[v.From] != g.snapshot().Pools[v.ID] {
+		return errs.New(errs.Unsupported, "volume %s is in another storage pool than its copy is to be, or in none", v.From)
+	}
+	d, err := a.keeps(source, v.From)
+	if err == nil {
+		_, err = d.Copy(ctx, v.ID, v.From)
+	}
+	return err
+}
+
 // growVolume has whoever has the volume open make it larger: the guest's
 // hypervisor while there is a process, the volume driver otherwise. The VM's turn
 // keeps one from coming or going by command meanwhile; one that ends by itself
 // fails the step, and the next attempt finds it gone.
-func (a *Agent) growVolume(ctx context.Context, _ Peer, _ *guest, c *nodelink.GrowVolume) (any, error) {
+func (a *Agent) growVolume(ctx context.Context, _ Peer, g *guest, c *nodelink.GrowVolume) (any, error) {
 	s, alive, err := a.live(ctx, c.VM)
 	if err != nil {
 		return nil, err
@@ -122,7 +150,10 @@ func (a *Agent) growVolume(ctx context.Context, _ Peer, _ *guest, c *nodelink.Gr
 		}
 		resize = func(ctx context.Context) error { return grower.GrowDisk(ctx, s.Ref, c.Volume, c.SizeBytes) }
 	}
-	_, err = a.cfg.Volumes.Grow(ctx, c.Volume, c.SizeBytes, resize)
+	d, err := a.keeps(g.snapshot(), c.Volume)
+	if err == nil {
+		_, err = d.Grow(ctx, c.Volume, c.SizeBytes, resize)
+	}
 	return nodelink.Done{}, err
 }
 
@@ -134,16 +165,26 @@ func (a *Agent) deleteVolumes(ctx context.Context, _ Peer, g *guest, c *nodelink
 	if alive {
 		return nil, errs.New(errs.InvalidState, "VM %s is %s on this node: its disks stay while it has a process", c.VM, s.Phase)
 	}
+	rec := g.snapshot()
 	for _, v := range c.Volumes {
-		if err := a.cfg.Volumes.Delete(ctx, v); err != nil {
+		if err := a.removeVolume(ctx, rec, v, c.OwnerEpoch); err != nil {
 			return nil, err
 		}
 	}
 	// last: what a volume stands on must not go before it
 	return nodelink.Done{}, g.change(a.records, func(r *record) {
 		r.Bases = without(r.Bases, c.Volumes)
+		r.Pools = outOf(r.Pools, c.Volumes)
 		r.Volumes = slices.DeleteFunc(slices.Clone(r.Volumes), func(v id.ID) bool { return slices.Contains(c.Volumes, v) })
 	})
+}
+
+func outOf(m map[id.ID]id.ID, keys []id.ID) map[id.ID]id.ID {
+	out := maps.Clone(m)
+	for _, k := range keys {
+		delete(out, k)
+	}
+	return out
 }
 
 func without(m map[id.ID]nodelink.ImageFile, keys []id.ID) map[id.ID]nodelink.ImageFile {

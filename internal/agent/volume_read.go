@@ -25,7 +25,11 @@ func (a *Agent) readVolume(ctx context.Context, p Peer, c *nodelink.ReadVolume) 
 	if alive {
 		return nil, errs.New(errs.InvalidState, "VM %s is %s on this node: its disks are read while it has no process", c.VM, s.Phase)
 	}
-	v, err := a.cfg.Volumes.Inspect(ctx, c.Volume)
+	d, err := a.keeps(a.guest(c.VM).snapshot(), c.Volume)
+	if err != nil {
+		return nil, err
+	}
+	v, err := d.Inspect(ctx, c.Volume)
 	if err != nil {
 		return nil, err
 	}

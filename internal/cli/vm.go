@@ -137,6 +137,9 @@ func (a *app) vmPairs(v api.VM) []output.Pair {
 		if d.Image != "" {
 			value += " from " + d.Image
 		}
+		if d.Pool != "" {
+			value += " in pool " + d.Pool
+		}
 		if l := diskLimits(d.Limits); l != "" {
 			value += ", at most " + l
 		}

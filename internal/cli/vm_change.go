@@ -27,6 +27,7 @@ type createFlags struct {
 	hardware            hardwareFlags
 	nics                []string
 	cdrom               string
+	pool                string
 }
 
 func newVMCreate(a *app) *cobra.Command {
@@ -62,7 +63,9 @@ func newVMCreate(a *app) *cobra.Command {
 	fl.StringVar(&f.image, "image", "", "`image` it is made from")
 	fl.IntVar(&f.cpus, "cpus", 1, "number of virtual CPUs")
 	fl.StringVar(&f.memory, "memory", "512MiB", "`size` of its memory, such as 512MiB")
-	fl.StringArrayVar(&f.disks, "disk", nil, "`size` of a disk, such as 10GiB, or SIZE:IMAGE to make it from an image; repeat it for more")
+	fl.StringArrayVar(&f.disks, "disk", nil, "`size` of a disk, such as 10GiB, or SIZE:IMAGE to make it from an image, with @POOL at its end to have it in a storage pool; repeat it for more")
+	fl.StringVar(&f.pool, "pool", "", "storage `pool` for its disks that name none")
+	mustComplete(cmd.RegisterFlagCompletionFunc("pool", a.completePools))
 	fl.StringArrayVar(&f.forwards, "forward", nil, "lead a port of the node to the guest: `tcp:[HOSTIP:]HOSTPORT:GUESTPORT`")
 	fl.StringArrayVar(&f.labels, "label", nil, "a label, `key=value`")
 	fl.StringVar(&f.node, "node", "", "place it on this `node` only")
@@ -93,7 +96,13 @@ func (f createFlags) request(cmd *cobra.Command, name string) (api.VMCreate, err
 		if err != nil {
 			return req, usage(cmd, "--disk: %s", err)
 		}
+		if disk.Pool == "" {
+			disk.Pool = f.pool
+		}
 		req.Disks = append(req.Disks, disk)
+	}
+	if f.pool != "" && len(f.disks) == 0 {
+		req.Disks = []api.VMDiskCreate{{Pool: f.pool}}
 	}
 	if req.NICs, err = f.interfaces(cmd); err != nil {
 		return req, err
@@ -108,10 +117,15 @@ func (f createFlags) request(cmd *cobra.Command, name string) (api.VMCreate, err
 	return req, nil
 }
 
-// parseDisk reads 10GiB, and 10GiB:dataset or :dataset for a disk from an image.
+// parseDisk reads 10GiB, and 10GiB:dataset or :dataset for a disk from an image, each with
+// @shared at its end for one in a storage pool.
 func parseDisk(s string) (api.VMDiskCreate, error) {
-	n, image, named := strings.Cut(s, ":")
-	d := api.VMDiskCreate{Image: image}
+	what, pool, pooled := strings.Cut(s, "@")
+	n, image, named := strings.Cut(what, ":")
+	d := api.VMDiskCreate{Image: image, Pool: pool}
+	if pooled && pool == "" {
+		return d, fmt.Errorf("%.60q names no storage pool after the '@'", s)
+	}
 	if named && image == "" {
 		return d, fmt.Errorf("%.60q names no image after the ':'", s)
 	}

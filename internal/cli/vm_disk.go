@@ -28,6 +28,7 @@ func diskColumns() []output.Column[disk] {
 		{Title: "disk", Cell: func(d disk) string { return strconv.Itoa(d.Slot) }},
 		{Title: "size", Cell: func(d disk) string { return size(d.SizeBytes) }},
 		{Title: "image", Cell: func(d disk) string { return d.Image }},
+		{Title: "pool", Cell: func(d disk) string { return d.Pool }},
 		{Title: "limits", Wide: true, Cell: func(d disk) string { return diskLimits(d.Limits) }},
 		{Title: "in guest", Cell: func(d disk) string { return d.guest }},
 		{Title: "serial", Cell: func(d disk) string { return serial(d.ID) }},
@@ -68,9 +69,9 @@ func newDiskList(a *app) *cobra.Command {
 
 func newDiskAdd(a *app) *cobra.Command {
 	var w *waitFlags
-	var d, image string
+	var d, image, pool string
 	cmd := leaf("add NAME", "Add a disk to a stopped virtual machine", names("NAME"), func(cmd *cobra.Command, args []string) error {
-		req := api.VMDiskCreate{Image: image}
+		req := api.VMDiskCreate{Image: image, Pool: pool}
 		if d == "" && image == "" {
 			return usage(cmd, "--size is missing: how large is the disk?")
 		}
@@ -89,7 +90,9 @@ func newDiskAdd(a *app) *cobra.Command {
   novacron vm disk add db --image dataset`
 	cmd.Flags().StringVar(&d, "size", "", "`size` of the disk, such as 10GiB")
 	cmd.Flags().StringVar(&image, "image", "", "make it from this disk `image`; its size, if none is given, is the image's")
+	cmd.Flags().StringVar(&pool, "pool", "", "have it in this storage `pool`, which the node of the virtual machine must have")
 	w = a.addWait(cmd)
+	mustComplete(cmd.RegisterFlagCompletionFunc("pool", a.completePools))
 	mustComplete(cmd.RegisterFlagCompletionFunc("image", a.completeImages))
 	cmd.ValidArgsFunction = a.completeVMs
 	return cmd

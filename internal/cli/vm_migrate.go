@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -213,6 +214,13 @@ func planPairs(p api.MigrationPlan) []output.Pair {
 		{Key: "from", Value: p.Source},
 		{Key: "to", Value: target},
 		{Key: "copies", Value: "up to " + size(p.Bytes)},
+	}
+	for _, d := range p.Disks {
+		value := d.Action + ", " + size(d.SizeBytes)
+		if d.Pool != "" {
+			value += " in pool " + d.Pool
+		}
+		pairs = append(pairs, output.Pair{Key: "disk " + strconv.Itoa(d.Slot), Value: value})
 	}
 	pairs = append(pairs, predictionPairs(p.Type, p.Predicted)...)
 	for _, c := range p.Candidates {

@@ -27,7 +27,7 @@ const mostHoldings = 100_000
 func (s *Service) holdings(ctx context.Context, n recovery.Node) (recovery.Node, error) {
 	ctx, cancel := context.WithTimeout(ctx, holdingsTimeout)
 	defer cancel()
-	n.Volumes, n.Holdings = map[id.ID]int64{}, nil
+	n.Volumes, n.Pools, n.Holdings = map[id.ID]int64{}, map[id.ID]id.ID{}, nil
 	cmd := &nodelink.ListHoldings{Limit: 200}
 	for {
 		var reply nodelink.HoldingsReply
@@ -36,6 +36,9 @@ func (s *Service) holdings(ctx context.Context, n recovery.Node) (recovery.Node,
 		}
 		for _, v := range reply.Volumes {
 			n.Volumes[v.ID] = v.SizeBytes
+			if v.Pool != id.Nil {
+				n.Pools[v.ID] = v.Pool
+			}
 		}
 		for _, h := range reply.Items {
 			n.Holdings = append(n.Holdings, holding(n, h))

@@ -173,6 +173,9 @@ func (s *Service) newView(ctx context.Context, tx *store.Tx, n NewVM, img image.
 			made = bootVolume(img)
 		}
 		vol, err := made(ctx, tx, d, "/disks/"+strconv.Itoa(i))
+		if err == nil {
+			err = inPool(ctx, tx, &vol, d, "/disks/"+strconv.Itoa(i))
+		}
 		if err != nil {
 			return v, err
 		}

@@ -131,7 +131,9 @@ func (s *Service) migrate(ctx context.Context, tx *store.Tx, c Caller, v vm.View
 func migrationJob(v vm.View, m migration.Migration, plan migration.Plan) (kind string, params any) {
 	p := flows.MigrateParams{Source: m.Source.Node, Target: m.Target.Node, Epoch: m.SourceEpoch}
 	for _, d := range v.Volumes {
-		p.Volumes = append(p.Volumes, d.ID)
+		if d.PoolID == nil {
+			p.Volumes = append(p.Volumes, d.ID)
+		}
 	}
 	if plan.Kind == migration.Live {
 		return vm.JobMigrateLive, flows.MigrateLiveParams{MigrateParams: p, Options: plan.Options, Timeout: plan.Options.Timeout}

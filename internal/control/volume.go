@@ -16,9 +16,28 @@ import (
 	"github.com/novacron/novacron/internal/vocab/unit"
 )
 
+// inPool notes the storage pool that a disk is to be in; that is kept from being deleted
+// until the transaction ends.
+func inPool(ctx context.Context, tx *store.Tx, v *vm.Volume, d vm.DiskSpec, at string) error {
+	if d.Pool == "" {
+		return nil
+	}
+	p, err := tx.PoolUse(ctx, d.Pool)
+	if errs.Is(err, errs.NotFound) {
+		return errs.New(errs.InvalidField, "there is no storage pool %q: 'novacron pool list' shows those that nodes have", errs.Clip(d.Pool)).
+			At(errs.Field{Pointer: at + "/pool", Message: "is no storage pool", Got: d.Pool})
+	}
+	v.PoolID, v.PoolName = &p.ID, p.Name
+	return err
+}
+
 // newVolume makes a disk with an id of its own, from an image if it names one;
 // the image is kept from being deleted until the transaction ends.
 func (s *Service) newVolume(ctx context.Context, tx *store.Tx, d vm.DiskSpec, at string) (vm.Volume, error) {
+	if d.Image == "" && d.SizeBytes == 0 {
+		return vm.Volume{}, errs.New(errs.InvalidSize, "a disk that is made from no image needs a size").
+			At(errs.Field{Pointer: at + "/size_bytes", Message: "is required"})
+	}
 	if d.Image == "" {
 		return vm.Volume{ID: id.New(), SizeBytes: d.SizeBytes}, nil
 	}
@@ -90,11 +109,14 @@ func (s *Service) mayAddDisk(ctx context.Context, tx *store.Tx, v vm.View, d vm.
 	}
 	vol, err := s.newVolume(ctx, tx, d, "")
 	if err == nil {
+		err = inPool(ctx, tx, &vol, d, "")
+	}
+	if err == nil {
 		vol.Limits = d.Limits
 		vol.Slot, err = v.FreeSlot()
 	}
 	if err == nil {
-		err = roomForDisk(ctx, tx, v, vol.SizeBytes)
+		err = roomForDisk(ctx, tx, v, vol, vol.SizeBytes)
 	}
 	if err == nil && d.Limits != (vm.DiskLimits{}) {
 		err = mayLimit(ctx, tx, v, v.After(vm.Step{Kind: vm.StepAddDisk, Add: d}))
@@ -143,7 +165,7 @@ func mayGrowDisk(ctx context.Context, tx *store.Tx, v vm.View, d vm.Volume, size
 	}
 	grows, err := v.Grows(d, sizeBytes)
 	if err == nil && grows {
-		err = roomForDisk(ctx, tx, v, sizeBytes-d.SizeBytes)
+		err = roomForDisk(ctx, tx, v, d, sizeBytes-d.SizeBytes)
 	}
 	return grows, err
 }
@@ -211,9 +233,10 @@ func (s *Service) diskJob(ctx context.Context, tx *store.Tx, c Caller, v vm.View
 	return Accepted{Job: &j.ID, Object: p.Disk}, err
 }
 
-// roomForDisk refuses, with the numbers, what the VM's node has no space for. It
-// locks the node, so that the answer holds for the rest of the transaction.
-func roomForDisk(ctx context.Context, tx *store.Tx, v vm.View, bytes int64) error {
+// roomForDisk refuses, with the numbers, what the VM's node has no space for, and a storage
+// pool that it cannot use. It locks the node, so that the answer holds for the rest of the
+// transaction.
+func roomForDisk(ctx context.Context, tx *store.Tx, v vm.View, d vm.Volume, bytes int64) error {
 	if v.Intent.NodeID == nil {
 		return errs.New(errs.InvalidState, "VM %q is on no node yet", v.Intent.Name)
 	}
@@ -221,7 +244,11 @@ func roomForDisk(ctx context.Context, tx *store.Tx, v vm.View, bytes int64) erro
 	if err != nil {
 		return err
 	}
-	if why := scheduler.Room(n, scheduler.Request{DiskBytes: bytes}); len(why) > 0 {
+	need := scheduler.Request{DiskBytes: bytes}
+	if d.PoolID != nil {
+		need = scheduler.Request{Pools: map[string]id.ID{d.PoolName: *d.PoolID}}
+	}
+	if why := scheduler.Room(n, need); len(why) > 0 {
 		return errs.New(errs.NoNodeFits, "node %s, which has the disks of VM %q, %s", n.Name, v.Intent.Name, strings.Join(why, " and "))
 	}
 	return nil

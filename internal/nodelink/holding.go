@@ -52,4 +52,6 @@ type Holding struct {
 type HeldVolume struct {
 	ID        id.ID `json:"id"`
 	SizeBytes int64 `json:"size_bytes"`
+	// Pool is the storage pool that it is in; absent for the node's own.
+	Pool id.ID `json:"pool,omitzero"`
 }

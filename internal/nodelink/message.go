@@ -23,6 +23,9 @@ type Header struct {
 	// BudgetMS is how long the step may take, in milliseconds from arrival; it is
 	// relative because clocks differ.
 	BudgetMS int64 `json:"budget_ms"`
+	// Pools are the VM's volumes that are in a storage pool, each with the pool's id; what
+	// is not named is as the node knows it.
+	Pools map[id.ID]id.ID `json:"pools,omitempty"`
 }
 
 // Command is a message that goes down.

@@ -38,7 +38,7 @@ func toVM(v vm.View) api.VM {
 		},
 	}
 	for _, d := range v.Volumes {
-		out.Spec.Disks = append(out.Spec.Disks, api.VMDisk{ID: d.ID.String(), Slot: d.Slot, SizeBytes: api.Bytes(d.SizeBytes), Image: d.ImageName, Limits: toDiskLimits(d.Limits)})
+		out.Spec.Disks = append(out.Spec.Disks, api.VMDisk{ID: d.ID.String(), Slot: d.Slot, SizeBytes: api.Bytes(d.SizeBytes), Image: d.ImageName, Pool: d.PoolName, Limits: toDiskLimits(d.Limits)})
 	}
 	for _, n := range v.NICs {
 		c := api.VMNIC{ID: n.ID.String(), MAC: n.MAC, Bridge: n.Bridge}

@@ -57,6 +57,13 @@ func toPlan(p migration.Plan) *api.MigrationPlan {
 		Type: string(p.Kind), Source: p.Source.Name, Bytes: api.Bytes(p.Bytes), Predicted: toPrediction(p.Prediction),
 		Options: toMigrationOptions(p.Kind, p.Options), Notes: p.Notes, Candidates: []api.MigrationCandidate{},
 	}
+	for _, d := range p.Disks {
+		k := api.MigrationDisk{Slot: d.Slot, SizeBytes: api.Bytes(d.SizeBytes), Action: "moves", Pool: d.PoolName}
+		if d.PoolID != nil {
+			k.Action = "stays"
+		}
+		out.Disks = append(out.Disks, k)
+	}
 	for _, c := range p.Ranked {
 		out.Candidates = append(out.Candidates, api.MigrationCandidate{Node: c.Name, Score: c.Score})
 	}

@@ -293,7 +293,7 @@ func wantDisks(docs *[]api.VMDiskDocument) *[]vm.WantDisk {
 	}
 	disks := []vm.WantDisk{}
 	for _, k := range *docs {
-		disks = append(disks, vm.WantDisk{ID: k.ID, Slot: k.Slot, SizeBytes: int64(k.SizeBytes), Image: k.Image, Limits: fromDiskLimits(k.Limits)})
+		disks = append(disks, vm.WantDisk{ID: k.ID, Slot: k.Slot, SizeBytes: int64(k.SizeBytes), Image: k.Image, Pool: k.Pool, Limits: fromDiskLimits(k.Limits)})
 	}
 	return &disks
 }
@@ -327,6 +327,7 @@ func storableWant(w *vm.Want) error {
 	if w.Disks != nil {
 		for i, k := range *w.Disks {
 			names["/spec/disks/"+strconv.Itoa(i)+"/image"] = k.Image
+			names["/spec/disks/"+strconv.Itoa(i)+"/pool"] = k.Pool
 		}
 	}
 	return storables(names)

@@ -63,7 +63,7 @@ func (s *Server) getVM(ctx context.Context, r *Request, _ none) (reply[api.VM], 
 func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (reply[api.Accepted], error) {
 	names := map[string]string{"/image": b.Image, "/node": b.Node, "/seed_image": b.SeedImage, "/cdrom": b.CDROM}
 	for i, d := range b.Disks {
-		names["/disks/"+strconv.Itoa(i)+"/image"] = d.Image
+		names["/disks/"+strconv.Itoa(i)+"/image"], names["/disks/"+strconv.Itoa(i)+"/pool"] = d.Image, d.Pool
 	}
 	if err := storables(names); err != nil {
 		return reply[api.Accepted]{}, err
@@ -78,7 +78,7 @@ func (s *Server) createVM(ctx context.Context, r *Request, b api.VMCreate) (repl
 		Image: b.Image, Start: b.Start, Node: b.Node,
 	}
 	for _, d := range b.Disks {
-		n.Disks = append(n.Disks, vm.DiskSpec{SizeBytes: int64(d.SizeBytes), Image: d.Image, Limits: diskLimits(d.Limits)})
+		n.Disks = append(n.Disks, vm.DiskSpec{SizeBytes: int64(d.SizeBytes), Image: d.Image, Pool: d.Pool, Limits: diskLimits(d.Limits)})
 	}
 	for _, c := range b.NICs {
 		nic := vm.NICSpec{Bridge: c.Bridge}

@@ -32,11 +32,11 @@ func (s *Server) onDisk(ctx context.Context, r *Request, change func() (control.
 }
 
 func (s *Server) addDisk(ctx context.Context, r *Request, b api.VMDiskCreate) (reply[api.Accepted], error) {
-	if err := storables(map[string]string{"/image": b.Image}); err != nil {
+	if err := storables(map[string]string{"/image": b.Image, "/pool": b.Pool}); err != nil {
 		return reply[api.Accepted]{}, err
 	}
 	return s.onDisk(ctx, r, func() (control.Accepted, error) {
-		return s.control.AddDisk(ctx, r.Caller, r.Arg("vm"), vm.DiskSpec{SizeBytes: int64(b.SizeBytes), Image: b.Image, Limits: diskLimits(b.Limits)})
+		return s.control.AddDisk(ctx, r.Caller, r.Arg("vm"), vm.DiskSpec{SizeBytes: int64(b.SizeBytes), Image: b.Image, Pool: b.Pool, Limits: diskLimits(b.Limits)})
 	})
 }
 

@@ -92,6 +92,9 @@ func (s *Store) MigrationsOf(ctx context.Context, node id.ID) ([]id.ID, error) {
 // MigrationInsert records a migration that begins, and counts what its copy takes of the
 // target. False when that has no room any more, or takes no VMs.
 func (t *Tx) MigrationInsert(ctx context.Context, m migration.Migration) (bool, error) {
+	if lacks, err := t.lacksPools(ctx, m.VM, true, m.Target.Node); err != nil || lacks {
+		return false, err
+	}
 	fits, err := t.q.NodeReserve(ctx, query.NodeReserveParams{
 		ID: m.Target.Node, DiskBytes: m.HeldDiskBytes, Cpus: int32(m.HeldCPUs), MemoryBytes: m.HeldMemoryBytes, NewVm: true,
 	})

@@ -251,7 +251,7 @@ func power(on bool) query.VmPower {
 func (t *Tx) adoptParts(ctx context.Context, project id.ID, p recovery.VMPlan) error {
 	for _, d := range p.Adoption.Volumes {
 		err := t.q.VolumeInsert(ctx, query.VolumeInsertParams{
-			ID: d.ID, ProjectID: project, VmID: p.VM, Slot: int32(d.Slot), SizeBytes: d.SizeBytes, ImageID: d.ImageID,
+			ID: d.ID, ProjectID: project, VmID: p.VM, Slot: int32(d.Slot), SizeBytes: d.SizeBytes, ImageID: d.ImageID, PoolID: d.PoolID,
 		})
 		if err != nil {
 			return pgtx.Map(err)

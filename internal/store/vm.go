@@ -132,6 +132,9 @@ func (t *Tx) VMFreeAll(ctx context.Context, vms, jobs []id.ID) error {
 // VMPlace puts a VM on a node and counts what it takes there. False when the
 // node has no room any more, or the VM has a node already.
 func (t *Tx) VMPlace(ctx context.Context, v vm.View, node id.ID) (bool, error) {
+	if lacks, err := t.lacksPools(ctx, v.Intent.ID, len(v.Pools()) > 0, node); err != nil || lacks {
+		return false, err
+	}
 	fits, err := t.q.NodeReserve(ctx, reserve(v, node, v.DiskBytes(), true))
 	if err != nil || fits == 0 {
 		return false, pgtx.Map(err)
@@ -144,6 +147,16 @@ func (t *Tx) VMPlace(ctx context.Context, v vm.View, node id.ID) (bool, error) {
 		return false, pgtx.Map(err)
 	}
 	return true, t.VMChanged(ctx, v.Intent, nil)
+}
+
+// lacksPools tells whether a node cannot use what a VM has of its disks in storage pools,
+// as it is now.
+func (t *Tx) lacksPools(ctx context.Context, v id.ID, some bool, node id.ID) (bool, error) {
+	if !some {
+		return false, nil
+	}
+	n, err := t.q.NodeLacksPools(ctx, query.NodeLacksPoolsParams{VmID: v, NodeID: node})
+	return n > 0, pgtx.Map(err)
 }
 
 // VMSettle puts a VM that does not run on a node and counts its disks there. False

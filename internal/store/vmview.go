@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -208,6 +209,9 @@ func (r *vmRow) documents(v *vm.View) error {
 	}
 	for _, d := range volumes {
 		v.Volumes = append(v.Volumes, vm.Volume{ID: d.ID, Slot: d.Slot, SizeBytes: d.Size, ImageID: d.Image, ImageName: d.Name, PoolID: d.Pool, PoolName: d.In, Limits: diskLimits(d.Limits)})
+	}
+	if l := v.Intent.Lost; l != nil {
+		l.Pools = slices.Sorted(maps.Keys(v.Pools()))
 	}
 	for _, n := range nics {
 		c := vm.NIC{ID: n.ID, Slot: n.Slot, MAC: n.MAC, Bridge: n.Bridge}

@@ -1,7 +1,11 @@
 package controltest
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -11,6 +15,7 @@ import (
 	"github.com/novacron/novacron/internal/driver/volume/pool"
 	volumesim "github.com/novacron/novacron/internal/driver/volume/sim"
 	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/id"
 	"github.com/novacron/novacron/internal/vocab/unit"
 )
 
@@ -27,6 +32,33 @@ func NewSharing(tb testing.TB, n int) *Cluster {
 // Shared is the folder of the pool.
 func (c *Cluster) Shared() string { return c.shared }
 
+// Disk gives a disk of a VM as a node has it, or the pool that it is in.
+func (n *Node) Disk(ctx context.Context, d vm.Volume) (volume.Volume, error) {
+	if d.PoolID == nil {
+		return n.Host.Volumes().Inspect(ctx, d.ID)
+	}
+	in, err := openShared(filepath.Join(n.cluster.shared, "volumes"))
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	return in.Inspect(ctx, d.ID)
+}
+
+func openShared(folder string) (volume.Driver, error) { return volumesim.Open(folder, unit.TiB) }
+
+// Claim reads who may write a disk that is in the pool; nil for nobody yet.
+func (c *Cluster) Claim(disk id.ID) (*pool.Claim, error) {
+	b, err := os.ReadFile(filepath.Join(c.shared, "claims", disk.String()+".json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	now := new(pool.Claim)
+	if err == nil {
+		err = json.Unmarshal(b, now)
+	}
+	return now, err
+}
+
 // pools are the storage pools of a node, as of its present boot.
 func (n *Node) pools() []*pool.Pool {
 	if n.cluster.shared == "" {
@@ -34,7 +66,7 @@ func (n *Node) pools() []*pool.Pool {
 	}
 	return []*pool.Pool{pool.New(pool.Options{
 		Name: SharedPool, Path: n.cluster.shared, Remember: filepath.Join(n.dir, "pool.json"), Node: n.ID, Boot: fmt.Sprint("boot ", n.boots),
-		Open: func(folder string) (volume.Driver, error) { return volumesim.Open(folder, unit.TiB) }, Clock: clock.System{},
+		Open: openShared, Clock: clock.System{},
 	})}
 }
 

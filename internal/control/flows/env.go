@@ -109,7 +109,7 @@ func head(r *run, v vm.View, epoch gen.OwnerEpoch, budget time.Duration) nodelin
 	return nodelink.Header{
 		Cluster: r.Env.Cluster, VM: v.Intent.ID, OwnerEpoch: epoch,
 		Operation: r.Job.ID, OpSeq: r.Job.OpSeq, Step: r.Step, Attempt: r.Attempt,
-		BudgetMS: budget.Milliseconds(),
+		BudgetMS: budget.Milliseconds(), Pools: v.InPools(),
 	}
 }
 

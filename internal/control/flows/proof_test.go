@@ -428,7 +428,7 @@ func hasDisks(ctx context.Context, w *world, name string, state vm.State, sizes 
 		recorded = append(recorded, d.SizeBytes)
 		for _, n := range w.Nodes {
 			if n.ID == *v.Intent.NodeID {
-				vol, err := n.Host.Volumes().Inspect(ctx, d.ID)
+				vol, err := n.Disk(ctx, d)
 				if err != nil {
 					return err
 				}

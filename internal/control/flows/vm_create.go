@@ -202,7 +202,7 @@ func makeDisks(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := &nodelink.CreateVolumes{Header: head(r, v, v.Intent.Epoch, stepTimeout)}
+	cmd := &nodelink.CreateVolumes{Header: head(r, v, v.Intent.Epoch, makeTime(v.Volumes...))}
 	for _, d := range v.Volumes {
 		spec, err := volumeSpec(ctx, r, d)
 		if err != nil {
@@ -214,6 +214,17 @@ func makeDisks(ctx context.Context, r *run) (any, error) {
 		return nil, err
 	}
 	return nil, writeSeed(ctx, r, v)
+}
+
+// makeTime bounds the making of disks: one that is in a storage pool and made from an image
+// is written whole.
+func makeTime(disks ...vm.Volume) time.Duration {
+	for _, d := range disks {
+		if d.PoolID != nil && d.ImageID != nil {
+			return fetchTimeout
+		}
+	}
+	return stepTimeout
 }
 
 // writeSeed makes the seed of a VM that has one, by a command of its own of the
@@ -251,6 +262,9 @@ func volumeSpec(ctx context.Context, r *run, d vm.Volume) (nodelink.VolumeSpec, 
 // erase removes what the node holds of the VM. A VM that got no node has nothing.
 func erase(ctx context.Context, r *run) error {
 	v, err := load(ctx, r)
+	if err == nil && v.Intent.Lost != nil {
+		return eraseShared(ctx, r, v)
+	}
 	if err != nil || v.Intent.NodeID == nil {
 		return err
 	}

@@ -129,7 +129,7 @@ func makeDisk(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, call(ctx, r, v, &nodelink.CreateVolumes{Header: head(r, v, v.Intent.Epoch, stepTimeout), Volumes: []nodelink.VolumeSpec{spec}}, nil)
+	return nil, call(ctx, r, v, &nodelink.CreateVolumes{Header: head(r, v, v.Intent.Epoch, makeTime(d)), Volumes: []nodelink.VolumeSpec{spec}}, nil)
 }
 
 // growDisk asks the VM's node. Of a VM whose node was removed by force, no disk is

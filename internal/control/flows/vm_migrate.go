@@ -23,7 +23,8 @@ type MigrateParams struct {
 	Source id.ID          `json:"source"`
 	Target id.ID          `json:"target"`
 	Epoch  gen.OwnerEpoch `json:"owner_epoch"`
-	// Volumes are the VM's disks: its row may be gone before what is left of them is.
+	// Volumes are the VM's disks that move, which those in a storage pool do not: its row may
+	// be gone before what is left of them is.
 	Volumes []id.ID `json:"volumes"`
 }
 
@@ -157,6 +158,9 @@ func copyItems(ctx context.Context, r *run, m moving, live bool) (int64, error) 
 	take := &nodelink.TakeVM{Header: head(r, m.v, m.Epoch, copyTime(m.v)), Source: from, Live: live}
 	take.Step = r.Step + ": take " + from.Ticket
 	for _, d := range m.v.Volumes {
+		if d.PoolID != nil {
+			continue // it stays where it is, for both
+		}
 		spec, err := volumeSpec(ctx, r, d)
 		if err != nil {
 			return 0, err

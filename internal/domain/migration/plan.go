@@ -22,6 +22,9 @@ type Plan struct {
 	Prediction
 	// Options of a live one, complete.
 	Options Options
+	// Disks are the VM's, in order of their slots. Those in a storage pool stay where they
+	// are, for both nodes have it.
+	Disks []vm.Volume
 	// Notes say what will be another for the VM, or lost.
 	Notes []string
 }
@@ -58,7 +61,7 @@ func PlanFor(v vm.View, nodes []node.Node, r Request, changes Changes) (Plan, er
 	if err := vm.Moves(v); err != nil {
 		return Plan{}, err
 	}
-	p := Plan{Source: Place{Node: source.ID, Name: source.Name}, Notes: notes(v, v.Executes())}
+	p := Plan{Source: Place{Node: source.ID, Name: source.Name}, Disks: v.Volumes, Notes: notes(v, v.Executes())}
 	if p.Kind, err = kindOf(v, source, r.Kind); err != nil {
 		return Plan{}, err
 	}
@@ -105,7 +108,7 @@ func refusal(format string, args ...any) error {
 func place(p *Plan, v vm.View, nodes []node.Node, source node.Node, to string) {
 	want := scheduler.Request{
 		DiskBytes: v.DiskBytes(), NodeName: to, Simulated: &source.Simulated,
-		Hardware: v.Intent.Hardware, Limits: v.Limited(), Bridges: v.Bridges(),
+		Hardware: v.Intent.Hardware, Limits: v.Limited(), Bridges: v.Bridges(), Pools: v.Pools(),
 	}
 	if p.Kind == Live {
 		want.CPUs, want.MemoryBytes = v.Intent.CPUs, v.Intent.MemoryBytes

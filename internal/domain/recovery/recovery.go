@@ -53,6 +53,8 @@ type Node struct {
 	Holdings []Holding
 	// Volumes are all that are there, with their sizes.
 	Volumes map[id.ID]int64
+	// Pools are the storage pools of those that are in one.
+	Pools map[id.ID]id.ID
 }
 
 // Holding is what a node holds of one VM.

@@ -77,7 +77,7 @@ func (c *comparison) recreateDisks(n Node, h Holding, a *Adoption) string {
 		case !possible(size, slot):
 			return "its disk " + d.String() + " cannot be true"
 		}
-		a.Volumes = append(a.Volumes, c.volume(h, d, slot, size))
+		a.Volumes = append(a.Volumes, c.volume(n, h, d, slot, size))
 	}
 	if m := h.Machine; m.Kernel != nil && m.Initrd != nil {
 		a.ImageID = c.image(image.Kernel, m.Cmdline, *m.Kernel, *m.Initrd)
@@ -111,8 +111,11 @@ func (h Holding) driveIs() []string {
 }
 
 // volume makes a disk of what its node has.
-func (c *comparison) volume(h Holding, d id.ID, slot int, size int64) vm.Volume {
+func (c *comparison) volume(n Node, h Holding, d id.ID, slot int, size int64) vm.Volume {
 	vol := vm.Volume{ID: d, Slot: slot, SizeBytes: size}
+	if p, in := n.Pools[d]; in {
+		vol.PoolID = &p
+	}
 	if base, ok := h.Bases[d]; ok {
 		vol.ImageID = c.image(image.Disk, "", base)
 	}
@@ -232,7 +235,7 @@ func (c *comparison) disks(n Node, h Holding, v vm.View, a *Adoption) {
 		if !there || c.volumes[d] || !possible(size, slot) {
 			continue
 		}
-		a.Volumes = append(a.Volumes, c.volume(h, d, slot, size))
+		a.Volumes = append(a.Volumes, c.volume(n, h, d, slot, size))
 		c.volumes[d] = true
 		slot++
 	}

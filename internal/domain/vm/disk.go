@@ -14,10 +14,11 @@ func (d DiskSpec) Validate() error {
 	return v.err()
 }
 
-// disk checks a wanted disk. One made from an image may leave its size to it.
+// disk checks a wanted disk. One made from an image may leave its size to it; so may one of
+// which no more is said than its pool, which the VM's own image may be in.
 func (v *validation) disk(at string, d DiskSpec) {
 	v.diskLimits(at+"/limits", d.Limits)
-	if d.SizeBytes == 0 && d.Image != "" {
+	if d.SizeBytes == 0 && (d.Image != "" || d.Pool != "") {
 		return
 	}
 	at += "/size_bytes"

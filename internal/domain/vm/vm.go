@@ -2,6 +2,7 @@ package vm
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -96,6 +97,8 @@ type Lost struct {
 	At   time.Time
 	// Reason, unless its node was removed by force.
 	Reason string
+	// Pools are the names of storage pools that disks of it are in: these are not lost.
+	Pools []string
 }
 
 // Unusable tells why nothing but deletion is left for the VM: errs.NodeRemoved;
@@ -110,6 +113,10 @@ func (in Intent) Unusable() error {
 func (l Lost) why() string {
 	if l.Reason != "" {
 		return l.Reason + "; all that can be done is to delete it"
+	}
+	if len(l.Pools) > 0 {
+		return "its node " + l.Node + " was removed by force; its disks in storage pool " + strings.Join(l.Pools, ", ") +
+			" are kept until it is deleted, and those that were on the node are gone; no other node takes it up, and all that can be done is to delete it"
 	}
 	return "its node " + l.Node + " was removed by force and its disks were on it; all that can be done is to delete it"
 }

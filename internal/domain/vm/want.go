@@ -41,6 +41,8 @@ type WantDisk struct {
 	SizeBytes int64
 	// Image may be empty: the one it was made from, if any.
 	Image string
+	// Pool may be empty: the storage pool that it is in, or for a new one, its node.
+	Pool string
 	// Limits are all of them; nil where none are declared.
 	Limits *DiskLimits
 }
@@ -96,7 +98,7 @@ func (d WantDisk) spec(place int, image *string) (DiskSpec, error) {
 	if place == 0 && image != nil && d.Image == *image {
 		d.Image = "" // it is made from the VM's image by itself
 	}
-	s := DiskSpec{SizeBytes: d.SizeBytes, Image: d.Image}
+	s := DiskSpec{SizeBytes: d.SizeBytes, Image: d.Image, Pool: d.Pool}
 	set(&s.Limits, d.Limits)
 	return s, nil
 }
@@ -251,7 +253,7 @@ func (d WantDisk) add(v View, slot int, at string) (Step, error) {
 	if d.Slot != nil && *d.Slot != slot {
 		return Step{}, notOurs(at+"/slot", "VM %q has no disk in slot %d, and a new one comes into slot %d", v.Intent.Name, *d.Slot, slot)
 	}
-	s := Step{Kind: StepAddDisk, At: at, Add: DiskSpec{SizeBytes: d.SizeBytes, Image: d.Image}}
+	s := Step{Kind: StepAddDisk, At: at, Add: DiskSpec{SizeBytes: d.SizeBytes, Image: d.Image, Pool: d.Pool}}
 	set(&s.Add.Limits, d.Limits)
 	return s, nil
 }
@@ -280,6 +282,9 @@ func (d WantDisk) find(v View, place int, at string) (Volume, bool, error) {
 func (d WantDisk) grow(v View, has Volume, at string) ([]Step, error) {
 	if d.Image != "" && !from(d.Image, has.ImageID, has.ImageName) {
 		return nil, notOurs(at+"/image", "disk %d of VM %q is there already, and was not made from image %q", has.Slot, v.Intent.Name, errs.Clip(d.Image))
+	}
+	if d.Pool != "" && d.Pool != has.PoolName && (has.PoolID == nil || d.Pool != has.PoolID.String()) {
+		return nil, notOurs(at+"/pool", "disk %d of VM %q is there already, and not in storage pool %q: a disk does not move from one pool to another", has.Slot, v.Intent.Name, errs.Clip(d.Pool))
 	}
 	var steps []Step
 	if d.SizeBytes != 0 && d.SizeBytes != has.SizeBytes {

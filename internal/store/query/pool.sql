@@ -35,3 +35,8 @@ DELETE FROM storage_pools p WHERE p.id = @id
 SELECT p.name, p.used_bytes, coalesce(s.bytes, 0)::bigint AS real_bytes
 FROM storage_pools p LEFT JOIN (SELECT pool_id, sum(size_bytes) AS bytes FROM storage_volumes GROUP BY pool_id) s ON s.pool_id = p.id
 WHERE p.used_bytes <> coalesce(s.bytes, 0);
+
+-- name: NodeLacksPools :one
+-- How many of a VM's disks are in storage pools that a node cannot use.
+SELECT count(*) FROM storage_volumes s WHERE s.vm_id = @vm_id AND s.pool_id IS NOT NULL
+  AND NOT EXISTS (SELECT FROM node_pools p WHERE p.node_id = @node_id AND p.pool_id = s.pool_id AND p.reason = '');

@@ -11,6 +11,24 @@ import (
 	"github.com/google/uuid"
 )
 
+const nodeLacksPools = `-- name: NodeLacksPools :one
+SELECT count(*) FROM storage_volumes s WHERE s.vm_id = $1 AND s.pool_id IS NOT NULL
+  AND NOT EXISTS (SELECT FROM node_pools p WHERE p.node_id = $2 AND p.pool_id = s.pool_id AND p.reason = '')
+`
+
+type NodeLacksPoolsParams struct {
+	VmID   uuid.UUID
+	NodeID uuid.UUID
+}
+
+// How many of a VM's disks are in storage pools that a node cannot use.
+func (q *Queries) NodeLacksPools(ctx context.Context, arg NodeLacksPoolsParams) (int64, error) {
+	row := q.db.QueryRow(ctx, nodeLacksPools, arg.VmID, arg.NodeID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const nodePoolPut = `-- name: NodePoolPut :exec
 INSERT INTO node_pools (node_id, name, pool_id, reported_id, capacity_bytes, free_bytes, reason)
 SELECT $1, $2, coalesce(k.id, p.id), $3::uuid, $4, $5,

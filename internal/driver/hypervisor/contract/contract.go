@@ -226,7 +226,14 @@ type Disk struct {
 	File     File
 	Backing  *File // read-only base of our own overlay; nil means no backing, enforced
 	ReadOnly bool
+	// Shared: do other hosts have the same file? It does not go along when the machine
+	// moves, and what is written to it is in no host's cache.
+	Shared bool
 }
+
+// Moves tells whether what is on the disk goes along when its machine moves to another
+// host: it is the guest's to write, and on this host alone.
+func (d Disk) Moves() bool { return !d.ReadOnly && !d.Shared }
 
 // CD is an image, raw, that guests only read. Several machines may have one in
 // their drives at once.

@@ -116,7 +116,8 @@ type Departure struct {
 	// Hardware is what the source's driver gave the machine beside what it was asked for.
 	// It is for a driver of the same kind.
 	Hardware json.RawMessage `json:"hardware,omitempty"`
-	// Disks that go along, those that the guest may write to, with their sizes in bytes.
+	// Disks that go along, those that the guest may write to and that the other host does not
+	// have already, with their sizes in bytes.
 	Disks map[id.ID]int64 `json:"disks,omitempty"`
 	// Medium in its drive, which is to be in that at the target; empty for none.
 	Medium string `json:"medium,omitempty"`
@@ -243,7 +244,7 @@ func (d Departure) Lands(m Machine) error {
 	}
 	writable := 0
 	for _, k := range m.Disks {
-		if k.ReadOnly {
+		if !k.Moves() {
 			continue
 		}
 		if _, ok := d.Disks[k.ID]; !ok {

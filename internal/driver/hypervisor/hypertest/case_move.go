@@ -11,6 +11,7 @@ func moveCases() []testCase {
 	return []testCase{
 		{"A machine moves to another host and goes on there", onTwo(moves)},
 		{"A machine moves back and forth", onTwo(movesBack)},
+		{"A machine moves without the disks that both hosts have", onTwo(movesShared)},
 		{"A paused machine moves, and stays paused", onTwo(movesPaused)},
 		{"A machine that waits for its memory executes nothing, and is killed at any time", onTwo(incomingWaits)},
 		{"A machine that was sent stays halted, whoever looks, until it is told", onTwo(sentStays)},
@@ -56,6 +57,33 @@ func movesBack(h *hosts) {
 		h.bench, h.far = h.far, h.bench
 	}
 	h.PowerOffGuest(h.T, m.VM)
+	h.await(m.Ref, vm.PhaseExited)
+	h.clean(m)
+}
+
+func movesShared(h *hosts) {
+	m := h.Machine(h.T, Polite)
+	for i := range m.Disks {
+		m.Disks[i].Shared = true
+	}
+	h.start(m)
+	h.ready(m.VM)
+	d, err := h.migrator().Depart(h.ctx, m.Ref, id.New(), contract.MoveOptions{})
+	if err != nil || len(d.Disks) > 0 {
+		h.Fatalf("%d disks go along, %v", len(d.Disks), err)
+	}
+	for range 2 {
+		t := h.depart(m)
+		var moved int64
+		if _, err := h.send(h.ctx, t, func(p contract.Progress) { moved = max(moved, p.DisksMoved) }); err != nil || moved > 0 {
+			h.Fatalf("%d bytes of disks moved, %v", moved, err)
+		}
+		h.arrived(t)
+		h.handOver(t)
+		m = t.to
+		h.bench, h.far = h.far, h.bench
+	}
+	h.PowerOffGuest(h.T, m.VM) // it still listens
 	h.await(m.Ref, vm.PhaseExited)
 	h.clean(m)
 }

@@ -67,6 +67,11 @@ func (h *hosts) depart(m contract.Machine) trip {
 		h.Fatalf("depart: %v", err)
 	}
 	t := trip{from: m, to: h.far.Twin(h.T, m)}
+	for i, k := range m.Disks {
+		if k.Shared {
+			t.to.Disks[i] = k // the other host has the same
+		}
+	}
 	t.landing, err = h.far.migrator().Receive(h.ctx, t.to, d)
 	if err != nil {
 		h.Fatalf("receive: %v", err)

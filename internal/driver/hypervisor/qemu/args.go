@@ -3,8 +3,11 @@ package qemu
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/keeper"
@@ -142,6 +145,7 @@ type jsonArgs struct {
 	args   []string
 	err    error
 	images int    // so many have been added
+	direct bool   // is the next one used past the host's cache?
 	opaque string // what the sets of those that follow are known by
 }
 
@@ -169,7 +173,9 @@ func diskName(slot int) string { return "vd" + string(rune('a'+slot)) }
 // QEMU would look up by itself, and its device.
 func (w *jsonArgs) addDisk(slot int, d contract.Disk, boot bool) {
 	name := diskName(slot)
+	w.direct = d.Shared && directly(d.File.Path)
 	top := w.addImage(name, d.File, d.ReadOnly, d.Backing)
+	w.direct = false
 	dev := object{
 		"id": "disk-" + name, "drive": top,
 		// A full or failing disk halts the guest, with the reason, instead of
@@ -225,7 +231,11 @@ func (w *jsonArgs) addImage(name string, f contract.File, readOnly bool, backing
 	option, path := fdset(w.images)
 	w.images++
 	w.args = append(w.args, "-add-fd", option+w.opaque)
-	w.add("-blockdev", fileNode(name, path, readOnly))
+	file := fileNode(name, path, readOnly)
+	if w.direct {
+		file["cache"] = object{"direct": true}
+	}
+	w.add("-blockdev", file)
 	w.add("-blockdev", format)
 	return name
 }
@@ -240,6 +250,16 @@ func fileNode(name, path string, readOnly bool) object {
 		file["discard"] = "unmap"
 	}
 	return file
+}
+
+// directly tells whether a file can be read and written past the host's cache. Of a file that
+// several hosts have, a cache would show one host what another has overwritten.
+func directly(path string) bool {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return false
+	}
+	return f.Close() == nil
 }
 
 // fileSuffix ends the name of a file's node.

@@ -95,11 +95,11 @@ func (g *guest) hardware() savedRecord {
 	return savedRecord{Epoch: g.ref.Epoch, Type: g.rec.Type, Accel: g.rec.Accel, CPU: g.rec.CPU, Agent: g.rec.Agent, Layout: g.rec.Layout}
 }
 
-// ownDisks gives the disks that the guest may write to, with the sizes they have now.
+// ownDisks gives the disks that go along, with the sizes they have now.
 func (g *guest) ownDisks(ctx context.Context) (map[id.ID]int64, error) {
 	out := map[id.ID]int64{}
 	for i, k := range g.rec.Machine.Disks {
-		if k.ReadOnly {
+		if !k.Moves() {
 			continue
 		}
 		size, err := g.diskSize(ctx, diskName(i))

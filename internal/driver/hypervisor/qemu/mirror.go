@@ -50,7 +50,7 @@ func (g *guest) moveJobs(ctx context.Context) ([]job, error) {
 func (m *move) mirror(ctx context.Context) error {
 	n := int64(len(m.Disks))
 	for i, k := range m.g.rec.Machine.Disks {
-		if k.ReadOnly {
+		if !k.Moves() {
 			continue
 		}
 		disk := diskName(i)
@@ -122,7 +122,7 @@ func (m *move) mirrorsLive(ctx context.Context) error {
 // own disk.
 func (m *move) finishMirrors(ctx context.Context) error {
 	for i, k := range m.g.rec.Machine.Disks {
-		if k.ReadOnly {
+		if !k.Moves() {
 			continue
 		}
 		if err := m.g.tell(ctx, "block-job-cancel", object{"device": moveJob(diskName(i))}, nil); err != nil {

@@ -161,7 +161,7 @@ func (g *guest) exportDisks(ctx context.Context) error {
 		"addr": object{"type": "unix", "data": object{"path": g.seen(string(contract.StreamDisks))}},
 	}, nil)
 	for i, k := range g.rec.Machine.Disks {
-		if err == nil && !k.ReadOnly {
+		if err == nil && k.Moves() {
 			err = g.tell(ctx, "block-export-add", object{
 				"type": "nbd", "id": moveJob(diskName(i)), "node-name": diskName(i), "name": diskName(i), "writable": true,
 			}, nil)

@@ -71,7 +71,7 @@ type guest struct {
 	limits  contract.Limits
 	drive   bool           // is there one whose medium changes?
 	medium  string         // what is in it
-	fixed   map[id.ID]bool // disks that it only reads
+	fixed   map[id.ID]bool // disks that stay when it moves
 	// send is its move to another host, and landing what it waits for; nil for none.
 	send    *send
 	landing *landing

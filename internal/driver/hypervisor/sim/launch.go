@@ -103,7 +103,7 @@ func (h *Host) prepare(m contract.Machine) (g *guest, running bool, err error) {
 		fixed:  map[id.ID]bool{}, arrived: make(chan struct{}),
 	}
 	for _, k := range m.Disks {
-		g.fixed[k.ID] = k.ReadOnly
+		g.fixed[k.ID] = !k.Moves()
 	}
 	g.done, g.stop = context.WithCancel(h.life)
 	h.guests[m.VM] = g
