@@ -34,6 +34,9 @@ type bench struct {
 	op      id.ID
 	head    nodelink.Header
 	clock   clock.Clock
+	node    id.ID
+	// shared, unless empty, is the folder of a storage pool
+	shared string
 	// neighbours, unless nil, are the other nodes
 	neighbours Neighbours
 	// wrap, unless nil, stands between the agent and its driver
@@ -47,7 +50,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(h.Close)
-	b := &bench{t: t, dir: t.TempDir(), host: h, cluster: id.New(), boot: "boot-1", vm: id.New(), volume: id.New(), op: id.New(), clock: clock.System{}}
+	b := &bench{t: t, dir: t.TempDir(), host: h, cluster: id.New(), boot: "boot-1", vm: id.New(), volume: id.New(), op: id.New(), clock: clock.System{}, node: id.New()}
 	b.head = nodelink.Header{Cluster: b.cluster, VM: b.vm, OwnerEpoch: 1, Operation: b.op, OpSeq: 1, Attempt: 1, BudgetMS: 10_000}
 	b.restart()
 	t.Cleanup(func() { _ = b.agent.Close() })
@@ -67,7 +70,7 @@ func (b *bench) restart() {
 		b.t.Fatal(err)
 	}
 	b.agent, err = New(Config{
-		Node: id.New(), Cluster: b.cluster, Epoch: b.epoch, DataDir: b.dir, Boot: b.boot,
+		Node: b.node, Pools: b.pools(), Cluster: b.cluster, Epoch: b.epoch, DataDir: b.dir, Boot: b.boot,
 		NewHypervisor: func(s hypervisor.Sink) (hypervisor.Driver, error) {
 			d := sim.New(b.host, s)
 			if b.wrap != nil {

@@ -2,12 +2,14 @@ package agent
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
 )
 
 // poolsEvery spaces looks at storage pools.
@@ -49,9 +51,25 @@ func (a *Agent) tendPools(ctx context.Context) {
 			if p.Why != last[i].Why {
 				a.log.Warn("a storage pool is another than it was", "pool", p.Name, "was", usable(last[i].Why), "is", usable(p.Why))
 			}
+			if p.Why == "" && last[i].Why != "" {
+				a.bringUpIn(ctx, p.ID)
+			}
 		}
 		if a.tellPools(ctx, now) {
 			last = now
+		}
+	}
+}
+
+// bringUpIn starts again what the host's reboot ended and what could not be started then,
+// because a storage pool came later than its node.
+func (a *Agent) bringUpIn(ctx context.Context, p id.ID) {
+	for _, g := range a.all() {
+		if !slices.Contains(slices.Collect(maps.Values(g.snapshot().Pools)), p) {
+			continue
+		}
+		if err := a.inTurn(ctx, g); err != nil {
+			return
 		}
 	}
 }

@@ -28,7 +28,7 @@ func diskColumns() []output.Column[disk] {
 		{Title: "disk", Cell: func(d disk) string { return strconv.Itoa(d.Slot) }},
 		{Title: "size", Cell: func(d disk) string { return size(d.SizeBytes) }},
 		{Title: "image", Cell: func(d disk) string { return d.Image }},
-		{Title: "pool", Cell: func(d disk) string { return d.Pool }},
+		{Title: "pool", Wide: true, Cell: func(d disk) string { return d.Pool }},
 		{Title: "limits", Wide: true, Cell: func(d disk) string { return diskLimits(d.Limits) }},
 		{Title: "in guest", Cell: func(d disk) string { return d.guest }},
 		{Title: "serial", Cell: func(d disk) string { return serial(d.ID) }},

@@ -28,12 +28,13 @@ func TestVMDisks(t *testing.T) {
 	}
 	expect(t, last("vm disk add web --size 5GiB"), `POST /api/v1/vms/web/disks {"size_bytes":5368709120}`)
 	expect(t, last("vm disk add web --image dataset"), `POST /api/v1/vms/web/disks {"image":"dataset"}`)
+	expect(t, last("vm disk add web --size 5GiB --pool shared"), `POST /api/v1/vms/web/disks {"size_bytes":5368709120,"pool":"shared"}`)
 	expect(t, last("vm disk grow web 2 --size 2GiB"), `PATCH /api/v1/vms/web/disks/2 {"size_bytes":2147483648}`)
 	expect(t, last("vm disk remove web 2"), `DELETE /api/v1/vms/web/disks/2`)
 	before := len(b.requests())
 	for _, line := range []string{
 		"vm disk add web", "vm disk add web --size 1.5G", "vm disk grow web 2", "vm disk grow web --size 1GiB", "vm disk remove web",
-		"vm create x --image debian --disk 10GiB:", "vm create x --image debian --disk 10GB",
+		"vm create x --image debian --disk 10GiB:", "vm create x --image debian --disk 10GiB@", "vm create x --image debian --disk 10GB",
 	} {
 		b.do(t, line, 2)
 	}

@@ -40,6 +40,24 @@ func imagesOf(v vm.View) (images []id.ID) {
 	return images
 }
 
+// imagesMoved are the images that a VM needs on a node that it moves to: without those that
+// only disks in a storage pool were made of, which stand on none.
+func imagesMoved(v vm.View) []id.ID {
+	whole, stood := map[id.ID]bool{}, map[id.ID]bool{}
+	for _, d := range v.Volumes {
+		if d.ImageID != nil {
+			whole[*d.ImageID] = whole[*d.ImageID] || d.PoolID != nil
+			stood[*d.ImageID] = stood[*d.ImageID] || d.PoolID == nil
+		}
+	}
+	for _, cd := range []*vm.CD{v.Intent.SeedImage, v.Intent.CDROM} {
+		if cd != nil {
+			stood[cd.ID] = true
+		}
+	}
+	return slices.DeleteFunc(imagesOf(v), func(i id.ID) bool { return whole[i] && !stood[i] })
+}
+
 // fetch brings the files of images into the cache of the VM's node, by a command
 // of the given step. What is missing comes from another node that has it, else
 // from this server; the node checks the hash of whatever comes, and goes on to the

@@ -117,7 +117,7 @@ func fetchThere(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, fetch(ctx, r, m.on(m.target), imagesOf(m.v), r.Step)
+	return nil, fetch(ctx, r, m.on(m.target), imagesMoved(m.v), r.Step)
 }
 
 // copied is the output of "copy".
