@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -91,18 +92,8 @@ func (f createFlags) request(cmd *cobra.Command, name string) (api.VMCreate, err
 	if req.MemoryBytes, err = api.ParseBytes(f.memory); err != nil {
 		return req, usage(cmd, "--memory: %s", err)
 	}
-	for _, d := range f.disks {
-		disk, err := parseDisk(d)
-		if err != nil {
-			return req, usage(cmd, "--disk: %s", err)
-		}
-		if disk.Pool == "" {
-			disk.Pool = f.pool
-		}
-		req.Disks = append(req.Disks, disk)
-	}
-	if f.pool != "" && len(f.disks) == 0 {
-		req.Disks = []api.VMDiskCreate{{Pool: f.pool}}
+	if req.Disks, err = f.wanted(cmd); err != nil {
+		return req, err
 	}
 	if req.NICs, err = f.interfaces(cmd); err != nil {
 		return req, err
@@ -115,6 +106,22 @@ func (f createFlags) request(cmd *cobra.Command, name string) (api.VMCreate, err
 		req.Labels = set
 	}
 	return req, nil
+}
+
+// wanted are the disks, each in a pool of its own or in the one that is named for all.
+func (f createFlags) wanted(cmd *cobra.Command) (out []api.VMDiskCreate, err error) {
+	for _, d := range f.disks {
+		disk, err := parseDisk(d)
+		if err != nil {
+			return nil, usage(cmd, "--disk: %s", err)
+		}
+		disk.Pool = cmp.Or(disk.Pool, f.pool)
+		out = append(out, disk)
+	}
+	if f.pool != "" && len(f.disks) == 0 {
+		out = []api.VMDiskCreate{{Pool: f.pool}}
+	}
+	return out, nil
 }
 
 // parseDisk reads 10GiB, and 10GiB:dataset or :dataset for a disk from an image, each with

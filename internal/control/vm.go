@@ -172,10 +172,7 @@ func (s *Service) newView(ctx context.Context, tx *store.Tx, n NewVM, img image.
 		if fromImage && i == 0 {
 			made = bootVolume(img)
 		}
-		vol, err := made(ctx, tx, d, "/disks/"+strconv.Itoa(i))
-		if err == nil {
-			err = inPool(ctx, tx, &vol, d, "/disks/"+strconv.Itoa(i))
-		}
+		vol, err := pooled(made)(ctx, tx, d, "/disks/"+strconv.Itoa(i))
 		if err != nil {
 			return v, err
 		}

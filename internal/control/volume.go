@@ -31,6 +31,20 @@ func inPool(ctx context.Context, tx *store.Tx, v *vm.Volume, d vm.DiskSpec, at s
 	return err
 }
 
+// volumeMaker makes a disk of what is wanted; at is where that stands in the request.
+type volumeMaker func(ctx context.Context, tx *store.Tx, d vm.DiskSpec, at string) (vm.Volume, error)
+
+// pooled has what is made in the pool that is wanted for it.
+func pooled(made volumeMaker) volumeMaker {
+	return func(ctx context.Context, tx *store.Tx, d vm.DiskSpec, at string) (vm.Volume, error) {
+		vol, err := made(ctx, tx, d, at)
+		if err == nil {
+			err = inPool(ctx, tx, &vol, d, at)
+		}
+		return vol, err
+	}
+}
+
 // newVolume makes a disk with an id of its own, from an image if it names one;
 // the image is kept from being deleted until the transaction ends.
 func (s *Service) newVolume(ctx context.Context, tx *store.Tx, d vm.DiskSpec, at string) (vm.Volume, error) {
@@ -107,10 +121,7 @@ func (s *Service) mayAddDisk(ctx context.Context, tx *store.Tx, v vm.View, d vm.
 	if _, err := vm.Decide(v, vm.AddDisk); err != nil {
 		return vm.Volume{}, err
 	}
-	vol, err := s.newVolume(ctx, tx, d, "")
-	if err == nil {
-		err = inPool(ctx, tx, &vol, d, "")
-	}
+	vol, err := pooled(s.newVolume)(ctx, tx, d, "")
 	if err == nil {
 		vol.Limits = d.Limits
 		vol.Slot, err = v.FreeSlot()

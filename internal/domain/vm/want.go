@@ -278,12 +278,17 @@ func (d WantDisk) find(v View, place int, at string) (Volume, bool, error) {
 	return Volume{}, false, nil
 }
 
+// in tells whether a disk is in the storage pool of a name or an id.
+func (v Volume) in(pool string) bool {
+	return v.PoolID != nil && (pool == v.PoolName || pool == v.PoolID.String())
+}
+
 // grow compares a disk with the one that is there.
 func (d WantDisk) grow(v View, has Volume, at string) ([]Step, error) {
 	if d.Image != "" && !from(d.Image, has.ImageID, has.ImageName) {
 		return nil, notOurs(at+"/image", "disk %d of VM %q is there already, and was not made from image %q", has.Slot, v.Intent.Name, errs.Clip(d.Image))
 	}
-	if d.Pool != "" && d.Pool != has.PoolName && (has.PoolID == nil || d.Pool != has.PoolID.String()) {
+	if d.Pool != "" && !has.in(d.Pool) {
 		return nil, notOurs(at+"/pool", "disk %d of VM %q is there already, and not in storage pool %q: a disk does not move from one pool to another", has.Slot, v.Intent.Name, errs.Clip(d.Pool))
 	}
 	var steps []Step
