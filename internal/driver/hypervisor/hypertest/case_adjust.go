@@ -32,3 +32,23 @@ func adjusts(h *hosts) {
 	h.handOver(t)
 	h.far.clean(t.to)
 }
+
+func samples(h *hosts) {
+	d, ok := h.Driver().(contract.Sampler)
+	if !ok {
+		return
+	}
+	m := h.launch(Polite)
+	h.ready(m.VM)
+	if rate, err := d.Sample(h.ctx, m.Ref); err != nil || rate < 0 {
+		h.Fatalf("sampled: %d, %v", rate, err)
+	}
+	_, err := d.Sample(h.ctx, contract.Ref{VM: m.VM, Epoch: 7})
+	h.wantCode(err, errs.StaleEpoch, "sampling another epoch")
+	t := h.depart(m)
+	h.sent(t)
+	_, err = d.Sample(h.ctx, m.Ref)
+	h.wantCode(err, errs.InvalidState, "sampling what was sent")
+	h.handOver(t)
+	h.far.clean(t.to)
+}

@@ -20,6 +20,7 @@ func moveCases() []testCase {
 		{"What does not fit is not received", onTwo(receiveRefuses)},
 		{"Progress tells of each stage, in order", onTwo(moveProgress)},
 		{"A move under way is adjusted, and nothing else is", onTwo(adjusts)},
+		{"The memory of a machine that runs is sampled, and of one that was sent it is not", onTwo(samples)},
 	}
 }
 
