@@ -130,6 +130,7 @@ func (s *Service) migrate(ctx context.Context, tx *store.Tx, c Caller, v vm.View
 // migrationJob is what carries a migration out.
 func migrationJob(v vm.View, m migration.Migration, plan migration.Plan) (kind string, params any) {
 	p := flows.MigrateParams{Source: m.Source.Node, Target: m.Target.Node, Epoch: m.SourceEpoch}
+	p.Paused = v.Observed != nil && v.Observed.Phase == vm.PhasePaused
 	for _, d := range v.Volumes {
 		if d.PoolID == nil {
 			p.Volumes = append(p.Volumes, d.ID)

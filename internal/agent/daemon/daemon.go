@@ -60,10 +60,15 @@ type Options struct {
 	// the node itself is stopping. The records keep that they should run.
 	Shutdown <-chan struct{}
 	// Boot replaces the host's boot id, for tests that reboot a node.
-	Boot    string
-	Version string
-	Clock   clock.Clock
-	Log     *slog.Logger
+	Boot string
+	// Hypervisor, unless nil, stands between the agent and its driver, for tests that
+	// disturb it.
+	Hypervisor func(hypervisor.Driver) hypervisor.Driver
+	// SwapPatience is agent.Config's.
+	SwapPatience time.Duration
+	Version      string
+	Clock        clock.Clock
+	Log          *slog.Logger
 	// Started is called once guests were adopted and commands could be served: from
 	// then on the node does what it can without a server.
 	Started func()
@@ -142,6 +147,9 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 		DataDir: o.DataDir, Boot: boot,
 		NewHypervisor: func(s hypervisor.Sink) (h hypervisor.Driver, err error) {
 			driver, err = d.hypervisor(s)
+			if err == nil && o.Hypervisor != nil {
+				driver = o.Hypervisor(driver)
+			}
 			return driver, err
 		},
 		Volumes:    d.volumes,
@@ -153,10 +161,11 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 			inv.LiveMigration = inv.LiveMigration && peers.fixed != noPeers
 			return inv, err
 		},
-		Collectors: collectors(who, d),
-		Clock:      o.Clock,
-		Log:        o.Log,
-		Volatile:   d.volatile,
+		Collectors:   collectors(who, d),
+		Clock:        o.Clock,
+		Log:          o.Log,
+		Volatile:     d.volatile,
+		SwapPatience: o.SwapPatience,
 	})
 	if err != nil {
 		return err

@@ -26,6 +26,8 @@ type MigrateParams struct {
 	// Volumes are the VM's disks that move, which those in a storage pool do not: its row may
 	// be gone before what is left of them is.
 	Volumes []id.ID `json:"volumes"`
+	// Paused: was the guest halted when the move was asked for?
+	Paused bool `json:"paused,omitempty"`
 }
 
 // VMMigrate moves a VM without a process to another node: its disks, its seed, what its

@@ -3,6 +3,7 @@ package flows
 import (
 	"context"
 
+	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/store"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -30,24 +31,36 @@ func takeBack(ctx context.Context, r *run, m moving, paused bool) error {
 	if err := seeAsIs(ctx, r); err != nil {
 		return err
 	}
-	return goOnBack(ctx, r, paused)
+	return goOnBack(ctx, r, paused || m.Paused)
 }
 
 // goOnBack lets a VM go on from the memory that was saved aside.
 func goOnBack(ctx context.Context, r *run, paused bool) error {
 	v, err := load(ctx, r)
-	if err != nil || !suspended(v) {
+	if err != nil {
 		return err
 	}
+	if suspended(v) {
+		if err := goOnSaved(ctx, r, v); err != nil {
+			return err
+		}
+	}
+	if v, err = load(ctx, r); err != nil || !paused || !executes(v) {
+		return err
+	}
+	_, err = observe(ctx, r, v, &nodelink.Pause{Header: head(r, v, v.Intent.Epoch, stepTimeout)})
+	return err
+}
+
+func executes(v vm.View) bool { return v.Observed != nil && v.Observed.Phase == vm.PhaseRunning }
+
+func goOnSaved(ctx context.Context, r *run, v vm.View) (err error) {
 	cmd := &nodelink.Launch{Header: head(r, v, v.Intent.Epoch, launchTimeout), Resume: true}
 	cmd.Step = r.Step + ": go on"
 	if cmd.Machine, err = machineOf(ctx, r, v); err != nil {
 		return err
 	}
-	if _, err = observe(ctx, r, v, cmd); err != nil || !paused {
-		return err
-	}
-	_, err = observe(ctx, r, v, &nodelink.Pause{Header: head(r, v, v.Intent.Epoch, stepTimeout)})
+	_, err = observe(ctx, r, v, cmd)
 	return err
 }
 

@@ -195,12 +195,16 @@ func settleLive(ctx context.Context, r *run, m moving) (swapped, error) {
 	switch isThere := v.Intent.NodeID != nil && *v.Intent.NodeID == m.Target; {
 	case verdict == nodelink.Swapped && isThere:
 		// the source hears it from its target, too, or when it is cleaned up
-		_, _ = tellSource(ctx, r, m, verdict)
+		_, _ = tellSource(ctx, r, m, m.Epoch, verdict)
 		return swapped{Epoch: v.Intent.Epoch}, nil
 	case verdict == nodelink.Swapped:
 		return swapped{}, errs.New(errs.Internal, "node %s says that VM %q is its own, and it is not", m.target.Name, v.Intent.Name)
 	}
-	reply, err := tellSource(ctx, r, m, verdict)
+	epoch := m.Epoch
+	if v.Intent.NodeID != nil && *v.Intent.NodeID == m.Source {
+		epoch = v.Intent.Epoch // it may have been taken back, under a further one
+	}
+	reply, err := tellSource(ctx, r, m, epoch, verdict)
 	if err == nil && verdict == nodelink.Abandoned && v.Intent.Epoch != m.Epoch {
 		m.v = v
 		err = takeBack(ctx, r, m, reply.Paused)
@@ -213,7 +217,7 @@ func settleLive(ctx context.Context, r *run, m moving) (swapped, error) {
 // not: that one may be away for long.
 func settleUndo(ctx context.Context, r *run, m moving) (swapped, error) {
 	if owned := m.v.Intent; owned.NodeID != nil && *owned.NodeID == m.Source && owned.Epoch == m.Epoch {
-		heard, err := tellSource(ctx, r, m, nodelink.Undecided)
+		heard, err := tellSource(ctx, r, m, m.Epoch, nodelink.Undecided)
 		if err != nil || heard.Verdict == nodelink.Abandoned {
 			return swapped{}, err
 		}
@@ -227,7 +231,7 @@ func targetSays(ctx context.Context, r *run, m moving) (nodelink.Verdict, error)
 	if m.target.State == node.Removed {
 		return nodelink.Abandoned, nil
 	}
-	reply, err := settleAt(ctx, r, m, m.target, nodelink.Undecided)
+	reply, err := settleAt(ctx, r, m, m.target, m.Epoch, nodelink.Undecided)
 	if errs.Is(err, errs.StaleEpoch) { // it has the VM, under a later one
 		return nodelink.Swapped, nil
 	}
@@ -235,15 +239,15 @@ func targetSays(ctx context.Context, r *run, m moving) (nodelink.Verdict, error)
 }
 
 // tellSource brings the source a verdict. One that was removed hears nothing any more.
-func tellSource(ctx context.Context, r *run, m moving, v nodelink.Verdict) (nodelink.MoveReply, error) {
+func tellSource(ctx context.Context, r *run, m moving, epoch gen.OwnerEpoch, v nodelink.Verdict) (nodelink.MoveReply, error) {
 	if m.source.State == node.Removed {
 		return nodelink.MoveReply{Verdict: v}, nil
 	}
-	return settleAt(ctx, r, m, m.source, v)
+	return settleAt(ctx, r, m, m.source, epoch, v)
 }
 
-func settleAt(ctx context.Context, r *run, m moving, at node.Node, v nodelink.Verdict) (nodelink.MoveReply, error) {
-	cmd := &nodelink.SettleVM{Header: head(r, m.v, m.Epoch, stepTimeout), Verdict: v}
+func settleAt(ctx context.Context, r *run, m moving, at node.Node, epoch gen.OwnerEpoch, v nodelink.Verdict) (nodelink.MoveReply, error) {
+	cmd := &nodelink.SettleVM{Header: head(r, m.v, epoch, stepTimeout), Verdict: v}
 	cmd.Step = r.Step + ": settle " + rand.Text()
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout+stepTimeout/2)
 	defer cancel()

@@ -143,7 +143,7 @@ func (d *Driver) mendFilters(ctx context.Context) {
 		gone = live
 	}
 	for _, s := range gone {
-		if _, err := os.Stat("/sys/class/net/" + s.Name); err != nil || ctx.Err() != nil {
+		if !tap.Exists(s.Name) || ctx.Err() != nil {
 			continue // its guest has just ended, or is about to have it
 		}
 		d.log.Warn("the filter of a guest's interface was gone and is made anew", "tap", s.Name, "bridge", s.Bridge)
@@ -184,7 +184,7 @@ func (d *Driver) sweepFilters(ctx context.Context) {
 	defer d.filters.Unlock()
 	chains, err := tap.Filters(ctx, table)
 	for _, name := range chains {
-		if _, there := os.Stat("/sys/class/net/" + name); there == nil {
+		if tap.Exists(name) {
 			continue
 		}
 		err = errors.Join(err, tap.RemoveFilter(ctx, table, name))

@@ -18,9 +18,6 @@ import (
 // device is where taps are made.
 const device = "/dev/net/tun"
 
-// sysNet is where the kernel shows network devices.
-const sysNet = "/sys/class/net"
-
 // Spec is a tap wanted. All of it is made of words of ours but the bridge's name,
 // which has to be one of Bridges.
 type Spec struct {
@@ -62,20 +59,33 @@ func Usable() error {
 	return findNFT()
 }
 
-// Bridges lists the host's bridges, by name.
+// Bridges lists the host's bridges, by name: those of the network that this process lives
+// in, which what is mounted at /sys need not show.
 func Bridges() []string {
-	entries, err := os.ReadDir(sysNet)
+	all, err := net.Interfaces()
 	if err != nil {
 		return nil
 	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = unix.Close(fd) }()
 	var out []string
-	for _, e := range entries {
-		if _, err := os.Stat(filepath.Join(sysNet, e.Name(), "bridge")); err == nil {
-			out = append(out, e.Name())
+	for _, i := range all {
+		info, err := unix.IoctlGetEthtoolDrvinfo(fd, i.Name)
+		if err == nil && unix.ByteSliceToString(info.Driver[:]) == "bridge" {
+			out = append(out, i.Name)
 		}
 	}
 	slices.Sort(out)
 	return out
+}
+
+// Exists tells whether the host has a network device of a name.
+func Exists(name string) bool {
+	_, err := net.InterfaceByName(name)
+	return err == nil
 }
 
 // Open makes a tap, filters it, and joins it to its bridge, in this order. The device
