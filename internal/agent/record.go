@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/novacron/novacron/internal/driver/durable"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -115,8 +117,12 @@ func (r *records) save(rec record) error {
 	if err != nil {
 		return errs.New(errs.Internal, "a VM record cannot be written").Because(err)
 	}
-	if err := durable.Replace(r.path(rec.VM), b, r.sync); err != nil {
-		return errs.New(errs.HostFailure, "the node cannot write its record of the VM; is its disk full?").Because(err)
+	err = durable.Replace(r.path(rec.VM), b, r.sync)
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return errs.New(errs.NoSpace, "the node's disk is full, and it cannot write its record of the VM: free some space on it").Because(err)
+	case err != nil:
+		return errs.New(errs.HostFailure, "the node cannot write its record of the VM").Because(err)
 	}
 	return nil
 }

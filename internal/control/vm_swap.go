@@ -14,13 +14,18 @@ import (
 
 // SwapVM gives a VM that runs to the node that has received it, if it still is the
 // source's: one compare-and-swap, and the same answer again for the same migration. An
-// error says nothing of whose the VM is.
+// error says nothing of whose the VM is. The target asks all servers at once: each reads
+// under a lock, since a refusal that comes from rows before and after another's commit
+// would end a VM that its target owns.
 func (s *Service) SwapVM(ctx context.Context, to id.ID, r nodelink.Swap) (nodelink.SwapReply, error) {
 	if err := s.holds.On(&to); err != nil {
 		return nodelink.SwapReply{}, err
 	}
 	var out nodelink.SwapReply
 	err := s.change(ctx, func(tx *store.Tx) (err error) {
+		if err := tx.VMKeepOwner(ctx, r.VM); err != nil {
+			return err
+		}
 		m, err := tx.MigrationEnds(ctx, r.Migration)
 		switch {
 		case errs.Is(err, errs.NotFound):

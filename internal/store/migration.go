@@ -138,6 +138,12 @@ func (t *Tx) MigrationEnds(ctx context.Context, m id.ID) (migration.Migration, e
 	}, nil
 }
 
+// VMKeepOwner has everybody who would change a VM's owner wait for the end of the
+// transaction: what is read from here on agrees. Nothing for one that is gone.
+func (t *Tx) VMKeepOwner(ctx context.Context, v id.ID) error {
+	return pgtx.Map(t.q.VMKeepOwner(ctx, v))
+}
+
 // Swap is a change of a VM's owner.
 type Swap struct {
 	// Migration is what it is part of, and the job that holds the VM.

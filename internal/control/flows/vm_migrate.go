@@ -263,6 +263,9 @@ func eraseAt(ctx context.Context, r *run, from id.ID, epoch gen.OwnerEpoch, volu
 	if err != nil || n.State == node.Removed {
 		return err
 	}
+	if owns, err := ownsLater(ctx, r, n, epoch); err != nil || owns {
+		return err
+	}
 	cmd := &nodelink.Erase{Header: head(r, vm.View{Intent: vm.Intent{ID: r.Job.Target.ID}}, epoch, stepTimeout), Volumes: volumes}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout+stepTimeout/2)
 	defer cancel()
@@ -274,6 +277,22 @@ func eraseAt(ctx context.Context, r *run, from id.ID, epoch gen.OwnerEpoch, volu
 		return errs.New(errs.NodeUnreachable, "node %s, which has a copy of the VM: %s", n.Name, errs.As(err).Message).Because(err)
 	}
 	return err
+}
+
+// ownsLater tells whether a node owns the VM under a later epoch than that of a removal:
+// then there is nothing that may go. One that owns it under that epoch is an error:
+// whatever led there, the VM would be lost.
+func ownsLater(ctx context.Context, r *run, n node.Node, epoch gen.OwnerEpoch) (bool, error) {
+	v, err := r.Env.Store.VMByID(ctx, r.Job.Target.ID)
+	switch {
+	case errs.Is(err, errs.NotFound):
+		return false, nil
+	case err != nil || v.Intent.NodeID == nil || *v.Intent.NodeID != n.ID:
+		return false, err
+	case v.Intent.Epoch > epoch:
+		return true, nil
+	}
+	return false, errs.New(errs.Internal, "VM %q is node %s's, and would have been removed there", v.Intent.Name, n.Name)
 }
 
 // swapped is the output of "swap".

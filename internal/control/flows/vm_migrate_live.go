@@ -193,8 +193,9 @@ func settleLive(ctx context.Context, r *run, m moving) (swapped, error) {
 		return swapped{}, err
 	}
 	switch isThere := v.Intent.NodeID != nil && *v.Intent.NodeID == m.Target; {
-	case verdict == nodelink.Swapped && isThere:
-		// the source hears it from its target, too, or when it is cleaned up
+	case verdict != nodelink.Abandoned && verdict != nodelink.Undecided && isThere:
+		// the source hears it from its target, too, or when it is cleaned up. A target that
+		// was told that the VM is not its own has ended it: then it is there, without a process
 		_, _ = tellSource(ctx, r, m, m.Epoch, verdict)
 		return swapped{Epoch: v.Intent.Epoch}, nil
 	case verdict == nodelink.Swapped:

@@ -21,6 +21,10 @@ ORDER BY m.priority DESC, m.created_at, m.id;
 -- By the clock, not by when its transaction began: it has waited for the lock since.
 UPDATE migrations SET begun_at = clock_timestamp() WHERE id = @id AND begun_at IS NULL;
 
+-- name: VMKeepOwner :exec
+-- Nobody changes the VM's owner until the end of the transaction.
+SELECT 1 FROM vms WHERE id = @id FOR NO KEY UPDATE;
+
 -- name: VMSwap :one
 -- The owner changes, if it is still the one that was copied, as it was copied. What it has
 -- reserved moves with a guest that executes; one without a process has reserved nothing.

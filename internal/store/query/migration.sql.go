@@ -374,6 +374,16 @@ func (q *Queries) MigrationsQueue(ctx context.Context) ([]MigrationsQueueRow, er
 	return items, nil
 }
 
+const vMKeepOwner = `-- name: VMKeepOwner :exec
+SELECT 1 FROM vms WHERE id = $1 FOR NO KEY UPDATE
+`
+
+// Nobody changes the VM's owner until the end of the transaction.
+func (q *Queries) VMKeepOwner(ctx context.Context, id uuid.UUID) error {
+	_, err := q.db.Exec(ctx, vMKeepOwner, id)
+	return err
+}
+
 const vMRegain = `-- name: VMRegain :one
 WITH regained AS (
   UPDATE vms v SET node_id = $1::uuid, owner_epoch = v.owner_epoch + 1, lost_node_id = NULL, lost_at = NULL, lost_reason = ''
