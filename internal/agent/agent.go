@@ -199,6 +199,9 @@ func (a *Agent) recover(g *guest, alive bool) (again bool, err error) {
 		return false, g.change(a.records, func(r *record) { r.Boot = a.cfg.Boot })
 	case alive || rec.Machine == nil || rec.Epoch == 0:
 		return false, nil
+	case rec.Move.sentAway():
+		a.lost(rec, "its process ended after it was sent to another node")
+		return false, nil
 	case rec.PowerOn && rec.Boot != a.cfg.Boot:
 		return true, nil
 	default:

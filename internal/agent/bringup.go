@@ -103,6 +103,16 @@ func (a *Agent) bringUpRest(ctx context.Context, places []place) {
 	}
 }
 
+// startWithHost starts a guest again that waited for another node's word, if that is what
+// becomes of it.
+func (a *Agent) startWithHost(ctx context.Context, g *guest) {
+	if rec := g.snapshot(); rec.PowerOn && rec.Boot != a.cfg.Boot && a.plan.of(rec.VM).ByHand {
+		a.leave(g)
+		return
+	}
+	_ = a.inTurn(ctx, g)
+}
+
 // inTurn starts a guest again if that is still to be done.
 func (a *Agent) inTurn(ctx context.Context, g *guest) error {
 	select {

@@ -49,6 +49,11 @@ type move struct {
 	Verdict nodelink.Verdict `json:"verdict,omitempty"`
 }
 
+// sentAway tells whether a VM may be another node's by now, or is: nothing starts it here.
+func (m *move) sentAway() bool {
+	return m != nil && !m.Target && (m.State == moveSent || m.State == moveSettled && m.Verdict != nodelink.Abandoned)
+}
+
 type moveState string
 
 const (
@@ -176,10 +181,10 @@ func (a *Agent) background(f func(context.Context)) {
 	a.work.Go(func() { f(a.life) })
 }
 
-// resumeMove takes up a move that was not settled when the agent ended.
+// resumeMove takes up a move that was not at its end when the agent ended.
 func (a *Agent) resumeMove(ctx context.Context, g *guest) error {
 	m := g.snapshot().Move
-	if m == nil || m.State == moveSettled && m.Verdict != nodelink.Swapped {
+	if m == nil {
 		return nil
 	}
 	s, alive, err := a.live(ctx, g.snapshot().VM)
@@ -195,10 +200,17 @@ func (a *Agent) resumeMove(ctx context.Context, g *guest) error {
 
 // resumeTarget takes a move up at its target, whose process may still wait.
 func (a *Agent) resumeTarget(g *guest, m move, waits bool) {
-	if m.State == moveSettled { // it may have been about to execute
-		if waits {
-			a.background(func(ctx context.Context) { a.own(ctx, g, m) })
-		}
+	switch {
+	case m.State != moveSettled:
+	case waits && m.Verdict == nodelink.Swapped: // it may have been about to execute
+		a.background(func(ctx context.Context) { a.own(ctx, g, m) })
+		return
+	case waits: // or to be ended
+		a.background(func(ctx context.Context) {
+			a.retry(ctx, func() error { return a.endLanded(ctx, g.snapshot().VM) })
+		})
+		return
+	default:
 		return
 	}
 	set := g.settleAnew()
@@ -210,14 +222,20 @@ func (a *Agent) resumeTarget(g *guest, m move, waits bool) {
 	a.background(func(ctx context.Context) { a.land(ctx, g, m, set) })
 }
 
-// resumeSource takes a move up at its source. What its driver says of the guest counts: it
-// was sent, or goes on as it was.
+// resumeSource takes a move up at its source. What its record and its driver say of the
+// guest counts: it was sent, or goes on as it was. One that was sent and has no process any
+// more is not started before its target has said whose it is: it may be the target's.
 func (a *Agent) resumeSource(g *guest, m move, sent bool) error {
 	switch {
+	case m.State == moveSettled && m.Verdict == nodelink.Abandoned:
+		if sent {
+			a.background(func(ctx context.Context) { a.retry(ctx, func() error { return a.goOn(ctx, g, m) }) })
+		}
+		return nil
 	case m.State == moveSettled:
 		a.background(func(ctx context.Context) { a.retry(ctx, func() error { return a.killSent(ctx, g, m) }) })
 		return nil
-	case !sent:
+	case m.State == moveSending && !sent:
 		return g.change(a.records, func(r *record) { r.Move = nil })
 	}
 	if err := a.moved(g, func(m *move) { m.State = moveSent }); err != nil {

@@ -246,16 +246,25 @@ func (a *Agent) killSent(ctx context.Context, g *guest, m move) error {
 	return err
 }
 
-// goOn lets a guest execute again that was sent for nothing.
+// goOn lets a guest execute again that was sent for nothing. One that has no process any
+// more has ended, and is started with its host, if that is what it ended with.
 func (a *Agent) goOn(ctx context.Context, g *guest, m move) error {
 	r := hypervisor.Ref{VM: g.snapshot().VM, Epoch: m.Epoch}
+	s, alive, err := a.live(ctx, r.VM)
+	switch {
+	case err != nil:
+		return err
+	case !alive || s.Epoch != r.Epoch:
+		a.background(func(ctx context.Context) { a.startWithHost(ctx, g) })
+		return nil
+	}
 	switch err := a.owned(g.snapshot(), m.Epoch); {
 	case errs.Is(err, errs.StaleEpoch):
 		return a.disown(ctx, r, err)
 	case err != nil:
 		return err
 	}
-	_, err := a.driver.Resume(ctx, r)
+	_, err = a.driver.Resume(ctx, r)
 	if err == nil && m.Paused {
 		_, err = a.driver.Pause(ctx, r)
 	}

@@ -139,7 +139,7 @@ func pour(to, from io.ReadWriteCloser) {
 // land brings the target's side of a move to its verdict, and carries that out.
 func (a *Agent) land(ctx context.Context, g *guest, m move, set *settling) {
 	v := nodelink.Abandoned
-	if m.State == moveAsking || a.hasLanded(ctx, g, m, set) {
+	if a.stillWaits(ctx, g, m) || m.State == moveWaiting && a.hasLanded(ctx, g, m, set) {
 		var err error
 		if v, err = a.askSwap(ctx, g, m); err != nil {
 			a.log.Error("the target of a move gives it up", "vm", g.snapshot().VM, "error", err)
@@ -155,6 +155,16 @@ func (a *Agent) land(ctx context.Context, g *guest, m move, set *settling) {
 	if ctx.Err() == nil {
 		close(set.done)
 	}
+}
+
+// stillWaits tells whether a guest that has landed may be asked for, again. Without its
+// process it is of no use here: it never executed, and goes on at its source.
+func (a *Agent) stillWaits(ctx context.Context, g *guest, m move) bool {
+	if m.State != moveAsking {
+		return false
+	}
+	s, alive, err := a.live(ctx, g.snapshot().VM)
+	return err != nil || alive && s.Phase == vm.PhaseIncoming
 }
 
 // own lets a guest execute that is this node's now. One that cannot, for as long as servers

@@ -125,7 +125,7 @@ func (c *claim) undoFailed(ctx context.Context, err error) error {
 	}
 	name, fail := c.flow.steps[c.pos].name, classify(err)
 	c.log.Warn("undo failed", "step", name, "error", err)
-	if retryable(fail) {
+	if retryable(fail) || errs.Is(fail, errs.NoSpace) {
 		failures++
 		return c.park(ctx, fmt.Sprintf("undoing %s: %s (trying again)", name, fail.Message),
 			c.ex.opts.Backoff(failures), failures, fail)

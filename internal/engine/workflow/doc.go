@@ -49,8 +49,8 @@
 // again, about 30 seconds in all, counted in failures in the journal. Any other
 // error unwinds: first the undo of the failed step itself, which may have
 // happened in part, then of every done step in reverse order. An undo that fails
-// with one of the three is retried until it works; any other failure of an undo
-// is needs_attention, naming what is left.
+// with one of the three, or with NoSpace, is retried until it works; any other
+// failure of an undo is needs_attention, naming what is left.
 //
 // # Crash, partition, duplicate
 //
