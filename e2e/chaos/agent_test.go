@@ -117,7 +117,7 @@ func (d *gated) Send(ctx context.Context, r contract.Ref, to contract.Landing, d
 
 // decide is a source that does not wait for a verdict.
 func (d *gated) decide(r contract.Ref) {
-	_ = clock.System{}.Sleep(context.Background(), time.Second)
+	_ = clock.System{}.Sleep(context.Background(), 200*time.Millisecond)
 	_, _ = d.Driver.Resume(context.Background(), r)
 }
 

@@ -100,11 +100,17 @@ func (r *attempt) spring(trap *trap) error {
 func (r *attempt) judge() error {
 	var job api.Job
 	err := wait(r.ctx, settleTime, func() (err error) {
+		if err := r.guestIsRight(); err != nil {
+			return err
+		}
 		if job, err = r.b.client.Jobs.Get(r.ctx, r.job); err == nil && !job.Ended() {
 			err = fmt.Errorf("the job is %s (%s), step %s", job.State, job.WaitReason, stepOf(job))
 		}
 		return err
 	})
+	if errors.Is(err, errWrong) {
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("the job has no end: %w", err)
 	}
@@ -167,12 +173,17 @@ func (r *attempt) witnessIsRight() error {
 	if err := r.b.witness.goesOn(5, settleTime/2); err != nil {
 		return err
 	}
+	return r.guestIsRight()
+}
+
+// guestIsRight tells what the witness has said of it so far.
+func (r *attempt) guestIsRight() error {
 	now := r.b.witness.heard()
 	if len(now.wrong) > 0 {
-		return errors.New(strings.Join(now.wrong, "; "))
+		return fmt.Errorf("%w: %s", errWrong, strings.Join(now.wrong, "; "))
 	}
 	if now.starts > r.heard.starts && !r.fault.fatal(r.at) {
-		return fmt.Errorf("the guest was started anew, %d times", now.starts-r.heard.starts)
+		return fmt.Errorf("%w was started anew, %d times", errWrong, now.starts-r.heard.starts)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -319,6 +320,9 @@ func (b *bench) until(what string, within time.Duration, is func() error) {
 	}
 }
 
+// errWrong is what no time mends.
+var errWrong = errors.New("the guest")
+
 // wait tries until it works, for a while, and gives why it did not.
 func wait(ctx context.Context, within time.Duration, is func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
@@ -328,7 +332,7 @@ func wait(ctx context.Context, within time.Duration, is func() error) error {
 		if err == nil {
 			return nil
 		}
-		if (clock.System{}).Sleep(ctx, 50*time.Millisecond) != nil {
+		if errors.Is(err, errWrong) || (clock.System{}).Sleep(ctx, 50*time.Millisecond) != nil {
 			return err
 		}
 	}

@@ -155,7 +155,7 @@ var planted = map[mistake]string{
 	executesEarly: "swap/database-gone",
 	sourceGoesOn:  "memory/none",
 	targetLives:   "swap/database-gone",
-	sourceDecides: "arrived/stall-tls",
+	sourceDecides: "swap/database-blinks",
 }
 
 // An agent with a mistake in one of the four steps of the commit rule is found out.

@@ -3,8 +3,10 @@ package flows_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/novacron/novacron/internal/control/controltest"
 	"github.com/novacron/novacron/internal/control/flows"
@@ -12,6 +14,7 @@ import (
 	"github.com/novacron/novacron/internal/domain/migration"
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/engine/workflow/prove"
+	"github.com/novacron/novacron/internal/nodelink"
 )
 
 // onTheMove makes a cluster with a VM that runs on n1, and has it begin to move to n2.
@@ -200,6 +203,119 @@ func TestAgentsDieAtTheSwap(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The source's host loses its power as the target asks for the VM, before the answer or after
+// it, and is back at once: its record says that the VM should run, and that another node may
+// have it. It runs once.
+func TestSourceLosesItsPowerAtTheSwap(t *testing.T) {
+	for name, after := range map[string]bool{"BeforeTheAnswer": false, "AfterIt": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			back := make(chan error, 1)
+			w, drive := onTheMove(t, controltest.New(t, 2), func(w *world) {
+				var once atomic.Bool
+				cut := func(*controltest.Node) error {
+					if once.CompareAndSwap(false, true) {
+						ctx := context.WithoutCancel(t.Context())
+						err := w.Nodes[0].Reboot(ctx)
+						if n := len(w.Nodes[0].Host.Executing()); n > 0 {
+							err = errors.Join(err, fmt.Errorf("%d guests execute at the source", n))
+						}
+						w.Nodes[0].Kill()
+						back <- errors.Join(err, w.Nodes[0].Start(ctx))
+					}
+					return nil
+				}
+				if after {
+					w.Swapped = cut
+				} else {
+					w.Swapping = cut
+				}
+			})
+			got := drive()
+			if err := <-back; err != nil {
+				t.Fatal(err)
+			}
+			if got != job.Succeeded {
+				t.Errorf("it ended as %s", got)
+			}
+			w.stands(t, "n2", vm.Running)
+		})
+	}
+}
+
+// Servers that are asked for one swap at once give one answer, though each may have looked
+// before another's commit.
+func TestServersAnswerASwapAlike(t *testing.T) {
+	var answers []nodelink.SwapReply
+	w, drive := onTheMove(t, controltest.New(t, 2), func(w *world) {
+		var once atomic.Bool
+		w.Swapping = func(*controltest.Node) error {
+			if once.CompareAndSwap(false, true) {
+				answers = askedAtOnce(t, w, 3)
+			}
+			return nil
+		}
+	})
+	if got := drive(); got != job.Succeeded {
+		t.Errorf("it ended as %s", got)
+	}
+	for _, a := range answers {
+		if a.Verdict != nodelink.Swapped {
+			t.Errorf("one was told %+v", a)
+		}
+	}
+	if len(answers) != 3 {
+		t.Errorf("%d answers", len(answers))
+	}
+	w.stands(t, "n2", vm.Running)
+}
+
+// askedAtOnce asks for the swap of the VM several times, all of which have begun, and wait
+// for its row, before the first ends.
+func askedAtOnce(t *testing.T, w *world, times int) []nodelink.SwapReply {
+	ctx := context.WithoutCancel(t.Context())
+	m, err := lastMigration(ctx, w, w.name)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	tx, err := w.DB.Owner.Begin(ctx)
+	if err == nil {
+		_, err = tx.Exec(ctx, "SELECT 1 FROM vms WHERE id = $1 FOR UPDATE", m.VM)
+	}
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	answers := make(chan nodelink.SwapReply, times)
+	for range times {
+		go func() {
+			a, err := w.Service.SwapVM(ctx, m.Target.Node, nodelink.Swap{Migration: m.ID, VM: m.VM, Epoch: m.SourceEpoch})
+			if err != nil {
+				t.Error(err)
+			}
+			answers <- a
+		}()
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for waiting := 0; waiting < times && err == nil; {
+		err = w.DB.Owner.QueryRow(ctx, `SELECT count(DISTINCT l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE NOT l.granted AND a.datname = current_database()`).Scan(&waiting)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	if err := tx.Rollback(ctx); err != nil {
+		t.Error(err)
+	}
+	var out []nodelink.SwapReply
+	for range times {
+		out = append(out, <-answers)
+	}
+	return out
 }
 
 // The agent of either node, or of both, dies as a stream to the target is opened, and comes
