@@ -17,7 +17,7 @@ GOFUMPT := CGO_ENABLED=0 $(TOOL) gofumpt
 GO_FILES = $$(git ls-files --cached --others --exclude-standard -- '*.go')
 SHELL_FILES := e2e/debian-guest scripts/cover scripts/fuzz scripts/upgrade-test scripts/fresh-machine-test scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/uefi-guest scripts/env.sh .ci/run
 
-.PHONY: moves upgrade-test debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench bench-parts fuzz up down clean cover vuln build guest guests
+.PHONY: moves chaos chaos-slice upgrade-test debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench bench-parts fuzz up down clean cover vuln build guest guests
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,7 +44,7 @@ test: guests ## Run every test, with a real database and real QEMU
 	source scripts/env.sh && go test -timeout 14m ./...
 
 race: guests ## Run the tests under the race detector, but for e2e, which builds the program without it
-	CGO_ENABLED=1 go test -race -short -timeout 20m $$(go list ./... | grep -v '/e2e$$')
+	CGO_ENABLED=1 go test -race -short -timeout 20m $$(go list ./... | grep -v '/e2e\(/chaos\)\?$$')
 
 e2e: guests ## Run the tests of the whole system, uncached
 	go test -count=1 -timeout 14m ./e2e/...
@@ -55,8 +55,14 @@ fleet: guest ## 200 simulated nodes, 2,000 VMs, a server killed every few second
 debian-test: ## Boot a full Debian guest that cloud-init sets up (root, debootstrap; 5 minutes)
 	NOVACRON_E2E_DEBIAN=yes go test -count=1 -v -timeout 30m -run TestDebianGuest ./e2e
 
-moves: guests ## A guest that counts over TCP goes around three nodes a hundred times (root, 10 minutes)
-	NOVACRON_E2E_MOVES=100 go test -count=1 -v -timeout 30m -run TestGuestCountsWhileItMoves ./e2e
+moves: guests ## A guest that writes, holds a connection and answers pings goes around three nodes a hundred times (root, 10 minutes)
+	NOVACRON_CHAOS_MOVES=100 go test -count=1 -v -timeout 30m -run TestGoesAround ./e2e/chaos
+
+chaos: guests ## Break migrations of a real guest at each point in each way: the matrix three times, 200 cases at random, planted mistakes (root, an hour)
+	NOVACRON_CHAOS_ROUNDS=3 NOVACRON_CHAOS_RANDOM=200 NOVACRON_CHAOS_SEED=$$(date +%s) go test -count=1 -v -timeout 80m -run 'TestMigrationsUnderFire|TestPlantedMistakesAreFound' ./e2e/chaos
+
+chaos-slice: guests ## As much of that as fits into 8 minutes, always the same
+	NOVACRON_CHAOS_ROUNDS=1 NOVACRON_CHAOS_RANDOM=0 NOVACRON_CHAOS_MINUTES=6 go test -count=1 -v -timeout 14m -run 'TestMigrationsUnderFire|TestPlantedMistakesAreFound' ./e2e/chaos
 
 install-test: build guest ## Install it as a service in a machine of its own with a real systemd (root, 3 minutes)
 	@scripts/install-test

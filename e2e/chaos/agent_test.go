@@ -101,7 +101,8 @@ func (d *gated) Send(ctx context.Context, r contract.Ref, to contract.Landing, d
 	seen := map[contract.Stage]bool{contract.StageSent: true}
 	s, err := d.Driver.Send(ctx, r, to, dial, func(p contract.Progress) {
 		progress(p)
-		if !seen[p.Stage] {
+		// a guest that is halted before its memory is sent is not at the end yet
+		if !seen[p.Stage] && (p.Stage != contract.StageSwitchover || p.MemoryMoved > 0) {
 			seen[p.Stage] = true
 			d.at(point(p.Stage))
 		}

@@ -30,6 +30,7 @@ type fault struct {
 // Whose the guest is: up to the switch-over it is in the source's process alone, from the
 // grant on in the target's alone; between, either's end may be its.
 func endsAtSource(p point) bool { return slices.Index(points, p) < slices.Index(points, atGranted) }
+
 func endsAtTarget(p point) bool { return slices.Index(points, p) > slices.Index(points, atSwitchover) }
 func endsNever(point) bool      { return false }
 
@@ -65,15 +66,6 @@ var faults = []fault{
 	{name: "target-full", do: onTarget(fillDisk), hold: short, fatal: endsNever},
 	{name: "cancel", do: cancel, fatal: endsNever},
 	{name: "second-request", do: secondRequest, fatal: endsNever},
-}
-
-func faultNamed(name string) (fault, error) {
-	for _, f := range faults {
-		if f.name == name {
-			return f, nil
-		}
-	}
-	return fault{}, fmt.Errorf("there is no fault %q", name)
 }
 
 func onSource(do func(*node) (func() error, error)) func(*attempt) (func() error, error) {

@@ -21,39 +21,39 @@ import (
 const every = 50 * time.Millisecond
 
 func main() {
-	if err := run(os.Args[1], os.Args[2], os.Args[3]); err != nil {
+	w, n, err := open(os.Args[1], os.Args[2], os.Args[3])
+	if err != nil {
 		fmt.Println("witness:", err)
 		os.Exit(1)
 	}
-}
-
-// run counts for ever.
-func run(device, datagrams, stream string) error {
-	d, err := openDisk(device)
-	if err != nil {
-		return err
-	}
-	n, err := d.highest()
-	if err != nil {
-		return err
-	}
-	if err := d.fill(); err != nil {
-		return err
-	}
-	var name [4]byte
-	_, _ = rand.Read(name[:])
-	w := &witness{disk: d, memory: newMemory(), name: hex.EncodeToString(name[:]), stream: stream}
-	if w.out, err = net.Dial("udp", datagrams); err != nil {
-		return err
-	}
 	for {
-		if n++; d.keep(n) != nil {
+		if n++; w.disk.keep(n) != nil {
 			w.wrong++
 		}
 		w.check(n)
 		w.tell(n)
 		_ = clock.System{}.Sleep(context.Background(), every)
 	}
+}
+
+// open gives a witness of a new name, and the number that it goes on from.
+func open(device, datagrams, stream string) (*witness, uint64, error) {
+	d, err := openDisk(device)
+	if err != nil {
+		return nil, 0, err
+	}
+	n, err := d.highest()
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := d.fill(); err != nil {
+		return nil, 0, err
+	}
+	var name [4]byte
+	_, _ = rand.Read(name[:])
+	w := &witness{disk: d, memory: newMemory(), name: hex.EncodeToString(name[:]), stream: stream}
+	w.out, err = (&net.Dialer{}).DialContext(context.Background(), "udp", datagrams)
+	return w, n, err
 }
 
 // witness counts.
@@ -85,7 +85,7 @@ func (w *witness) tell(n uint64) {
 		_ = w.conn.Close()
 		w.lost++
 	}
-	w.conn, _ = net.DialTimeout("tcp", w.stream, time.Second)
+	w.conn, _ = (&net.Dialer{Timeout: time.Second}).DialContext(context.Background(), "tcp", w.stream)
 }
 
 // The disk: a ring of numbers, and blocks that never change.

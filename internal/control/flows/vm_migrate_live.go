@@ -192,15 +192,23 @@ func settleLive(ctx context.Context, r *run, m moving) (swapped, error) {
 	if err != nil {
 		return swapped{}, err
 	}
-	switch isThere := v.Intent.NodeID != nil && *v.Intent.NodeID == m.Target; {
-	case verdict != nodelink.Abandoned && verdict != nodelink.Undecided && isThere:
+	isThere := v.Intent.NodeID != nil && *v.Intent.NodeID == m.Target
+	switch {
+	case verdict == nodelink.Abandoned:
+	case verdict == nodelink.Swapped && !isThere:
+		return swapped{}, errs.New(errs.Internal, "node %s says that VM %q is its own, and it is not", m.target.Name, v.Intent.Name)
+	case verdict != nodelink.Undecided && isThere:
 		// the source hears it from its target, too, or when it is cleaned up. A target that
 		// was told that the VM is not its own has ended it: then it is there, without a process
 		_, _ = tellSource(ctx, r, m, m.Epoch, verdict)
 		return swapped{Epoch: v.Intent.Epoch}, nil
-	case verdict == nodelink.Swapped:
-		return swapped{}, errs.New(errs.Internal, "node %s says that VM %q is its own, and it is not", m.target.Name, v.Intent.Name)
 	}
+	return swapped{}, goesOnAtSource(ctx, r, m, v, verdict)
+}
+
+// goesOnAtSource brings the source the verdict that the VM, as it is now, is not its
+// target's, and makes the row agree.
+func goesOnAtSource(ctx context.Context, r *run, m moving, v vm.View, verdict nodelink.Verdict) error {
 	epoch := m.Epoch
 	if v.Intent.NodeID != nil && *v.Intent.NodeID == m.Source {
 		epoch = v.Intent.Epoch // it may have been taken back, under a further one
@@ -210,7 +218,7 @@ func settleLive(ctx context.Context, r *run, m moving) (swapped, error) {
 		m.v = v
 		err = takeBack(ctx, r, m, reply.Paused)
 	}
-	return swapped{}, err
+	return err
 }
 
 // settleUndo is settleLive for a move that nobody goes on with. One that the source has not
