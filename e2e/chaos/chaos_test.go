@@ -79,7 +79,7 @@ func apart(t testing.TB) {
 func TestMigrationsUnderFire(t *testing.T) {
 	apart(t)
 	seed := uint64(number(seedEnv, 1))
-	rng := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // drawn again by its seed
+	rng := rand.New(rand.NewPCG(seed, 0))
 	cases := draw(t, rng)
 	limit := time.Duration(number(minutesEnv, 60)) * time.Minute
 	t.Logf("%d cases, seed %d", len(cases), seed)

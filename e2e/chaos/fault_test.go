@@ -187,7 +187,7 @@ func databaseGone(r *attempt) (func() error, error) {
 // fillDisk leaves no byte of the node's file system.
 func fillDisk(n *node) (func() error, error) {
 	name := filepath.Join(n.home(), "fill")
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600) //nolint:gosec // the bench's own
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +219,7 @@ func secondRequest(r *attempt) (func() error, error) {
 	_, err := r.b.client.VMs.Stop(r.ctx, vmName, api.VMStop{Force: true})
 	var no *api.Error
 	if !errors.As(err, &no) || no.Code != "vm_busy" || no.Job != r.job {
-		return nil, fmt.Errorf("a second request got %w (%+v), and not the job that holds the VM", err, no)
+		return nil, fmt.Errorf("a second request got %w, and not the job %s that holds the VM", err, r.job)
 	}
 	return nil, nil
 }

@@ -89,7 +89,7 @@ func (l *listener) hearStream(c io.Reader) {
 		}
 		if err != nil {
 			l.mu.Lock()
-			l.blame("%v", err)
+			l.blamef("%v", err)
 			l.mu.Unlock()
 		}
 		last = w.n
@@ -111,7 +111,7 @@ func parse(line string) (w word, err error) {
 	return w, nil
 }
 
-func (l *listener) blame(format string, a ...any) {
+func (l *listener) blamef(format string, a ...any) {
 	if len(l.wrong) < 10 {
 		l.wrong = append(l.wrong, fmt.Sprintf(format, a...))
 	}
@@ -124,21 +124,21 @@ func (l *listener) hear(line string, now time.Duration) {
 	defer l.mu.Unlock()
 	switch {
 	case err != nil:
-		l.blame("%v", err)
+		l.blamef("%v", err)
 		return
 	case slices.Contains(l.former, w.name):
-		l.blame("witness %s, which was followed by %s, still counts: %d", w.name, l.name, w.n)
+		l.blamef("witness %s, which was followed by %s, still counts: %d", w.name, l.name, w.n)
 		return
 	case w.n <= l.last && w.name == l.name:
-		l.blame("witness %s said %d after %d: it runs twice, or from an older memory", w.name, w.n, l.last)
+		l.blamef("witness %s said %d after %d: it runs twice, or from an older memory", w.name, w.n, l.last)
 		return
 	case w.n <= l.last:
-		l.blame("witness %s began with %d where %d was told: a write is lost", w.name, w.n, l.last)
+		l.blamef("witness %s began with %d where %d was told: a write is lost", w.name, w.n, l.last)
 	case w.name == l.name && w.lost > l.lost:
-		l.blame("the connection of witness %s broke", w.name)
+		l.blamef("the connection of witness %s broke", w.name)
 	}
 	if w.wrong > 0 {
-		l.blame("witness %s found %d places of its memory or its disk that it had not left so", w.name, w.wrong)
+		l.blamef("witness %s found %d places of its memory or its disk that it had not left so", w.name, w.wrong)
 	}
 	if w.name != l.name {
 		if l.name != "" {
