@@ -64,6 +64,8 @@ var faults = []fault{
 	{name: "database-gone", do: databaseGone, hold: long, fatal: endsNever},
 	{name: "database-blinks", do: databaseGone, hold: short / 3, fatal: endsNever},
 	{name: "target-full", do: onTarget(fillDisk), hold: short, fatal: endsNever},
+	{name: "source-full", do: onSource(fillDisk), hold: short, fatal: endsNever},
+	{name: "source-full-and-off", do: onSource(fillAndPowerOff), hold: short, fatal: endsAtSource},
 	{name: "cancel", do: cancel, fatal: endsNever},
 	{name: "second-request", do: secondRequest, fatal: endsNever},
 }
@@ -202,6 +204,15 @@ func fillDisk(n *node) (func() error, error) {
 		}
 	}
 	return func() error { return os.Remove(name) }, nil
+}
+
+// fillAndPowerOff has a node lose its power that could not write for a while.
+func fillAndPowerOff(n *node) (func() error, error) {
+	free, err := fillDisk(n)
+	return func() error {
+		n.powerOff()
+		return errors.Join(free(), n.reboot())
+	}, err
 }
 
 // cancel asks for the end of the job. Past its point of no return that is refused.

@@ -79,9 +79,14 @@ func (a *Agent) sendOff(ctx context.Context, g *guest, d hypervisor.Migrator, m 
 	}
 	m.State = moveSent
 	set := g.settleAnew()
-	err = a.moved(g, func(r *move) { *r = m })
-	a.background(func(ctx context.Context) { a.hear(ctx, g, m, set) })
-	return err
+	a.background(func(ctx context.Context) {
+		// the target asks for the VM once it hears of this: not before it is on the disk
+		a.retry(ctx, func() error { return a.moved(g, func(r *move) { *r = m }) })
+		if ctx.Err() == nil {
+			a.hear(ctx, g, m, set)
+		}
+	})
+	return nil
 }
 
 // sendWatched has the driver send a guest, under the eyes of a steward.
@@ -194,8 +199,11 @@ func (a *Agent) hearOnce(ctx context.Context, m move) (nodelink.Verdict, error) 
 
 // settleSource carries out a verdict that the control plane brings.
 func (a *Agent) settleSource(ctx context.Context, g *guest, m move, v nodelink.Verdict) (any, error) {
+	is, alive, err := a.live(ctx, g.snapshot().VM)
 	switch {
-	case m.State == moveSending: // nobody sends any more, and it has gone on
+	case err != nil:
+		return nil, err
+	case m.State == moveSending && !(alive && is.Reason == hypervisor.SentAway): // nobody sends any more, and it has gone on
 		return g.reply(nodelink.Abandoned), g.change(a.records, func(r *record) { r.Move = nil })
 	case v == nodelink.Undecided:
 		return g.reply(v), nil

@@ -163,8 +163,13 @@ func (g *guest) settleSend(ctx context.Context) (s contract.Status, sent bool) {
 		err = g.forgetMove(ctx)
 	}
 	if err == nil && sent {
-		err = g.noteSent()
-	} else if err == nil {
+		if e := g.noteSent(); e != nil {
+			// nobody was told that it was sent: its target never executes
+			g.d.log.Error("a guest was sent to another host, which cannot be written down: it goes on here", "vm", g.ref.VM, "error", e)
+			sent = false
+		}
+	}
+	if err == nil && !sent {
 		err = g.goOnHere(ctx)
 	}
 	g.refresh(context.WithoutCancel(ctx))
@@ -217,7 +222,14 @@ func (g *guest) goOnHere(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return g.noteSend(nil)
+	if err := g.noteSend(nil); err != nil {
+		// what is written is of a guest that executes: whoever reads it lets it go on
+		g.d.log.Error("that a guest goes on here cannot be written down", "vm", g.ref.VM, "error", err)
+		g.mu.Lock()
+		g.asked.Send = nil
+		g.mu.Unlock()
+	}
+	return nil
 }
 
 // forgetMove removes from QEMU all that a move has brought.
