@@ -17,7 +17,7 @@ GOFUMPT := CGO_ENABLED=0 $(TOOL) gofumpt
 GO_FILES = $$(git ls-files --cached --others --exclude-standard -- '*.go')
 SHELL_FILES := e2e/debian-guest scripts/cover scripts/fuzz scripts/upgrade-test scripts/fresh-machine-test scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/uefi-guest scripts/env.sh .ci/run
 
-.PHONY: moves chaos chaos-slice upgrade-test debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench bench-parts fuzz up down clean cover vuln build guest guests
+.PHONY: moves proofs chaos chaos-slice upgrade-test debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench bench-parts fuzz up down clean cover vuln build guest guests
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ debian-test: ## Boot a full Debian guest that cloud-init sets up (root, debootst
 
 moves: guests ## A guest that writes, holds a connection and answers pings goes around three nodes a hundred times (root, 10 minutes)
 	NOVACRON_CHAOS_MOVES=100 go test -count=1 -v -timeout 30m -run TestGoesAround ./e2e/chaos
+
+proofs: guests ## Prove the flows that real guests have part in on real QEMU, each step failed, repeated, killed and cancelled (root, 10 minutes)
+	NOVACRON_PROOFS=qemu go test -count=1 -timeout 20m -run TestProofs ./internal/control/flows
 
 chaos: guests ## Break migrations of a real guest at each point in each way: the matrix three times, 200 cases at random, planted mistakes (root, an hour)
 	NOVACRON_CHAOS_ROUNDS=3 NOVACRON_CHAOS_RANDOM=200 NOVACRON_CHAOS_SEED=$$(date +%s) go test -count=1 -v -timeout 80m -run 'TestMigrationsUnderFire|TestPlantedMistakesAreFound' ./e2e/chaos

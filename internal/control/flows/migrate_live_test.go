@@ -356,8 +356,8 @@ func TestAgentsDieWhileItMoves(t *testing.T) {
 
 // A real guest that moves while it runs: the proof of its flow, on two hosts of QEMU.
 func TestProofsOfLiveMigration(t *testing.T) {
-	if testing.Short() {
-		t.Skip("the race detector sees nothing of QEMU, and the same steps run beside it on simulated hosts: 'make test' runs this")
+	if !provesAll() {
+		t.Skip("it takes minutes, and the same steps run beside it on simulated hosts: make proofs runs it")
 	}
 	prove.Prove(t, prove.Subject[flows.Env]{Flow: flows.VMMigrateLive(), Reuse: true, World: func(tb testing.TB) prove.World[flows.Env] {
 		w := newWorld(controltest.NewQEMU(tb, 2), proofs[vm.JobMigrateLive])
