@@ -28,10 +28,13 @@ type figure struct {
 	// there is none.
 	Ours  spread  `json:"ours"`
 	Floor *spread `json:"floor,omitempty"`
-	// Value is what the goal is about, as Goal tells in words.
+	// Value is what the goal is about, as Goal tells in words; without one, the figure is
+	// there to be looked at.
 	Value float64 `json:"value"`
 	Goal  string  `json:"goal"`
 	Met   bool    `json:"met"`
+	// Missing says why the goal cannot be looked at on this machine.
+	Missing string `json:"missing,omitempty"`
 	// Drift is by how much the floors of the machine had changed when the figure was
 	// taken, in percent; over 10 the figure says little.
 	Drift float64 `json:"drift_percent"`
@@ -88,16 +91,21 @@ func publish() error {
 	t.SetStyle(table.StyleLight)
 	t.AppendHeader(table.Row{"figure", "ours", "p99", "floor", "value", "goal", "met", "drift"})
 	for _, f := range figures {
-		floor, met := "", "no"
+		floor, goal, met := "", f.Goal, "no"
 		if f.Floor != nil {
 			floor = fmt.Sprintf("%.3g", f.Floor.P50)
 		}
-		if f.Met {
+		switch {
+		case f.Goal == "":
+			met = "" // it is there to be looked at
+		case f.Missing != "":
+			goal, met = f.Missing, ""
+		case f.Met:
 			met = "yes"
 		}
 		t.AppendRow(table.Row{
 			f.Name, fmt.Sprintf("%.3g %s", f.Ours.P50, f.Unit), fmt.Sprintf("%.3g", f.Ours.P99), floor,
-			fmt.Sprintf("%.3g", f.Value), f.Goal, met, fmt.Sprintf("%.0f %%", f.Drift),
+			fmt.Sprintf("%.3g", f.Value), goal, met, fmt.Sprintf("%.0f %%", f.Drift),
 		})
 	}
 	fmt.Println(t.Render())

@@ -114,6 +114,17 @@ const tries = 3
 // same after as before, and gives the drift of the try that counts, in percent.
 func steadily(b *testing.B, measure func()) float64 {
 	b.Helper()
+	return within(b, tries, measure)
+}
+
+// once is steadily for what takes too long to be measured again.
+func once(b *testing.B, measure func()) float64 {
+	b.Helper()
+	return within(b, 1, measure)
+}
+
+func within(b *testing.B, tries int, measure func()) float64 {
+	b.Helper()
 	all := floors(b)
 	drift := 0.0
 	for range tries {
