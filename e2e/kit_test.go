@@ -29,6 +29,9 @@ var binary string
 const coverDir = "NOVACRON_COVER_DIR"
 
 func TestMain(m *testing.M) {
+	if code, is := otherFace(); is {
+		os.Exit(code)
+	}
 	dir, err := os.MkdirTemp("", "nce2e")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
