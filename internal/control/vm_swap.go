@@ -63,7 +63,12 @@ func swapFor(ctx context.Context, tx *store.Tx, m migration.Migration, r nodelin
 	if m.SwappedEpoch == r.Epoch+1 && owns(v, m.Target.Node, m.SwappedEpoch) {
 		return nodelink.SwapReply{Verdict: nodelink.Swapped, Epoch: m.SwappedEpoch}, nil // asked again
 	}
-	epoch, err := tx.VMSwap(ctx, v, store.Swap{Migration: m.ID, From: m.Source.Node, To: m.Target.Node, Epoch: r.Epoch})
+	var epoch gen.OwnerEpoch
+	if m.Closed {
+		err = errs.New(errs.StaleEpoch, "the migration is being taken back")
+	} else {
+		epoch, err = tx.VMSwap(ctx, v, store.Swap{Migration: m.ID, From: m.Source.Node, To: m.Target.Node, Epoch: r.Epoch})
+	}
 	switch {
 	case err == nil:
 		return nodelink.SwapReply{Verdict: nodelink.Swapped, Epoch: epoch}, nil

@@ -134,7 +134,7 @@ func (t *Tx) MigrationEnds(ctx context.Context, m id.ID) (migration.Migration, e
 	}
 	return migration.Migration{
 		ID: m, VM: row.VmID, State: migration.State(row.State), Source: migration.Place{Node: row.SourceNodeID}, Target: migration.Place{Node: row.TargetNodeID},
-		SourceEpoch: gen.OwnerEpoch(row.SourceEpoch), SwappedEpoch: gen.OwnerEpoch(row.SwappedEpoch),
+		SourceEpoch: gen.OwnerEpoch(row.SourceEpoch), SwappedEpoch: gen.OwnerEpoch(row.SwappedEpoch), Closed: row.Closed,
 	}, nil
 }
 
@@ -142,6 +142,15 @@ func (t *Tx) MigrationEnds(ctx context.Context, m id.ID) (migration.Migration, e
 // transaction: what is read from here on agrees. Nothing for one that is gone.
 func (t *Tx) VMKeepOwner(ctx context.Context, v id.ID) error {
 	return pgtx.Map(t.q.VMKeepOwner(ctx, v))
+}
+
+// MigrationClose has a migration's target not be given the VM any more: whoever is about to
+// do so is waited for, and who asks later is refused.
+func (t *Tx) MigrationClose(ctx context.Context, m migration.Migration) error {
+	if err := t.VMKeepOwner(ctx, m.VM); err != nil {
+		return err
+	}
+	return pgtx.Map(t.q.MigrationClose(ctx, m.ID))
 }
 
 // Swap is a change of a VM's owner.

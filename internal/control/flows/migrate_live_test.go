@@ -15,6 +15,7 @@ import (
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/engine/workflow/prove"
 	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/store"
 )
 
 // onTheMove makes a cluster with a VM that runs on n1, and has it begin to move to n2.
@@ -270,6 +271,32 @@ func TestServersAnswerASwapAlike(t *testing.T) {
 		t.Errorf("%d answers", len(answers))
 	}
 	w.stands(t, "n2", vm.Running)
+}
+
+// A migration that is being taken back does not give its target the VM, however late that
+// asks: the job may have looked already whose it is.
+func TestSwapThatComesTooLate(t *testing.T) {
+	w, drive := onTheMove(t, controltest.New(t, 2), func(w *world) {
+		var once atomic.Bool
+		w.Swapping = func(*controltest.Node) error {
+			if !once.CompareAndSwap(false, true) {
+				return nil
+			}
+			ctx := context.WithoutCancel(t.Context())
+			m, err := lastMigration(ctx, w, w.name)
+			if err == nil {
+				err = w.Store.InTx(ctx, func(tx *store.Tx) error { return tx.MigrationClose(ctx, m) })
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			return nil
+		}
+	})
+	if got := drive(); got != job.Failed {
+		t.Errorf("it ended as %s", got)
+	}
+	w.stands(t, "n1", vm.Running)
 }
 
 // askedAtOnce asks for the swap of the VM several times, all of which have begun, and wait

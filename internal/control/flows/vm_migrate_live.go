@@ -275,6 +275,13 @@ func unmoveLive(ctx context.Context, r *run) error {
 	if err := r.Params(&p); err != nil {
 		return err
 	}
+	// before anything is looked at: the answer of a server that was slow could still come
+	err := write(ctx, r, func(tx *store.Tx) error {
+		return tx.MigrationClose(ctx, migration.Migration{ID: r.Job.ID, VM: r.Job.Target.ID})
+	})
+	if err != nil {
+		return err
+	}
 	m, err := unmoves(ctx, r)
 	if err != nil {
 		return err

@@ -66,6 +66,8 @@ type Migration struct {
 	// Reason is why, in the words of who asked.
 	Reason         string
 	Source, Target Place
+	// Closed: it is being taken back, and its target is not given the VM any more.
+	Closed bool
 	// SourceEpoch is the owner epoch that is copied; SwappedEpoch the one under which the
 	// target owns the VM, 0 while it does not.
 	SourceEpoch, SwappedEpoch gen.OwnerEpoch

@@ -35,7 +35,10 @@ RETURNING v.owner_epoch;
 
 -- name: MigrationEnds :one
 -- Between which nodes a VM moves, and how far that is.
-SELECT vm_id, source_node_id, target_node_id, state, source_epoch, coalesce(swapped_epoch, 0)::bigint AS swapped_epoch FROM migrations WHERE id = @id;
+SELECT vm_id, source_node_id, target_node_id, state, source_epoch, coalesce(swapped_epoch, 0)::bigint AS swapped_epoch, closed FROM migrations WHERE id = @id;
+
+-- name: MigrationClose :exec
+UPDATE migrations SET closed = true WHERE id = @id;
 
 -- name: MigrationSwap :exec
 -- What is held is on the other node from now on. Back again, it is as before the swap,

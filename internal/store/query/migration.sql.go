@@ -22,6 +22,15 @@ func (q *Queries) MigrationBegin(ctx context.Context, id uuid.UUID) error {
 	return err
 }
 
+const migrationClose = `-- name: MigrationClose :exec
+UPDATE migrations SET closed = true WHERE id = $1
+`
+
+func (q *Queries) MigrationClose(ctx context.Context, id uuid.UUID) error {
+	_, err := q.db.Exec(ctx, migrationClose, id)
+	return err
+}
+
 const migrationDirtyRate = `-- name: MigrationDirtyRate :one
 SELECT coalesce((SELECT (m.progress->>'dirty_rate')::bigint FROM migrations m
   WHERE m.vm_id = $1 AND m.progress ? 'dirty_rate' ORDER BY m.id DESC LIMIT 1), 0)::bigint AS rate
@@ -92,7 +101,7 @@ func (q *Queries) MigrationEnd(ctx context.Context, arg MigrationEndParams) (Mig
 }
 
 const migrationEnds = `-- name: MigrationEnds :one
-SELECT vm_id, source_node_id, target_node_id, state, source_epoch, coalesce(swapped_epoch, 0)::bigint AS swapped_epoch FROM migrations WHERE id = $1
+SELECT vm_id, source_node_id, target_node_id, state, source_epoch, coalesce(swapped_epoch, 0)::bigint AS swapped_epoch, closed FROM migrations WHERE id = $1
 `
 
 type MigrationEndsRow struct {
@@ -102,6 +111,7 @@ type MigrationEndsRow struct {
 	State        MigrationState
 	SourceEpoch  int64
 	SwappedEpoch int64
+	Closed       bool
 }
 
 // Between which nodes a VM moves, and how far that is.
@@ -115,6 +125,7 @@ func (q *Queries) MigrationEnds(ctx context.Context, id uuid.UUID) (MigrationEnd
 		&i.State,
 		&i.SourceEpoch,
 		&i.SwappedEpoch,
+		&i.Closed,
 	)
 	return i, err
 }

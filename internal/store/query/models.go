@@ -816,6 +816,7 @@ type Migration struct {
 	Priority        int16
 	BegunAt         *time.Time
 	Steps           []byte
+	Closed          bool
 }
 
 type NetworkInterface struct {
