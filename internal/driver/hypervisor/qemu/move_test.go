@@ -390,3 +390,22 @@ func TestDisksOfOtherSizesAreNotReceived(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 }
+
+// A guest that arrived from another host is suspended there, and goes on from the file,
+// however it was sent.
+func TestArrivedIsSuspended(t *testing.T) {
+	for _, channels := range []int{0, 2} {
+		near, far := newHarness(t, nil), newHarness(t, nil)
+		m := near.machine(t, append([]byte(nil), benchSector...))
+		near.launch(t, m)
+		near.readLog(t, m, "guest ready")
+		m, _ = near.movesTo(t, far, m, contract.MoveOptions{Channels: channels})
+		file := filepath.Join(far.dir, "memory")
+		if s, err := far.driver.Suspend(hypertest.Context(t), m.Ref, file); err != nil || s.Phase != vm.PhaseSuspended {
+			t.Fatalf("with %d channels: %+v %v", channels, s, err)
+		}
+		m = next(m, file)
+		far.launch(t, m)
+		far.echoes(t, m)
+	}
+}

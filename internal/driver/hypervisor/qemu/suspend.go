@@ -180,8 +180,8 @@ func (g *guest) save(ctx context.Context, file string) error {
 	defer func() { _ = f.Close() }()
 	for _, step := range []func() error{
 		func() error { return c.Execute(ctx, "stop", nil, nil) },
-		func() error {
-			return c.Execute(ctx, "migrate-set-parameters", object{"max-bandwidth": saveRate}, nil)
+		func() error { // one that arrived from another host has what that needed still
+			return g.tellMigration(ctx, noCapabilities(), object{"max-bandwidth": saveRate})
 		},
 		func() error { return c.SendFile(ctx, stateName, f) },
 		func() error { return c.Execute(ctx, "migrate", object{"uri": "fd:" + stateName}, nil) },
