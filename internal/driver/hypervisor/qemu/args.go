@@ -17,7 +17,8 @@ import (
 // shape is what the host adds to a machine to make a command line.
 type shape struct {
 	binary  string
-	machine string // such as "pc-q35-7.2"
+	data    []string // folders of its firmware, where that is not the system's
+	machine string   // such as "pc-q35-7.2"
 	accel   string
 	code    string // path of the image of UEFI firmware
 	cpu     string // such as "Westmere-v1,enforce"
@@ -52,6 +53,9 @@ func commandLine(m contract.Machine, s shape) ([]string, error) {
 		"-uuid", m.VM.String(),
 		"-nodefaults", "-no-user-config", "-display", "none", "-S",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+	}
+	for _, dir := range s.data {
+		a = append(a, "-L", dir)
 	}
 	board, firmware := boardOptions(m, s)
 	a = append(a, board...)

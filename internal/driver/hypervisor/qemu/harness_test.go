@@ -60,6 +60,9 @@ const (
 	switchFlood = 5
 )
 
+// binaryEnv names the QEMU to test with, where it is not the installed one.
+const binaryEnv = "NOVACRON_TEST_QEMU"
+
 // harness is a host of its own: folders, node id, sockets.
 type harness struct {
 	t      testing.TB
@@ -80,6 +83,7 @@ func newHarness(t testing.TB, sink contract.Sink, bridges ...string) *harness {
 		UIDDir:    filepath.Join(dir, "uids"),
 		RAMDir:    "/dev/shm/" + filepath.Base(dir),
 		Accel:     "tcg",
+		Binary:    os.Getenv(binaryEnv),
 		Bridges:   bridges,
 		Sink:      sink,
 		Logger:    slog.New(slog.NewTextHandler(testWriter{t}, nil)),

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -85,7 +86,7 @@ func (o *Options) jailSpec(f firmwares) (*jail.Spec, error) {
 	if err := spec.Show(o.Binary); err != nil {
 		return nil, err
 	}
-	for _, dir := range dataFolders {
+	for _, dir := range slices.Concat(dataFolders, beside(o.Binary, firmwareBeside), beside(o.Binary, modulesBeside)) {
 		if err := spec.ShowPath(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}

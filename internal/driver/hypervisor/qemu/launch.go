@@ -360,7 +360,7 @@ func (g *guest) giveOwn() error {
 
 func (d *Driver) keeperConfig(g *guest) (keeper.Config, error) {
 	m := g.rec.Machine
-	on := shape{binary: d.opt.Binary, machine: g.rec.Type, accel: g.rec.Accel, cpu: g.rec.CPU, code: g.rec.Code, ram: g.at.ram, inside: g.at.inside(), kernel: m.Boot.Kernel, initrd: m.Boot.Initrd, taps: tapFDs(m), agent: g.rec.Agent, layout: g.rec.Layout, awaits: g.rec.Landing != nil}
+	on := shape{binary: d.opt.Binary, data: beside(d.opt.Binary, firmwareBeside), machine: g.rec.Type, accel: g.rec.Accel, cpu: g.rec.CPU, code: g.rec.Code, ram: g.at.ram, inside: g.at.inside(), kernel: m.Boot.Kernel, initrd: m.Boot.Initrd, taps: tapFDs(m), agent: g.rec.Agent, layout: g.rec.Layout, awaits: g.rec.Landing != nil}
 	c := keeper.Config{
 		Dir: g.at.records, Control: g.at.control(), Serial: g.at.serial(), Socket: g.at.keeper(),
 		Epoch: g.ref.Epoch, LogBytes: d.opt.LogBytes,
