@@ -15,9 +15,9 @@ TOOL := go tool -modfile=tools/go.mod
 LINT := CGO_ENABLED=0 $(TOOL) golangci-lint
 GOFUMPT := CGO_ENABLED=0 $(TOOL) gofumpt
 GO_FILES = $$(git ls-files --cached --others --exclude-standard -- '*.go')
-SHELL_FILES := e2e/debian-guest scripts/cover scripts/fuzz scripts/upgrade-test scripts/fresh-machine-test scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/uefi-guest scripts/env.sh .ci/run
+SHELL_FILES := e2e/debian-guest scripts/cover scripts/fuzz scripts/upgrade-test scripts/fresh-machine-test scripts/fresh-root scripts/install-test scripts/setup scripts/up scripts/guest-image scripts/uefi-guest scripts/qemu-next scripts/env.sh .ci/run
 
-.PHONY: moves proofs chaos chaos-slice upgrade-test debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench bench-parts fuzz up down clean cover vuln build guest guests
+.PHONY: qemu-next versions-test moves proofs chaos chaos-slice upgrade-test debian-test fresh-machine-test install-test fleet help setup gen fmt lint test race e2e bench bench-parts fuzz up down clean cover vuln build guest guests
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,14 @@ chaos: guests ## Break migrations of a real guest at each point in each way: the
 
 chaos-slice: guests ## As much of that as fits into 8 minutes, always the same
 	NOVACRON_CHAOS_ROUNDS=1 NOVACRON_CHAOS_RANDOM=0 NOVACRON_CHAOS_MINUTES=6 go test -count=1 -v -timeout 14m -run 'TestMigrationsUnderFire|TestPlantedMistakesAreFound' ./e2e/chaos
+
+qemu-next: ## Unpack the QEMU of Debian's backports, beside the installed one, to .cache/qemu-next
+	@scripts/qemu-next
+
+versions-test: guest qemu-next ## Move guests between the installed QEMU and that of Debian's backports (root, 3 minutes)
+	NOVACRON_TEST_QEMU=$(CURDIR)/.cache/qemu-next/usr/bin/qemu-system-x86_64 go test -count=5 -v -timeout 10m \
+	    -run 'TestMemoryIsTheSameOnBothHosts|TestFirmwareBesideQEMU|TestArrivedIsSuspended' ./internal/driver/hypervisor/qemu
+	go test -count=1 -v -timeout 10m -run TestTwoVersionsOfQEMU ./e2e/chaos
 
 install-test: build guest ## Install it as a service in a machine of its own with a real systemd (root, 3 minutes)
 	@scripts/install-test

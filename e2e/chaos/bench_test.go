@@ -133,8 +133,9 @@ func (n *node) reboot() error {
 
 func (n *node) home() string { return filepath.Join(n.b.dir, n.Name) }
 
-// openBench makes a cluster and its guest, which counts.
-func openBench(t testing.TB, m mistake) *bench {
+// openBench makes a cluster and its guest, which counts. Programs are the nodes' QEMUs, in
+// their order; "" and none are the installed one.
+func openBench(t testing.TB, m mistake, programs ...string) *bench {
 	t.Helper()
 	if err := tap.Usable(); err != nil || os.Getuid() != 0 {
 		t.Skip("namespaces, bridges and loop devices take root: ", err)
@@ -144,7 +145,7 @@ func openBench(t testing.TB, m mistake) *bench {
 	b.gate = openGate(t, filepath.Join(b.dir, "gate"))
 	b.witness = listen(t, b.net.listener())
 	b.openServers()
-	b.openNodes()
+	b.openNodes(programs)
 	b.openGuest()
 	return b
 }
@@ -198,7 +199,7 @@ func (b *bench) administrator() *client.Client {
 // diskOfNode is how large a node's file system is.
 const diskOfNode = 600 << 20
 
-func (b *bench) openNodes() {
+func (b *bench) openNodes(programs []string) {
 	t := b.t
 	t.Helper()
 	for k := range nodes {
@@ -206,6 +207,9 @@ func (b *bench) openNodes() {
 		n.agentConfig = agentConfig{
 			Name: fmt.Sprintf("n%d", k+1), Bridges: []string{guestBridge}, SwapPatience: swapPatience, Gate: b.gate.path, Mistake: b.mistake,
 			RAMDir: "/dev/shm/" + filepath.Base(b.dir) + "-" + strconv.Itoa(k),
+		}
+		if k < len(programs) {
+			n.QEMU = programs[k]
 		}
 		n.DataDir, n.RunDir = filepath.Join(n.home(), "data"), filepath.Join(n.home(), "run")
 		n.openDisk()
@@ -294,7 +298,7 @@ func (b *bench) openGuest() {
 		return err
 	})
 	change, err := b.client.VMs.Create(ctx, api.VMCreate{
-		Name: vmName, CPUs: 1, MemoryBytes: 128 << 20, Image: "witness", Start: true,
+		Name: vmName, CPUs: 1, MemoryBytes: 128 << 20, Image: "witness", Node: b.nodes[0].Name, Start: true,
 		Disks: []api.VMDiskCreate{{SizeBytes: 32 << 20}}, NICs: []api.VMNICCreate{{Bridge: guestBridge}},
 	})
 	var job api.Job
