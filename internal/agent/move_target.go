@@ -167,14 +167,28 @@ func (a *Agent) stillWaits(ctx context.Context, g *guest, m move) bool {
 	return err != nil || alive && s.Phase == vm.PhaseIncoming
 }
 
+// ownTries is how often a guest that is this node's now is at least told to execute: a host
+// that was frozen has none of its time left when it goes on.
+const ownTries = 5
+
 // own lets a guest execute that is this node's now. One that cannot, for as long as servers
 // are asked for it, has crashed: the VM's owner decides what becomes of it.
 func (a *Agent) own(ctx context.Context, g *guest, m move) {
-	try, cancel := a.withinTime(ctx, a.patience())
-	defer cancel()
-	a.retry(try, func() error { return a.takeOver(try, g, m) })
-	if try.Err() == nil || ctx.Err() != nil {
-		return
+	began := a.cfg.Clock.Boot()
+	for tries := 1; ; tries++ {
+		try, cancel := a.withinTime(ctx, a.patience())
+		err := a.takeOver(try, g, m)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		a.log.Warn("a guest that has moved here does not go on yet; it is tried again", "vm", g.snapshot().VM, "error", err)
+		if tries >= ownTries && a.cfg.Clock.Boot()-began >= a.patience() {
+			break
+		}
+		if a.cfg.Clock.Sleep(ctx, retryEvery) != nil {
+			return
+		}
 	}
 	a.log.Error("a guest that has moved here cannot go on, and is ended", "vm", g.snapshot().VM)
 	a.retry(ctx, func() error { return a.endLanded(ctx, g.snapshot().VM) })
