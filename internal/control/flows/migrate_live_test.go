@@ -249,12 +249,12 @@ func TestSourceLosesItsPowerAtTheSwap(t *testing.T) {
 // Servers that are asked for one swap at once give one answer, though each may have looked
 // before another's commit.
 func TestServersAnswerASwapAlike(t *testing.T) {
-	var answers []nodelink.SwapReply
+	told := make(chan []nodelink.SwapReply, 1)
 	w, drive := onTheMove(t, controltest.New(t, 2), func(w *world) {
 		var once atomic.Bool
 		w.Swapping = func(*controltest.Node) error {
 			if once.CompareAndSwap(false, true) {
-				answers = askedAtOnce(t, w, 3)
+				told <- askedAtOnce(t, w, 3)
 			}
 			return nil
 		}
@@ -262,6 +262,7 @@ func TestServersAnswerASwapAlike(t *testing.T) {
 	if got := drive(); got != job.Succeeded {
 		t.Errorf("it ended as %s", got)
 	}
+	answers := <-told
 	for _, a := range answers {
 		if a.Verdict != nodelink.Swapped {
 			t.Errorf("one was told %+v", a)
@@ -326,10 +327,10 @@ func askedAtOnce(t *testing.T, w *world, times int) []nodelink.SwapReply {
 			answers <- a
 		}()
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	within, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for waiting := 0; waiting < times && err == nil; {
-		err = w.DB.Owner.QueryRow(ctx, `SELECT count(DISTINCT l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+		err = w.DB.Owner.QueryRow(within, `SELECT count(DISTINCT l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE NOT l.granted AND a.datname = current_database()`).Scan(&waiting)
 	}
 	if err != nil {
