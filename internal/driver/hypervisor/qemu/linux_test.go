@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,13 +73,18 @@ func (s shell) expect(want string) string {
 	return got.String()
 }
 
-// run runs a command whose output ends with a line of our own.
+// commands counts what run has run.
+var commands atomic.Int64
+
+// run runs a command whose output ends with a line of our own, which nothing before it
+// can have written: not the guest's kernel, and not an earlier command.
 func (s shell) run(command string) string {
 	s.t.Helper()
-	if _, err := io.WriteString(s.c, command+"; echo do''ne\r"); err != nil {
+	n := commands.Add(1)
+	if _, err := fmt.Fprintf(s.c, "%s; echo do''ne-%d-\r", command, n); err != nil {
 		s.t.Fatal(err)
 	}
-	return s.expect("done")
+	return s.expect(fmt.Sprintf("done-%d-", n))
 }
 
 // growUnder makes the guest's disk larger while it looks.
