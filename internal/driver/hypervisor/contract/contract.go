@@ -110,6 +110,8 @@ type Capabilities struct {
 	// Migrate: can a machine that runs be moved to another host with this driver
 	// (Migrator)?
 	Migrate bool
+	// Warm: can its disks be copied ahead, in rounds, while its guest executes (Warmer)?
+	Warm bool
 	// Shutdown: can the guest be asked to power off?
 	Shutdown bool
 	// Console: is there a serial console to attach to?

@@ -102,10 +102,14 @@ type Stream string
 const (
 	StreamMemory Stream = "memory"
 	StreamDisks  Stream = "disks"
+	// StreamAgain carries nothing: with it a source says that it begins the streams of disks
+	// anew. Those there were have ended when it is let in, and nothing that came through one
+	// of them is written any more.
+	StreamAgain Stream = "again"
 )
 
 // Valid tells whether s is one of them.
-func (s Stream) Valid() bool { return s == StreamMemory || s == StreamDisks }
+func (s Stream) Valid() bool { return s == StreamMemory || s == StreamDisks || s == StreamAgain }
 
 // Departure is what a target must know of a machine that is to come.
 type Departure struct {
@@ -157,6 +161,10 @@ type MoveOptions struct {
 	Channels int `json:"channels,omitempty"`
 	// Compression of memory: "zstd", or "" for none. It needs Channels.
 	Compression string `json:"compression,omitempty"`
+	// Warm has a driver that is a Warmer copy the disks in rounds until it is told to cut over.
+	Warm bool `json:"warm,omitempty"`
+	// Interval is how long a warm move rests between two rounds: DefaultInterval when 0.
+	Interval time.Duration `json:"interval,omitempty"`
 }
 
 // Bounds and defaults of MoveOptions.
@@ -165,6 +173,8 @@ const (
 	MaxDowntime     = 30 * time.Second
 	DefaultDowntime = 300 * time.Millisecond
 	DefaultPatience = 30 * time.Second
+	// DefaultInterval lets little change between two rounds, and the network rest.
+	DefaultInterval = 30 * time.Second
 )
 
 // Complete fills the defaults in and refuses what no driver does.
@@ -175,9 +185,12 @@ func (o MoveOptions) Complete() (MoveOptions, error) {
 	if o.Patience == 0 {
 		o.Patience = DefaultPatience
 	}
+	if o.Interval == 0 {
+		o.Interval = DefaultInterval
+	}
 	switch {
-	case o.BytesPerSecond < 0 || o.Patience < 0:
-		return o, errs.New(errs.OutOfRange, "a rate and a patience are 0 or more")
+	case o.BytesPerSecond < 0 || o.Patience < 0 || o.Interval < 0:
+		return o, errs.New(errs.OutOfRange, "a rate, a patience and an interval are 0 or more")
 	case o.Downtime < time.Millisecond || o.Downtime > MaxDowntime:
 		return o, errs.New(errs.OutOfRange, "a downtime of %v: 1 ms to %v are possible", o.Downtime, MaxDowntime)
 	}
@@ -202,6 +215,7 @@ type Stage string
 // The stages, in order.
 const (
 	StageDisks      Stage = "disks"      // the disks are copied; the guest executes
+	StageWarm       Stage = "warm"       // instead of that, of a warm one: in rounds, until it is told to cut over
 	StageMemory     Stage = "memory"     // memory is copied, again where it changed; the guest executes
 	StageSwitchover Stage = "switchover" // the guest is halted, and the rest goes over
 	StageSent       Stage = "sent"       // the target has everything
@@ -224,6 +238,8 @@ type Progress struct {
 	// Throttle is the share of time, in percent, that the guest's processors are kept from
 	// executing now.
 	Throttle int `json:"throttle,omitempty"`
+	// Warm is of a warm one; nil of any other.
+	Warm *Warmth `json:"warm,omitempty"`
 	// ExpectedDowntime while it moves, Downtime once it was sent: from the guest's halt to
 	// the end of the stream.
 	ExpectedDowntime time.Duration `json:"expected_downtime"`

@@ -34,7 +34,7 @@ type testCase struct {
 func cases() []testCase {
 	var all []testCase
 	for _, group := range [][]testCase{
-		lifeCases(), epochCases(), endCases(), adoptCases(), releaseCases(), consoleCases(), diskCases(), limitCases(), bridgeCases(), suspendCases(), moveCases(), moveFaultCases(), cdCases(), mediaCases(), displayCases(), hardwareCases(), firmwareCases(), guestCases(), refusalCases(),
+		lifeCases(), epochCases(), endCases(), adoptCases(), releaseCases(), consoleCases(), diskCases(), limitCases(), bridgeCases(), suspendCases(), moveCases(), moveFaultCases(), warmCases(), cdCases(), mediaCases(), displayCases(), hardwareCases(), firmwareCases(), guestCases(), refusalCases(),
 	} {
 		all = append(all, group...)
 	}

@@ -60,9 +60,11 @@ type trip struct {
 }
 
 // depart takes a machine so far that it can be sent.
-func (h *hosts) depart(m contract.Machine) trip {
+func (h *hosts) depart(m contract.Machine) trip { return h.departs(m, contract.MoveOptions{}) }
+
+func (h *hosts) departs(m contract.Machine, o contract.MoveOptions) trip {
 	h.Helper()
-	d, err := h.migrator().Depart(h.ctx, m.Ref, id.New(), contract.MoveOptions{})
+	d, err := h.migrator().Depart(h.ctx, m.Ref, id.New(), o)
 	if err != nil {
 		h.Fatalf("depart: %v", err)
 	}
@@ -183,6 +185,22 @@ func (w *Wire) Cut() {
 	for c := range w.live {
 		_ = c.Close()
 	}
+}
+
+// Snap ends all streams; others may begin.
+func (w *Wire) Snap() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for c := range w.live {
+		_ = c.Close()
+	}
+}
+
+// Mend lets streams begin again after Cut.
+func (w *Wire) Mend() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut, w.limit = false, -1
 }
 
 // CutAfter cuts once so many bytes have gone to the target.

@@ -19,6 +19,8 @@ type departed struct {
 	contract.Departure
 	options contract.MoveOptions
 	key     *ecdsa.PrivateKey
+	// over has something in it once a warm move is to come to its end.
+	over chan struct{}
 }
 
 // Depart implements contract.Migrator.
@@ -41,7 +43,7 @@ func (d *Driver) Depart(ctx context.Context, r contract.Ref, migration id.ID, o 
 	if err != nil {
 		return none, err
 	}
-	out := &departed{options: o, Departure: contract.Departure{
+	out := &departed{options: o, over: make(chan struct{}, 1), Departure: contract.Departure{
 		Migration: migration, Hypervisor: "qemu", Version: host.Version,
 		Paused: g.Status().Phase == vm.PhasePaused, Channels: o.Channels, Compression: o.Compression,
 	}}

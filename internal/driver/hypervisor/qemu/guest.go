@@ -58,6 +58,8 @@ type guest struct {
 	// departed is its last departure, and breakOff ends a move under way; nil for none.
 	departed *departed
 	breakOff context.CancelFunc
+	// entrants are the streams that lead into one that waits.
+	entrants entrants
 	// nudge has something in it when the hypervisor told of a migration or a job.
 	nudge chan struct{}
 }

@@ -28,8 +28,16 @@ type job struct {
 	Ready  bool   `json:"ready"`
 	Length int64  `json:"len"`
 	Offset int64  `json:"offset"`
+	Paused bool   `json:"paused"`
+	IO     string `json:"io-status"`
 	Error  string `json:"error"`
 }
+
+// stopped tells whether a job waits with what it could not copy.
+func (j job) stopped() bool { return j.IO != "" && j.IO != "ok" }
+
+// bad tells whether a job does not come to its end.
+func (j job) bad() bool { return j.Error != "" || j.Status == "aborting" || j.stopped() }
 
 // moveJobs lists the mirrors of a move.
 func (g *guest) moveJobs(ctx context.Context) ([]job, error) {
@@ -46,8 +54,17 @@ func (g *guest) moveJobs(ctx context.Context) ([]job, error) {
 }
 
 // mirror begins to mirror the disks that go along, and waits until each follows what the
-// guest writes. Only what is the machine's own goes: the target has the same bases.
+// guest writes.
 func (m *move) mirror(ctx context.Context) error {
+	if err := m.beginMirrors(ctx, "report"); err != nil {
+		return err
+	}
+	return m.untilJobs(ctx, func(j job) bool { return j.Ready })
+}
+
+// beginMirrors begins to mirror the disks that go along. Only what is the machine's own goes:
+// the target has the same bases. Broken is what a job does that cannot write there.
+func (m *move) beginMirrors(ctx context.Context, broken string) error {
 	n := int64(len(m.Disks))
 	for i, k := range m.g.rec.Machine.Disks {
 		if !k.Moves() {
@@ -70,7 +87,7 @@ func (m *move) mirror(ctx context.Context) error {
 		}
 		how := object{
 			"job-id": moveJob(disk), "device": disk, "target": disk + farSuffix, "sync": sync,
-			"filter-node-name": disk + mirrorSuffix, "on-source-error": "report", "on-target-error": "report", "auto-dismiss": false,
+			"filter-node-name": disk + mirrorSuffix, "on-source-error": "report", "on-target-error": broken, "auto-dismiss": false,
 		}
 		if rate := m.options.BytesPerSecond; rate > 0 {
 			how["speed"] = max(rate/n, 1)
@@ -79,25 +96,22 @@ func (m *move) mirror(ctx context.Context) error {
 			return err
 		}
 	}
-	return m.untilJobs(ctx, func(j job) bool { return j.Ready })
+	return nil
 }
 
 // untilJobs waits until all mirrors are as they should be.
 func (m *move) untilJobs(ctx context.Context, good func(job) bool) error {
 	for {
-		jobs, err := m.g.moveJobs(ctx)
+		jobs, err := m.allJobs(ctx)
 		if err != nil {
 			return err
-		}
-		if len(jobs) != len(m.Disks) {
-			return fmt.Errorf("%d of %d mirrors are left", len(jobs), len(m.Disks))
 		}
 		m.at.DisksMoved, m.at.DisksRemaining = 0, 0
 		all := true
 		for _, j := range jobs {
 			m.at.DisksMoved += j.Offset
 			m.at.DisksRemaining += j.Length - j.Offset
-			if j.Error != "" || j.Status == "aborting" {
+			if j.bad() {
 				return errs.New(errs.HostFailure, "disk %s cannot be copied to the other host", strings.TrimPrefix(j.Device, moveJobPrefix)).Because(errors.New(j.Error))
 			}
 			all = all && good(j)
@@ -110,6 +124,18 @@ func (m *move) untilJobs(ctx context.Context, good func(job) bool) error {
 			return err
 		}
 	}
+}
+
+// allJobs gives the mirrors of a move, each of which is there.
+func (m *move) allJobs(ctx context.Context) ([]job, error) {
+	jobs, err := m.g.moveJobs(ctx)
+	if err == nil && len(jobs) != len(m.Disks) {
+		err = fmt.Errorf("%d of %d mirrors are left", len(jobs), len(m.Disks))
+	}
+	if err == nil && m.options.Warm {
+		jobs, err = m.mended(ctx, jobs)
+	}
+	return jobs, err
 }
 
 // mirrorsLive tells whether no mirror has failed.

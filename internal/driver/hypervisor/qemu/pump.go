@@ -37,6 +37,15 @@ type streams struct {
 	work  sync.WaitGroup
 	doors []*net.UnixListener
 	ready map[contract.Stream]chan *tls.Conn // read only
+
+	mu sync.Mutex
+	// line ends with the streams there are, for others to take their place; late tells whether
+	// QEMU may connect for disks without anything prepared.
+	line context.Context
+	snap context.CancelFunc
+	late bool
+	// renews: are streams of disks begun anew that break?
+	renews bool
 }
 
 // openStreams makes the sockets.
@@ -45,6 +54,7 @@ func (g *guest) openStreams(ctx context.Context, as *tls.Config, dial contract.D
 		contract.StreamMemory: make(chan *tls.Conn, contract.MaxChannels+1), contract.StreamDisks: make(chan *tls.Conn, contract.MaxDisks),
 	}}
 	s.ctx, s.end = context.WithCancel(ctx)
+	s.line, s.snap = context.WithCancel(s.ctx)
 	for _, kind := range []contract.Stream{contract.StreamMemory, contract.StreamDisks} {
 		if err := s.listen(kind); err != nil {
 			s.close()
@@ -79,10 +89,9 @@ func (s *streams) listen(kind contract.Stream) error {
 			// and the others for its channels.
 			select {
 			case far := <-s.ready[kind]:
-				s.work.Go(func() { s.carry(c, far) })
+				s.work.Go(func() { s.carry(kind, c, far) })
 			default:
-				_ = c.Close()
-				s.g.d.log.Warn("the hypervisor of a guest that moves connects more often than it should", "vm", s.g.ref.VM, "stream", kind)
+				s.work.Go(func() { s.unprepared(kind, c) })
 			}
 		}
 	})
@@ -120,15 +129,20 @@ func (s *streams) reach(kind contract.Stream) (*tls.Conn, error) {
 		_ = far.Close()
 		return nil, errors.Join(err, ctx.Err())
 	}
-	context.AfterFunc(s.ctx, func() { _ = far.Close() })
+	context.AfterFunc(s.now(kind), func() { _ = far.Close() })
 	return c, nil
 }
 
 // carry joins a connection of QEMU's with a stream that was prepared for it.
-func (s *streams) carry(c net.Conn, far *tls.Conn) {
-	stop := context.AfterFunc(s.ctx, func() { _ = c.Close() })
+func (s *streams) carry(kind contract.Stream, c net.Conn, far *tls.Conn) {
+	stop := context.AfterFunc(s.now(kind), func() { _ = c.Close() })
 	defer stop()
-	join(c, far)
+	if kind == contract.StreamMemory {
+		join(c, far)
+		return
+	}
+	s.joinDisk(c, far)
+	s.cut() // what takes its place comes after all of them
 }
 
 // close ends all streams; they have ended when it returns.
@@ -178,7 +192,7 @@ func (noDeadlines) SetWriteDeadline(time.Time) error { return nil }
 
 // entrance gives a connection at whose other end the source is let in to a socket of
 // QEMU's, and nobody else.
-func (g *guest) entrance(socket string, as *tls.Config) (io.ReadWriteCloser, error) {
+func (g *guest) entrance(s contract.Stream, as *tls.Config) (io.ReadWriteCloser, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -192,7 +206,7 @@ func (g *guest) entrance(socket string, as *tls.Config) (io.ReadWriteCloser, err
 			return nil, err
 		}
 	}
-	g.d.background(func() { g.letIn(ends[0], socket, as) })
+	g.d.background(func() { g.letIn(ends[0], s, as) })
 	if g.d.dead() {
 		_, _ = ends[0].Close(), ends[1].Close()
 		return nil, errClosed()
@@ -201,8 +215,9 @@ func (g *guest) entrance(socket string, as *tls.Config) (io.ReadWriteCloser, err
 }
 
 // letIn leads the source to QEMU.
-func (g *guest) letIn(raw net.Conn, socket string, as *tls.Config) {
+func (g *guest) letIn(raw net.Conn, s contract.Stream, as *tls.Config) {
 	defer func() { _ = raw.Close() }()
+	at := g.entrants.time()
 	ctx, cancel := context.WithCancel(g.d.life)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
@@ -215,8 +230,20 @@ func (g *guest) letIn(raw net.Conn, socket string, as *tls.Config) {
 		g.d.log.Warn("somebody was not let into a guest that waits for its memory", "vm", g.ref.VM, "error", err)
 		return
 	}
+	switch s {
+	case contract.StreamAgain:
+		g.letAgain(ctx, c)
+		return
+	case contract.StreamDisks:
+		left, ok := g.entrants.enter(raw, at)
+		if !ok {
+			return
+		}
+		defer left()
+	case contract.StreamMemory:
+	}
 	var dialer net.Dialer
-	q, err := dialer.DialContext(ctx, "unix", socket)
+	q, err := dialer.DialContext(ctx, "unix", filepath.Join(g.at.inside(), string(s)))
 	if err != nil {
 		g.d.log.Warn("a stream of a move does not reach the hypervisor", "vm", g.ref.VM, "error", err)
 		return
@@ -227,6 +254,17 @@ func (g *guest) letIn(raw net.Conn, socket string, as *tls.Config) {
 	if _, err := c.Write([]byte{welcome}); err == nil {
 		join(q, c)
 	}
+}
+
+// letAgain begins the streams of disks anew, and says so.
+func (g *guest) letAgain(ctx context.Context, c net.Conn) {
+	timed, cancel := g.d.within(ctx, greetTime)
+	defer cancel()
+	if err := g.beginAnew(timed); err != nil {
+		g.d.log.Warn("the streams of a move cannot be begun anew", "vm", g.ref.VM, "error", err)
+		return
+	}
+	_, _ = c.Write([]byte{welcome})
 }
 
 // seen is how QEMU sees what is in the folder of its sockets.

@@ -160,6 +160,14 @@ func (g *guest) exportDisks(ctx context.Context) error {
 	err := g.tell(ctx, "nbd-server-start", object{
 		"addr": object{"type": "unix", "data": object{"path": g.seen(string(contract.StreamDisks))}},
 	}, nil)
+	if err == nil {
+		err = g.addExports(ctx)
+	}
+	return err
+}
+
+// addExports opens the doors of the disks.
+func (g *guest) addExports(ctx context.Context) (err error) {
 	for i, k := range g.rec.Machine.Disks {
 		if err == nil && k.Moves() {
 			err = g.tell(ctx, "block-export-add", object{
@@ -213,7 +221,7 @@ func (d *Driver) Enter(_ context.Context, r contract.Ref, s contract.Stream) (io
 	}
 	var c io.ReadWriteCloser
 	if err == nil {
-		c, err = g.entrance(filepath.Join(g.at.inside(), string(s)), as)
+		c, err = g.entrance(s, as)
 	}
 	if err != nil {
 		return nil, errs.New(errs.HostFailure, "a stream into VM %s cannot be opened", r.VM).Because(err)

@@ -252,19 +252,26 @@ type move struct {
 	// it is not. Untracked: was that before its memory was sent?
 	halted    time.Duration
 	untracked bool
-	tell      func(contract.Progress)
+	// warmth is of a warm one.
+	warmth contract.Warmth
+	tell   func(contract.Progress)
 }
 
 // run brings everything to the target.
 func (m *move) run(ctx context.Context) error {
 	ctx, cancel := m.g.untilEnd(ctx)
 	defer cancel()
-	m.report(contract.StageDisks)
+	disks := m.mirror
+	if m.options.Warm {
+		disks = m.warm
+	} else {
+		m.report(contract.StageDisks)
+	}
 	err := m.g.tellMigration(ctx, sendCapabilities(m.Channels > 0), sendParameters(m.options))
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{m.mirror, m.memory, m.switchOver} {
+	for _, step := range []func(context.Context) error{disks, m.memory, m.switchOver} {
 		if err := step(ctx); err != nil {
 			return m.late(ctx, errors.Join(err, context.Cause(ctx)))
 		}
@@ -274,7 +281,9 @@ func (m *move) run(ctx context.Context) error {
 
 // memory sends memory until QEMU has halted the guest for the rest.
 func (m *move) memory(ctx context.Context) error {
-	m.report(contract.StageMemory)
+	if m.halted == 0 {
+		m.report(contract.StageMemory)
+	}
 	// before the target hears of memory: it answers for disks no more until the channels speak
 	ctx, done, err := m.haltUntracked(ctx)
 	if err != nil {

@@ -32,6 +32,7 @@ func (g *guest) tracked(ctx context.Context) (bool, error) {
 // that is its end, then, and takes no longer than the patience.
 func (m *move) haltUntracked(ctx context.Context) (context.Context, context.CancelFunc, error) {
 	sees, err := m.g.tracked(ctx)
+	sees = sees && !m.options.Warm
 	if err != nil || sees {
 		return ctx, func() {}, err
 	}

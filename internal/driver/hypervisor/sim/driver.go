@@ -89,7 +89,7 @@ func (d *Driver) begin(ctx context.Context, v id.ID) (context.Context, func(), e
 
 // Capabilities implements contract.Driver.
 func (d *Driver) Capabilities() contract.Capabilities {
-	return contract.Capabilities{Pause: true, GrowDisk: true, Suspend: true, Migrate: true, Shutdown: true, Media: true, Console: true, Display: true, GuestAgent: true, Freeze: true, UserNetwork: true, CPUWeight: true, CPUCap: true, DiskLimits: true, Bridges: []string{Bridge}}
+	return contract.Capabilities{Pause: true, GrowDisk: true, Suspend: true, Migrate: true, Warm: true, Shutdown: true, Media: true, Console: true, Display: true, GuestAgent: true, Freeze: true, UserNetwork: true, CPUWeight: true, CPUCap: true, DiskLimits: true, Bridges: []string{Bridge}}
 }
 
 // Describe implements contract.Driver.

@@ -80,6 +80,9 @@ type guest struct {
 	patience time.Duration
 	means    contract.Adjustment
 	breakOff context.CancelFunc
+	// warm: is that one to send its disks in rounds, interval apart, and over: until now?
+	warm, over bool
+	interval   time.Duration
 	// arrived is closed when it waits for nothing any more.
 	arrived chan struct{}
 	serial  *serial.Ring

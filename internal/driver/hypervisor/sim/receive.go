@@ -130,7 +130,7 @@ func (d *Driver) Enter(_ context.Context, r contract.Ref, s contract.Stream) (io
 // take reads a stream. Whoever does not say first that he is the source is left alone.
 func (h *Host) take(g *guest, l line, s contract.Stream) {
 	var who message
-	if l.in.Decode(&who) != nil || !g.landing.believes(who) || l.answer(true) != nil {
+	if l.in.Decode(&who) != nil || !g.landing.believes(who) || l.answer(true) != nil || s == contract.StreamAgain {
 		return
 	}
 	for {

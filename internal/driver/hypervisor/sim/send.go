@@ -72,6 +72,7 @@ func (d *Driver) Depart(ctx context.Context, r contract.Ref, migration id.ID, o 
 	}
 	request := make([]byte, 16)
 	_, _ = rand.Read(request)
+	g.warm, g.interval, g.over = o.Warm, o.Interval, false
 	g.patience, g.means = o.Patience, contract.Adjustment{Downtime: o.Downtime}
 	g.departed = contract.Departure{
 		Migration: migration, Hypervisor: "sim", Version: "1",
@@ -118,7 +119,7 @@ func (d *Driver) Send(ctx context.Context, r contract.Ref, to contract.Landing, 
 	h.save(g)
 	defer context.AfterFunc(g.done, cancel)()
 	h.mu.Unlock()
-	m := move{d: d, g: g, to: to, dial: dial, patience: g.patience, began: h.opt.Clock.Boot(), tell: progress}
+	m := move{d: d, g: g, to: to, dial: dial, patience: g.patience, isWarm: g.warm, interval: g.interval, began: h.opt.Clock.Boot(), tell: progress}
 	err = m.run(ctx)
 	if d.dead() {
 		return contract.Status{}, errDead() // left as it is, for the next agent
@@ -196,6 +197,9 @@ type move struct {
 	to       contract.Landing
 	dial     contract.Dial
 	patience time.Duration
+	// isWarm: does it send the disks in rounds, and at what interval?
+	isWarm   bool
+	interval time.Duration
 	began    time.Duration
 	at       contract.Progress
 	tell     func(contract.Progress)
@@ -203,10 +207,15 @@ type move struct {
 
 // run brings everything to the target.
 func (m *move) run(ctx context.Context) error {
-	for _, s := range []struct {
+	type stage struct {
 		at contract.Stage
 		do func(context.Context) error
-	}{{contract.StageDisks, m.sendDisks}, {contract.StageMemory, m.sendMemory}} {
+	}
+	disks := stage{contract.StageDisks, m.sendDisks}
+	if m.isWarm {
+		disks = stage{contract.StageWarm, m.warm}
+	}
+	for _, s := range []stage{disks, {contract.StageMemory, m.sendMemory}} {
 		if err := m.begin(ctx, s.at); err != nil {
 			return err
 		}
@@ -221,13 +230,16 @@ func (m *move) run(ctx context.Context) error {
 
 // begin tells of a stage, and fails where a fault says so.
 func (m *move) begin(ctx context.Context, s contract.Stage) error {
+	if m.isWarm && s == contract.StageMemory {
+		return nil // its guest is halted already
+	}
 	m.report(s)
 	h := m.d.host
 	h.mu.Lock()
 	f := h.faultsOf(m.to.Ref.VM)
 	hang := f.HangSend == s
 	var err error
-	if f.SendAt == s || f.SendAt == "" && s == contract.StageDisks {
+	if f.SendAt == s || f.SendAt == "" && (s == contract.StageDisks || s == contract.StageWarm) {
 		err = f.Send.take("send")
 	}
 	h.mu.Unlock()
@@ -317,7 +329,7 @@ func (m *move) sendDisks(ctx context.Context) error {
 			return err
 		}
 		m.at.DisksMoved += size
-		m.report(contract.StageDisks)
+		m.report(m.at.Stage)
 	}
 	if err := l.out.Encode(message{End: true}); err != nil {
 		return err
@@ -342,18 +354,12 @@ func (m *move) sendMemory(ctx context.Context) error {
 	if err := h.wait(ctx, m.to.Ref.VM, TransitionSend); err != nil {
 		return err
 	}
+	if err := m.halt(); err != nil {
+		return err
+	}
 	h.mu.Lock()
-	if m.d.dead() || m.g.send == nil { // another driver has settled it
-		h.mu.Unlock()
-		return errDead()
-	}
-	if m.g.status.Phase == vm.PhaseRunning {
-		m.g.send.Halted = true
-		h.change(m.g, vm.PhasePaused, "")
-	}
 	last := state{Disks: maps.Clone(m.g.disks), Medium: m.g.medium, Frozen: m.g.frozen}
 	h.mu.Unlock()
-	h.flush()
 	if err := m.begin(ctx, contract.StageSwitchover); err != nil {
 		return err
 	}
@@ -368,4 +374,20 @@ func (m *move) sendMemory(ctx context.Context) error {
 		return err
 	}
 	return l.agreed()
+}
+
+// halt halts the guest for the rest.
+func (m *move) halt() error {
+	h := m.d.host
+	defer h.flush()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if m.d.dead() || m.g.send == nil { // another driver has settled it
+		return errDead()
+	}
+	if m.g.status.Phase == vm.PhaseRunning {
+		m.g.send.Halted = true
+		h.change(m.g, vm.PhasePaused, "")
+	}
+	return nil
 }
