@@ -74,6 +74,9 @@ type MigrationPlan struct {
 	Predicted MigrationPrediction `json:"predicted"`
 	// Options of a live one, complete.
 	Options *MigrationOptions `json:"options,omitempty"`
+	// Reach is how the two nodes speak with each other, which was just tried: direct, or
+	// relayed by a server, which is slower; absent when it could not be tried.
+	Reach string `json:"reach,omitempty"`
 	// Notes say what is another for the VM afterwards, or lost.
 	Notes []string `json:"notes,omitempty"`
 }
@@ -179,6 +182,8 @@ type Migration struct {
 	// Options and Progress are of a live one.
 	Options  *MigrationOptions  `json:"options,omitempty"`
 	Progress *MigrationProgress `json:"progress,omitempty"`
+	// Relayed: a server has carried it, because its nodes do not reach each other.
+	Relayed bool `json:"relayed,omitempty"`
 	// DowntimeMS is for how long the guest was halted, as its hypervisor tells, and
 	// DowntimeSeenMS as the control plane saw it: from before its halt until it ran again.
 	DowntimeMS     int64 `json:"downtime_ms,omitempty"`

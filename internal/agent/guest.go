@@ -34,6 +34,7 @@ type guest struct {
 	// sent is how far its last sending to another node is, which steward watched; settling
 	// is of its last move
 	sent     atomic.Pointer[nodelink.MoveProgress]
+	relayed  atomic.Bool // a server carries that
 	steward  atomic.Pointer[steward]
 	settling *settling
 }

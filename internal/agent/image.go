@@ -81,6 +81,15 @@ type Neighbours interface {
 	Land(from id.ID, ticket string, serve func(ctx context.Context, name string, c io.ReadWriteCloser)) (address string, shut func(), err error)
 	// Reach opens a connection to another node's door.
 	Reach(ctx context.Context, node id.ID, address, ticket, name string) (io.ReadWriteCloser, error)
+	// Relayed tells whether a server carries what goes to a door or an offer at an address,
+	// because this node does not reach it.
+	Relayed(address string) bool
+	// Admit takes the connection that a server relays, which is opened to p by a ticket, for
+	// one that has come to the door or the offer that is open at an address here.
+	Admit(ctx context.Context, p Peer, address, ticket string) error
+	// Probe tells, by its error, why this node does not reach another one that offers
+	// something.
+	Probe(ctx context.Context, s nodelink.ImageSource) error
 }
 
 // offerImage lets another node read a file of this one's cache.

@@ -132,7 +132,7 @@ func (a *Agent) takeVM(ctx context.Context, _ Peer, g *guest, c *nodelink.TakeVM
 
 // takeFrom takes what another node offers of a VM.
 func (a *Agent) takeFrom(ctx context.Context, t *transfer, source nodelink.ImageSource) (any, error) {
-	count := t.g.transferring()
+	count := t.g.transferring(source.Address)
 	r, w := io.Pipe()
 	read := make(chan error, 1)
 	go func() {
@@ -145,7 +145,7 @@ func (a *Agent) takeFrom(ctx context.Context, t *transfer, source nodelink.Image
 	if broke := <-read; broke != nil && err != nil && !errors.Is(broke, io.ErrClosedPipe) {
 		err = errors.Join(brokenOff(broke), err)
 	}
-	return nodelink.TakeReply{Bytes: count.n.Load()}, brokenOff(err)
+	return nodelink.TakeReply{Bytes: count.n.Load(), Relayed: a.cfg.Neighbours.Relayed(source.Address)}, brokenOff(err)
 }
 
 // brokenOff gives a stream's failure a code: it is worth another try.
@@ -279,7 +279,11 @@ func (t *transfer) end(i item) error {
 }
 
 // counter counts what goes through it.
-type counter struct{ n atomic.Int64 }
+type counter struct {
+	n atomic.Int64
+	// from is the address that it comes from.
+	from string
+}
 
 // Write implements io.Writer.
 func (c *counter) Write(p []byte) (int, error) {
@@ -288,8 +292,8 @@ func (c *counter) Write(p []byte) (int, error) {
 }
 
 // transferring begins to count what is taken of a VM.
-func (g *guest) transferring() *counter {
-	c := &counter{}
+func (g *guest) transferring(from string) *counter {
+	c := &counter{from: from}
 	g.took.Store(c)
 	return c
 }
@@ -298,7 +302,7 @@ func (g *guest) transferring() *counter {
 func (a *Agent) askTransfer(_ context.Context, _ Peer, c *nodelink.AskTransfer) (any, error) {
 	var out nodelink.Transfer
 	if n := a.guest(c.VM).took.Load(); n != nil {
-		out.Bytes = n.n.Load()
+		out.Bytes, out.Relayed = n.n.Load(), a.cfg.Neighbours.Relayed(n.from)
 	}
 	return out, nil
 }

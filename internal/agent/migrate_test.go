@@ -41,6 +41,17 @@ func (o *other) Reach(context.Context, id.ID, string, string, string) (io.ReadWr
 	return nil, errors.New("it has no door")
 }
 
+// Relayed implements Neighbours.
+func (o *other) Relayed(string) bool { return false }
+
+// Admit implements Neighbours.
+func (o *other) Admit(context.Context, Peer, string, string) error {
+	return errors.New("it lets nobody in")
+}
+
+// Probe implements Neighbours.
+func (o *other) Probe(context.Context, nodelink.ImageSource) error { return o.err }
+
 func (o *other) Read(_ context.Context, _ nodelink.ImageSource, to io.Writer) error {
 	if _, err := to.Write(o.sends); err != nil {
 		return err

@@ -65,7 +65,11 @@ func (a *Agent) sendRunning(ctx context.Context, _ Peer, g *guest, c *nodelink.S
 // until it has it, with or without who gave the command.
 func (a *Agent) sendOff(ctx context.Context, g *guest, d hypervisor.Migrator, m move, to hypervisor.Landing, stall *nodelink.StallPolicy) error {
 	dial := func(ctx context.Context, s hypervisor.Stream) (io.ReadWriteCloser, error) {
-		return a.cfg.Neighbours.Reach(ctx, m.Peer, m.Address, m.Ticket, string(s))
+		c, err := a.cfg.Neighbours.Reach(ctx, m.Peer, m.Address, m.Ticket, string(s))
+		if err == nil && a.cfg.Neighbours.Relayed(m.Address) {
+			g.relayed.Store(true)
+		}
+		return c, err
 	}
 	err := a.sendWatched(ctx, g, d, hypervisor.Ref{VM: to.VM, Epoch: m.Epoch}, to, dial, stall)
 	if a.life.Err() != nil {
@@ -95,6 +99,7 @@ func (a *Agent) sendWatched(ctx context.Context, g *guest, d hypervisor.Migrator
 	defer breakOff(nil)
 	s := a.newSteward(d, to.Migration, from, stall, breakOff)
 	g.sent.Store(nil)
+	g.relayed.Store(false)
 	g.steward.Store(s)
 	var judged sync.WaitGroup
 	if stall != nil {
@@ -123,7 +128,7 @@ func (g *guest) progress(migration id.ID) (out nodelink.MoveProgress) {
 	if p := g.sent.Load(); p != nil {
 		out = *p
 	}
-	out.Taken = s.told()
+	out.Taken, out.Relayed = s.told(), g.relayed.Load()
 	return out
 }
 

@@ -74,7 +74,7 @@ func newAgent(a *app) *cobra.Command {
 	fl.StringVar(&f.imageCache, "image-cache", "", "keep image files for later up to this `size`, as in 50GiB; a tenth of the disk by default")
 	fl.StringSliceVar(&o.Bridges, "bridges", nil, "`bridges` of this host that guests may join, as in br0,br1; none by default")
 	fl.StringSliceVar(&f.pools, "pool", nil, "`NAME=PATH` of a folder that other nodes have, too, for disks; repeat it for more")
-	fl.StringVar(&o.PeerAddress, "peer-address", "", "`address` of this host at which other nodes fetch image files and machines that move to them, or off; the one that servers are reached from by default")
+	fl.StringVar(&o.PeerAddress, "peer-address", "", "`address` of this host at which other nodes fetch image files and machines that move to them: the network of this node's migrations; relay to open no port and go by servers alone, or off for neither; the one that servers are reached from by default")
 	fl.BoolVar(&o.Discover, "discover", true, "look for servers on the local network when none that is known can be reached")
 	fl.IntVar(&f.sim, "sim", 0, "be `N` simulated nodes")
 	cmd.MarkFlagsMutuallyExclusive("join", "join-file")

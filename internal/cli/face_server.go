@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/novacron/novacron/internal/cli/local"
 	"github.com/novacron/novacron/internal/server"
 	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/unit"
 )
 
 const serverLong = `Run the control plane: API, event stream, workflows, reconcilers.
@@ -79,8 +81,26 @@ func addLimits(f *pflag.FlagSet, l *server.Limits) {
 	f.Float64Var(&l.AddressRate, "address-rate", server.DefaultAddressRate, "`requests` per second without a good credential from one address; 30 times as many at once")
 	f.Float64Var(&l.NodeRate, "node-rate", server.DefaultNodeRate, "`calls` per second of one node's agent, and 10 times as many at once; one that makes more is put into quarantine")
 	f.IntVar(&l.Requests, "max-requests", 0, "`requests` worked on at once, of which one account gets two thirds; 0: as many as connections to the database")
+	f.IntVar(&l.Relays, "max-relays", server.DefaultRelays, "`connections` joined at once between nodes that do not reach each other, of which a live migration has up to about ten; -1 for none")
+	f.Var((*byteRate)(&l.RelayRate), "relay-bandwidth", "all of those together carry no more than this `size` per second, such as 200MiB; 0 for no limit")
 	f.IntVar(&l.Streams, "max-streams", server.DefaultStreams, "`streams`, uploads and waits at once, of which one account gets two thirds")
 }
+
+// byteRate is a flag of bytes per second.
+type byteRate int64
+
+// String implements pflag.Value.
+func (r *byteRate) String() string { return strconv.FormatInt(int64(*r), 10) }
+
+// Set implements pflag.Value.
+func (r *byteRate) Set(text string) error {
+	n, err := unit.ParseBytes(text)
+	*r = byteRate(n)
+	return err
+}
+
+// Type implements pflag.Value.
+func (r *byteRate) Type() string { return "size" }
 
 // networks is a flag of networks, parted by commas.
 type networks []netip.Prefix

@@ -116,6 +116,9 @@ func livePairs(m api.Migration) (pairs []output.Pair) {
 		add("disks", fmt.Sprintf("%s copied, %s left", unit.FormatBytes(int64(p.DisksMoved)), unit.FormatBytes(int64(p.DisksRemaining))))
 		add("rate", fmt.Sprintf("%s/s, memory changes at %s/s", unit.FormatBytes(int64(p.BytesPerSecond)), unit.FormatBytes(int64(p.DirtyBytesPerSecond))))
 	}
+	if m.Relayed {
+		add("relayed", "by a server: its nodes do not reach each other")
+	}
 	if m.DowntimeMS > 0 {
 		add("was halted", fmt.Sprintf("%d ms, as its hypervisor tells", m.DowntimeMS))
 	}

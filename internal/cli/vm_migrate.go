@@ -176,6 +176,9 @@ func migrationLine(m api.Migration, numbers bool) string {
 	if n := len(m.Phases); n > 0 {
 		line += ": " + m.Phases[n-1].Name
 	}
+	if m.Relayed {
+		line += ", relayed by a server"
+	}
 	if !numbers {
 		return output.Clean(line)
 	}
@@ -215,6 +218,9 @@ func planPairs(p api.MigrationPlan) []output.Pair {
 		{Key: "to", Value: target},
 		{Key: "copies", Value: "up to " + size(p.Bytes)},
 	}
+	if p.Reach != "" {
+		pairs = append(pairs, output.Pair{Key: "nodes reach each other", Value: reachWords(p.Reach)})
+	}
 	for _, d := range p.Disks {
 		value := d.Action + ", " + size(d.SizeBytes)
 		if d.Pool != "" {
@@ -235,6 +241,14 @@ func planPairs(p api.MigrationPlan) []output.Pair {
 		pairs = append(pairs, output.Pair{Key: "note", Value: n})
 	}
 	return pairs
+}
+
+// reachWords say how two nodes speak with each other.
+func reachWords(reach string) string {
+	if reach == "relayed" {
+		return "no: relayed by a server, which is slower"
+	}
+	return "yes"
 }
 
 // predictionPairs say what a migration is expected to take, and by what assumption.

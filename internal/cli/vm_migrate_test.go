@@ -94,3 +94,20 @@ func TestMigrationShow(t *testing.T) {
 		t.Errorf("%v", asked)
 	}
 }
+
+// Where nodes do not reach each other, the plan says so, and so does the record, while it
+// goes on and afterwards.
+func TestVMMigrateSaysRelayed(t *testing.T) {
+	b := newBench(t)
+	b.on("POST /vms/web/migrate", 200, api.VMMigrateResult{Plan: &api.MigrationPlan{Type: "live", Source: "a", Target: "b", Reach: "relayed"}})
+	if got := b.do(t, "vm migrate web --plan", 0); !strings.Contains(got, "no: relayed by a server, which is slower") {
+		t.Error(got)
+	}
+	m := someMigration()
+	m.Relayed = true
+	b.on("GET /migrations/j1", 200, m)
+	if got := b.do(t, "migration show j1", 0); !strings.Contains(got, "by a server: its nodes do not reach each other") {
+		t.Error(got)
+	}
+	expect(t, migrationLine(m, false), "migrate web to b: memory, relayed by a server")
+}

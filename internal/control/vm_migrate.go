@@ -47,7 +47,11 @@ func (s *Service) PlanMigration(ctx context.Context, c Caller, ref string, r mig
 		}
 		changes = migration.ChangedWhenMoved(rate)
 	}
-	return migration.PlanFor(v, nodes, r, changes)
+	plan, err := migration.PlanFor(v, nodes, r, changes)
+	if err == nil {
+		plan = s.reach(ctx, plan)
+	}
+	return plan, err
 }
 
 // MigrateVM moves a VM to another node: it decides under the row's lock where to, counts

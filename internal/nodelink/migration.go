@@ -33,6 +33,8 @@ func (*TakeVM) Method() string { return "take_vm" }
 type TakeReply struct {
 	// Bytes came.
 	Bytes int64 `json:"bytes"`
+	// Relayed: a server carried them, because the nodes do not reach each other.
+	Relayed bool `json:"relayed,omitempty"`
 }
 
 // AskTransfer asks how far the taking of a VM is.
@@ -47,4 +49,6 @@ func (*AskTransfer) Method() string { return "ask_transfer" }
 type Transfer struct {
 	// Bytes came so far.
 	Bytes int64 `json:"bytes"`
+	// Relayed: a server carries them, because the nodes do not reach each other.
+	Relayed bool `json:"relayed,omitempty"`
 }

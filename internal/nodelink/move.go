@@ -142,6 +142,8 @@ type MoveProgress struct {
 	// processors are kept from executing.
 	Round    int64 `json:"round,omitempty"`
 	Throttle int   `json:"throttle,omitempty"`
+	// Relayed: a server carries it, because the nodes do not reach each other.
+	Relayed bool `json:"relayed,omitempty"`
 	// Taken are the steps that were taken because it stalled, oldest first.
 	Taken []StallStep `json:"taken,omitempty"`
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"strings"
 	"sync"
 	"time"
@@ -32,6 +31,7 @@ type agents struct {
 	log     *slog.Logger
 	limits  *limits
 	denials *denials
+	relays  *relays
 	// calls are what each node may make
 	calls *admit.Buckets[id.ID]
 
@@ -178,6 +178,12 @@ func (a *agents) uplink(ctx context.Context, s *session, method string, body []b
 			return nil, err
 		}
 		return a.control.SwapVM(ctx, s.node, r)
+	case nodelink.MethodRelay:
+		var r nodelink.Relay
+		if err := a.current(s, body, &r, &r.NodeEpoch); err != nil {
+			return nil, err
+		}
+		return a.relay(ctx, s.node, r)
 	default:
 		return nil, errs.New(errs.Unsupported, "this server does not know the call %q", errs.Clip(method))
 	}
@@ -363,7 +369,7 @@ func (a *agents) bulk(ctx context.Context, conn *tls.Conn) {
 	if !ok {
 		return
 	}
-	b := &bulkConn{Conn: conn, r: r, closed: make(chan struct{})}
+	b := &bulkConn{Conn: conn, node: node, r: r, closed: make(chan struct{})}
 	serve(b)
 	select {
 	case <-b.closed:
@@ -374,7 +380,8 @@ func (a *agents) bulk(ctx context.Context, conn *tls.Conn) {
 // bulkConn gives back what was buffered behind the ticket, and tells when it is
 // closed.
 type bulkConn struct {
-	net.Conn
+	*tls.Conn
+	node   id.ID
 	r      *bufio.Reader
 	once   sync.Once
 	closed chan struct{}

@@ -62,6 +62,8 @@ type rogue struct {
 	cert tls.Certificate
 	// holdings it tells of
 	holdings json.RawMessage
+	// admits, unless nil, is told of the relays that it is to open its side of.
+	admits chan nodelink.AdmitRelay
 }
 
 // newRogue joins as a host does.
@@ -107,7 +109,13 @@ func (g *rogue) session() (up *nodelink.Uplink, end func()) {
 	ups, ended := make(chan *nodelink.Uplink, 1), make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = nodelink.ServeConn(ctx, conn, func(_ context.Context, method string, _ []byte) (any, error) {
+		_ = nodelink.ServeConn(ctx, conn, func(_ context.Context, method string, body []byte) (any, error) {
+			if method == (&nodelink.AdmitRelay{}).Method() && g.admits != nil {
+				var c nodelink.AdmitRelay
+				err := json.Unmarshal(body, &c)
+				g.admits <- c
+				return nodelink.Done{}, err
+			}
 			if method == (&nodelink.ListHoldings{}).Method() && len(g.holdings) > 0 {
 				return g.holdings, nil
 			}

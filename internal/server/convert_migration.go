@@ -55,7 +55,7 @@ func toPrediction(p migration.Prediction) api.MigrationPrediction {
 func toPlan(p migration.Plan) *api.MigrationPlan {
 	out := &api.MigrationPlan{
 		Type: string(p.Kind), Source: p.Source.Name, Bytes: api.Bytes(p.Bytes), Predicted: toPrediction(p.Prediction),
-		Options: toMigrationOptions(p.Kind, p.Options), Notes: p.Notes, Candidates: []api.MigrationCandidate{},
+		Options: toMigrationOptions(p.Kind, p.Options), Reach: string(p.Reach), Notes: p.Notes, Candidates: []api.MigrationCandidate{},
 	}
 	for _, d := range p.Disks {
 		k := api.MigrationDisk{Slot: d.Slot, SizeBytes: api.Bytes(d.SizeBytes), Action: "moves", Pool: d.PoolName}
@@ -82,7 +82,7 @@ func toMigration(m migration.Migration) api.Migration {
 		Type: string(m.Kind), State: string(m.State), Reason: m.Reason, Source: m.Source.Name, Target: m.Target.Name,
 		OwnerEpoch: int64(m.SwappedEpoch), PredictedBytes: api.Bytes(m.Predicted.Bytes), BytesMoved: api.Bytes(m.BytesMoved),
 		Predicted: toPrediction(m.Predicted), Options: toMigrationOptions(m.Kind, m.Options), Progress: toProgress(m),
-		DowntimeMS: m.Downtime.Hypervisor.Milliseconds(), DowntimeSeenMS: m.Downtime.Seen.Milliseconds(), Priority: m.Priority,
+		DowntimeMS: m.Downtime.Hypervisor.Milliseconds(), DowntimeSeenMS: m.Downtime.Seen.Milliseconds(), Priority: m.Priority, Relayed: m.Relayed,
 		BegunAt: utcOrNil(m.BegunAt), Phases: []api.MigrationPhase{},
 		CreatedBy: m.CreatedBy, Revision: int64(m.Revision), CreatedAt: m.CreatedAt.UTC(), FinishedAt: utcOrNil(m.FinishedAt),
 	}

@@ -35,6 +35,12 @@ type Limits struct {
 	NodeRate float64
 	// Streams is how many streams, uploads and waits there may be at once.
 	Streams int
+	// Relays is how many connections this server joins at once between nodes that do not
+	// reach each other; fewer than 0 for none. A live migration has up to about ten.
+	Relays int
+	// RelayRate is how many bytes per second all of them carry together, in both
+	// directions; 0 for as many as there are.
+	RelayRate int64
 }
 
 // The defaults. ADR 0044 says where they come from.
@@ -43,6 +49,7 @@ const (
 	DefaultAddressRate = 10
 	DefaultStreams     = 4096
 	DefaultNodeRate    = 1000
+	DefaultRelays      = 128
 	// addressBurst is the tries that an address has at once, per one per second, and
 	// leastBurst what it always has.
 	addressBurst, leastBurst = 30, 6
@@ -77,6 +84,9 @@ func (l Limits) or(connections int) Limits {
 	if l.Streams == 0 {
 		l.Streams = DefaultStreams
 	}
+	if l.Relays == 0 {
+		l.Relays = DefaultRelays
+	}
 	return l
 }
 
@@ -87,6 +97,9 @@ func (l Limits) check() error {
 		if !(n >= 0 && n <= mostLimit) {
 			return errs.New(errs.OutOfRange, "%s is a number up to %d", name, mostLimit)
 		}
+	}
+	if l.Relays < -1 || l.Relays > mostLimit || l.RelayRate < 0 {
+		return errs.New(errs.OutOfRange, "max-relays is a number from -1 to %d, and relay-bandwidth is not negative", mostLimit)
 	}
 	return nil
 }

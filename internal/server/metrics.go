@@ -107,6 +107,12 @@ func (m *meter) watch(s *Server) {
 	gauge("novacron_http_requests_at_work", "Requests of known accounts that are worked on.", func() float64 { n, _ := s.limits.work.Load(); return float64(n) })
 	gauge("novacron_http_requests_waiting", "Requests of known accounts that wait for their turn.", func() float64 { _, n := s.limits.work.Load(); return float64(n) })
 	gauge("novacron_http_streams_open", "Streams, uploads and waits that are open.", func() float64 { n, _ := s.limits.streams.Load(); return float64(n) })
+	gauge("novacron_relays_open", "Connections that are joined between nodes that do not reach each other.", func() float64 { return float64(s.agents.relays.count()) })
+	counter := func(name, help string, f func() float64) {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, f))
+	}
+	counter("novacron_relayed_bytes_total", "Bytes that were carried between nodes that do not reach each other, in both directions.", func() float64 { return float64(s.agents.relays.carried.Load()) })
+	counter("novacron_relays_refused_total", "Connections between nodes that there was no room to join.", func() float64 { return float64(s.agents.relays.refused.Load()) })
 	gauge("novacron_recovery_hold", "1 while the whole cluster is in recovery hold.", func() float64 {
 		if s.control.Holds().Now().Cause != "" {
 			return 1

@@ -165,7 +165,7 @@ func build(ctx context.Context, o Options, st *store.Store) (*Server, *certifica
 	}
 	s.seq = sequence.New(sequence.Options{Pool: pool, Clock: o.Clock, Log: o.Log})
 	rate := o.Limits.or(0).NodeRate
-	s.agents = &agents{tickets: s.tickets, clock: o.Clock, log: o.Log, sessions: map[id.ID]*session{}, calls: admit.NewBuckets[id.ID](rate, int(callsBurst*rate), mostNodes)}
+	s.agents = &agents{tickets: s.tickets, clock: o.Clock, log: o.Log, sessions: map[id.ID]*session{}, relays: newRelays(o.Limits.or(0), o.Clock), calls: admit.NewBuckets[id.ID](rate, int(callsBurst*rate), mostNodes)}
 	web := remote.New(o.Limits.ImportNetworks)
 	s.control = control.New(control.Config{
 		Accept: s.accept, Nodes: s.agents, Suspect: s.agents.look,

@@ -53,7 +53,8 @@ type Options struct {
 	// Pools are the folders that this node shares with others, by the name of each pool.
 	Pools map[string]string
 	// PeerAddress is the address of this host at which other nodes fetch image files,
-	// or "off"; the one that servers are reached from when empty. Simulated nodes have
+	// and machines that move; "relay" for none, so that servers carry it all, or "off" for
+	// nothing at all. The one that servers are reached from when empty. Simulated nodes have
 	// none.
 	PeerAddress string
 	// Shutdown, once it is closed, makes Run shut its guests down before it returns:

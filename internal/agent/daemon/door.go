@@ -6,14 +6,12 @@ import (
 	"context"
 	"crypto/subtle"
 	"crypto/tls"
-	"errors"
 	"io"
 	"net"
 	"sync"
 	"time"
 
 	"github.com/novacron/novacron/internal/vocab/clock"
-	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
@@ -41,11 +39,10 @@ func (n *neighbours) Land(from id.ID, ticket string, serve func(ctx context.Cont
 	if err != nil {
 		return "", nil, err
 	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(context.Background(), "tcp", net.JoinHostPort(host, "0"))
+	l, err := n.enterAt(host)
 	if err != nil {
 		n.leave()
-		return "", nil, errs.New(errs.HostFailure, "the node cannot listen at %s for another node", host).Because(err)
+		return "", nil, err
 	}
 	d := &door{n: n, from: from, ticket: ticket, serve: serve, room: make(chan struct{}, maxThrough)}
 	d.ctx, d.end = context.WithCancel(context.Background())
@@ -61,14 +58,8 @@ func (n *neighbours) Land(from id.ID, ticket string, serve func(ctx context.Cont
 func (d *door) accept(l net.Listener) {
 	for {
 		conn, err := l.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil { // no more files, say: those who wait are let in later
-			if (clock.System{}).Sleep(d.ctx, time.Second) != nil {
-				return
-			}
-			continue
+		if err != nil {
+			return // it is shut
 		}
 		select {
 		case d.room <- struct{}{}:
@@ -117,18 +108,13 @@ func (t *through) Read(b []byte) (int, error) {
 
 // Reach implements agent.Neighbours.
 func (n *neighbours) Reach(ctx context.Context, node id.ID, address, ticket, name string) (io.ReadWriteCloser, error) {
-	if n.fixed == noPeers {
-		return nil, errs.New(errs.Unsupported, "this node gives nothing to other nodes")
-	}
-	greet, cancel := context.WithTimeout(ctx, greetTime)
-	defer cancel()
-	d := tls.Dialer{NetDialer: &net.Dialer{}, Config: n.config(node, false)}
-	conn, err := d.DialContext(greet, "tcp", address)
+	raw, err := n.dial(ctx, node, address, ticket)
 	if err != nil {
-		return nil, errs.New(errs.NodeUnreachable, "the node at %s, which is to take the VM, cannot be reached", errs.Clip(address)).Because(err)
+		return nil, err
 	}
-	if c, ok := conn.(*tls.Conn); ok {
-		keepAlive(c.NetConn())
+	conn, err := n.greet(ctx, raw, node)
+	if err != nil {
+		return nil, err
 	}
 	if _, err := io.WriteString(conn, ticket+" "+name+"\n"); err != nil {
 		_ = conn.Close()

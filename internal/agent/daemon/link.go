@@ -173,6 +173,7 @@ func (l *links) session(ctx context.Context, addr string) (welcomed bool, err er
 		l.alive.Add(1)
 		defer l.alive.Add(-1)
 		l.peers.seen(conn.LocalAddr())
+		defer l.peers.serves(&server{up: up, Peer: p, epoch: l.who.state.Epoch})()
 		l.upOnce.Do(func() { close(l.up) })
 		l.log.Info("joined a server", "server", addr)
 		l.learn(ctx, w.Servers)

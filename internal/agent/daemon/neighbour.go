@@ -50,6 +50,11 @@ type neighbours struct {
 	// found is the address of this host that a server is reached from
 	found string
 	open  int
+	// servers are those that may relay, entrances where nodes come in, by their addresses,
+	// and ways what is known of those to other nodes.
+	servers   map[*server]bool
+	entrances map[string]*entrance
+	ways      map[string]way
 }
 
 var _ agent.Neighbours = (*neighbours)(nil)
@@ -95,18 +100,16 @@ func (n *neighbours) Offer(to id.ID, ticket string, serve func(io.Writer) error)
 	if err != nil {
 		return "", err
 	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(context.Background(), "tcp", net.JoinHostPort(host, "0"))
+	l, err := n.enterAt(host)
 	if err != nil {
 		n.leave()
-		return "", errs.New(errs.HostFailure, "the node cannot listen at %s for another node", host).Because(err)
+		return "", err
 	}
-	if t, ok := l.(*net.TCPListener); ok {
-		_ = t.SetDeadline(clock.Deadline(offerLife))
-	}
+	life, over := context.WithTimeout(context.Background(), offerLife)
+	context.AfterFunc(life, func() { _ = l.Close() })
 	go func() {
 		defer n.leave()
-		defer l.Close()
+		defer over()
 		for range maxGreets {
 			conn, err := l.Accept()
 			if err != nil {
@@ -155,24 +158,43 @@ func (p *patient) Write(b []byte) (int, error) {
 
 // Read implements agent.Neighbours.
 func (n *neighbours) Read(ctx context.Context, s nodelink.ImageSource, to io.Writer) error {
-	if n.fixed == noPeers {
-		return errs.New(errs.Unsupported, "this node takes nothing from other nodes")
+	dial := func() (net.Conn, error) { return n.dial(ctx, s.Node, s.Address, s.Ticket) }
+	if s.Direct {
+		dial = func() (net.Conn, error) { return n.direct(ctx, s.Address) }
 	}
-	greet, cancel := context.WithTimeout(ctx, greetTime)
-	defer cancel()
-	d := tls.Dialer{NetDialer: &net.Dialer{}, Config: n.config(s.Node, false)}
-	conn, err := d.DialContext(greet, "tcp", s.Address)
+	raw, err := dial()
 	if err != nil {
-		return errs.New(errs.NodeUnreachable, "the node at %s, which offers the file, cannot be reached", errs.Clip(s.Address)).Because(err)
+		return err
+	}
+	return n.readFrom(ctx, raw, s, to)
+}
+
+// readFrom reads what another node offers over a connection, which it closes.
+func (n *neighbours) readFrom(ctx context.Context, raw net.Conn, s nodelink.ImageSource, to io.Writer) error {
+	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
+	defer stop()
+	conn, err := n.greet(ctx, raw, s.Node)
+	if err != nil {
+		return err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer stop()
 	if _, err := io.WriteString(conn, s.Ticket+"\n"); err != nil {
 		return err
 	}
 	_, err = io.Copy(to, &lively{conn, n})
 	return err
+}
+
+// greet proves over a connection who is at its ends, and closes it when that fails.
+func (n *neighbours) greet(ctx context.Context, raw net.Conn, peer id.ID) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, greetTime)
+	defer cancel()
+	c := tls.Client(raw, n.config(peer, false))
+	if err := c.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, errs.New(errs.NodeUnreachable, "the other node does not say who it is").Because(err)
+	}
+	return c, nil
 }
 
 // lively gives up a giver that sends nothing.

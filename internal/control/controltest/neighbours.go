@@ -119,6 +119,28 @@ func (s side) Reach(_ context.Context, node id.ID, address, ticket, name string)
 	return near, nil
 }
 
+// Relayed implements agent.Neighbours.
+func (s side) Relayed(string) bool { return false }
+
+// Admit implements agent.Neighbours.
+func (s side) Admit(context.Context, agent.Peer, string, string) error {
+	return errs.New(errs.Unsupported, "the lane has no servers")
+}
+
+// Probe implements agent.Neighbours.
+func (s side) Probe(ctx context.Context, from nodelink.ImageSource) error {
+	if s.node.cluster.lane.isCut() {
+		return errs.New(errs.NodeUnreachable, "nobody is let in at %s", from.Address)
+	}
+	return s.Read(ctx, from, io.Discard)
+}
+
+func (l *lane) isCut() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cut
+}
+
 // pair gives the two ends of a connection, each of which can be ended by direction.
 func pair() (a, b net.Conn, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

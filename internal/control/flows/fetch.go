@@ -82,16 +82,36 @@ func fetch(ctx context.Context, r *run, v vm.View, images []id.ID, step string) 
 	}
 	cmd.Step = step
 	for _, f := range files {
-		cmd.Sources[f.SHA256] = offers(ctx, r, v, f.SHA256)
-		ticket, err := r.Env.Files.Ticket(f.SHA256)
-		switch {
-		case err == nil:
-			cmd.Tickets[f.SHA256] = ticket
-		case !errs.Is(err, errs.NotFound): // a node may have the file that this server lacks
+		sources, err := sourcesOf(ctx, r, v, f.SHA256, cmd.Tickets)
+		if err != nil {
 			return err
 		}
+		cmd.Sources[f.SHA256] = sources
 	}
 	return call(ctx, r, v, cmd, nil)
+}
+
+// sourcesOf are the nodes that offer a file, besides this server, whose ticket it adds to the
+// others if it has the file. If it has not, and a node that offers it is not reached, a relay
+// is worth its while.
+func sourcesOf(ctx context.Context, r *run, v vm.View, sum string, tickets map[string]string) ([]nodelink.ImageSource, error) {
+	ticket, err := r.Env.Files.Ticket(sum)
+	here := err == nil
+	if here {
+		tickets[sum] = ticket
+	} else if !errs.Is(err, errs.NotFound) { // a node may have the file that this server lacks
+		return nil, err
+	}
+	out := offers(ctx, r, v, sum)
+	for i := range out {
+		if out[i].Direct = here; here {
+			continue
+		}
+		if err := mayRelay(ctx, r, out[i].Ticket, *v.Intent.NodeID, out[i].Node); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 func filesOf(ctx context.Context, r *run, images []id.ID) (files []nodelink.ImageFile, err error) {

@@ -147,6 +147,9 @@ func copyThere(ctx context.Context, r *run) (any, error) {
 // is all but what is on its disks.
 func copyItems(ctx context.Context, r *run, m moving, live bool) (int64, error) {
 	from := nodelink.ImageSource{Node: m.Source, Ticket: rand.Text()}
+	if err := mayRelay(ctx, r, from.Ticket, m.Target, m.Source); err != nil {
+		return 0, err
+	}
 	offer := &nodelink.OfferVM{Header: head(r, m.v, m.Epoch, stepTimeout), To: m.Target, Ticket: from.Ticket, Volumes: m.Volumes, Live: live}
 	offer.Step = r.Step + ": offer " + from.Ticket // each is another one: no answer stands for the next
 	var offered nodelink.ImageOffer
@@ -174,6 +177,9 @@ func copyItems(ctx context.Context, r *run, m moving, live bool) (int64, error) 
 		defer watchTransfer(ctx, r, m)()
 	}
 	err := call(ctx, r, m.on(m.target), take, &took)
+	if err == nil && took.Relayed {
+		err = relayed(ctx, r)
+	}
 	return took.Bytes, err
 }
 
@@ -201,6 +207,9 @@ func watchTransfer(ctx context.Context, r *run, m moving) (stop func()) {
 				_ = r.Progress(ctx, int(min(99, 100*t.Bytes/total)))
 			}
 			_ = copying(ctx, r, t.Bytes)
+			if t.Relayed {
+				_ = relayed(ctx, r)
+			}
 		}
 	}()
 	return func() { cancel(); <-done }

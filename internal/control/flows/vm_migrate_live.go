@@ -94,6 +94,9 @@ func meet(ctx context.Context, r *run, m moving, o migration.Options) (*nodelink
 	if err := call(ctx, r, m.on(m.target), receive, &received); err != nil {
 		return nil, err
 	}
+	if err := mayRelay(ctx, r, receive.Ticket, m.Source, m.Target); err != nil {
+		return nil, err
+	}
 	send := &nodelink.SendVM{
 		Header: head(r, m.v, m.Epoch, 0), To: m.Target, Address: received.Address, Ticket: receive.Ticket, Landing: received.Landing,
 	}

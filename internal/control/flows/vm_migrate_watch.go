@@ -49,6 +49,11 @@ func progressed(ctx context.Context, r *run, at nodelink.MoveProgress) error {
 		Throttle: at.Throttle,
 	}
 	return write(ctx, r, func(tx *store.Tx) error {
+		if at.Relayed {
+			if err := tx.MigrationRelayed(ctx, r.Job.ID); err != nil {
+				return err
+			}
+		}
 		if err := tx.MigrationProgress(ctx, r.Job.ID, p); err != nil {
 			return err
 		}

@@ -77,7 +77,9 @@ type Migration struct {
 	HeldCPUs        int
 	HeldMemoryBytes int64
 	// Options of a live one, complete. Priority is by what it waits for its turn.
-	Options  Options
+	Options Options
+	// Relayed: has a server carried it, because its nodes do not reach each other?
+	Relayed  bool
 	Priority int
 	// BegunAt is when its turn came; nil while it waits for that.
 	BegunAt *time.Time

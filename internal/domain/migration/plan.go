@@ -25,6 +25,8 @@ type Plan struct {
 	// Disks are the VM's, in order of their slots. Those in a storage pool stay where they
 	// are, for both nodes have it.
 	Disks []vm.Volume
+	// Reach is how its nodes speak with each other, if somebody has looked.
+	Reach Reach
 	// Notes say what will be another for the VM, or lost.
 	Notes []string
 }

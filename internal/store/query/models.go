@@ -817,6 +817,7 @@ type Migration struct {
 	BegunAt         *time.Time
 	Steps           []byte
 	Closed          bool
+	Relayed         bool
 }
 
 type NetworkInterface struct {
@@ -910,6 +911,14 @@ type RecoveryNode struct {
 	Reason     string
 	Since      time.Time
 	Misbehaved string
+}
+
+type RelayGrant struct {
+	TicketHash []byte
+	FromNodeID uuid.UUID
+	ToNodeID   uuid.UUID
+	JobID      uuid.UUID
+	CreatedAt  time.Time
 }
 
 type Sequencer struct {
