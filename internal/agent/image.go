@@ -77,10 +77,11 @@ type Neighbours interface {
 	Read(ctx context.Context, s nodelink.ImageSource, to io.Writer) error
 	// Land opens a door for one node with a ticket, until shut is called, which ends what
 	// has come through it. Each connection is served, under the name that the other node
-	// gave it, and closed when serve returns.
-	Land(from id.ID, ticket string, serve func(ctx context.Context, name string, c io.ReadWriteCloser)) (address string, shut func(), err error)
-	// Reach opens a connection to another node's door.
-	Reach(ctx context.Context, node id.ID, address, ticket, name string) (io.ReadWriteCloser, error)
+	// gave it, and closed when serve returns. Those of such names that bare tells of may come as they are,
+	// without TLS between the nodes: who serves them knows by himself who has come.
+	Land(from id.ID, ticket string, bare func(name string) bool, serve func(ctx context.Context, name string, c io.ReadWriteCloser)) (address string, shut func(), err error)
+	// Reach opens a connection to another node's door: under TLS, unless it is bare.
+	Reach(ctx context.Context, w Way) (io.ReadWriteCloser, error)
 	// Relayed tells whether a server carries what goes to a door or an offer at an address,
 	// because this node does not reach it.
 	Relayed(address string) bool
@@ -90,6 +91,13 @@ type Neighbours interface {
 	// Probe tells, by its error, why this node does not reach another one that offers
 	// something.
 	Probe(ctx context.Context, s nodelink.ImageSource) error
+}
+
+// Way is one to another node's door.
+type Way struct {
+	Node                  id.ID
+	Address, Ticket, Name string
+	Bare                  bool
 }
 
 // offerImage lets another node read a file of this one's cache.

@@ -33,11 +33,11 @@ func (o *other) Offer(_ id.ID, _ string, serve func(io.Writer) error) (string, e
 }
 
 // Read implements Neighbours.
-func (o *other) Land(id.ID, string, func(context.Context, string, io.ReadWriteCloser)) (string, func(), error) {
+func (o *other) Land(id.ID, string, func(string) bool, func(context.Context, string, io.ReadWriteCloser)) (string, func(), error) {
 	return "", nil, errors.New("it opens no door")
 }
 
-func (o *other) Reach(context.Context, id.ID, string, string, string) (io.ReadWriteCloser, error) {
+func (o *other) Reach(context.Context, Way) (io.ReadWriteCloser, error) {
 	return nil, errors.New("it has no door")
 }
 

@@ -54,7 +54,7 @@ func (a *Agent) sendRunning(ctx context.Context, _ Peer, g *guest, c *nodelink.S
 		if err := g.change(a.records, func(r *record) { r.Move = &m }); err != nil {
 			return nil, err
 		}
-		if err := a.sendOff(ctx, g, d, m, to, c.Stall); err != nil {
+		if err := a.sendOff(ctx, g, d, m, to, c); err != nil {
 			return nil, err
 		}
 	}
@@ -63,15 +63,16 @@ func (a *Agent) sendRunning(ctx context.Context, _ Peer, g *guest, c *nodelink.S
 
 // sendOff has the driver send a guest. Once that has, this node asks for the verdict
 // until it has it, with or without who gave the command.
-func (a *Agent) sendOff(ctx context.Context, g *guest, d hypervisor.Migrator, m move, to hypervisor.Landing, stall *nodelink.StallPolicy) error {
+func (a *Agent) sendOff(ctx context.Context, g *guest, d hypervisor.Migrator, m move, to hypervisor.Landing, c *nodelink.SendVM) error {
+	bare := c.Bare && a.driver.Capabilities().Seals
 	dial := func(ctx context.Context, s hypervisor.Stream) (io.ReadWriteCloser, error) {
-		c, err := a.cfg.Neighbours.Reach(ctx, m.Peer, m.Address, m.Ticket, string(s))
+		c, err := a.cfg.Neighbours.Reach(ctx, Way{Node: m.Peer, Address: m.Address, Ticket: m.Ticket, Name: string(s), Bare: bare})
 		if err == nil && a.cfg.Neighbours.Relayed(m.Address) {
 			g.relayed.Store(true)
 		}
 		return c, err
 	}
-	err := a.sendWatched(ctx, g, d, hypervisor.Ref{VM: to.VM, Epoch: m.Epoch}, to, dial, stall)
+	err := a.sendWatched(ctx, g, d, hypervisor.Ref{VM: to.VM, Epoch: m.Epoch}, to, dial, c.Stall)
 	if a.life.Err() != nil {
 		return errs.New(errs.NodeUnreachable, "the agent ends")
 	}
@@ -186,7 +187,7 @@ func (a *Agent) hear(ctx context.Context, g *guest, m move, set *settling) {
 }
 
 func (a *Agent) hearOnce(ctx context.Context, m move) (nodelink.Verdict, error) {
-	c, err := a.cfg.Neighbours.Reach(ctx, m.Peer, m.Address, m.Ticket, streamWord)
+	c, err := a.cfg.Neighbours.Reach(ctx, Way{Node: m.Peer, Address: m.Address, Ticket: m.Ticket, Name: streamWord})
 	if err != nil {
 		return nodelink.Undecided, err
 	}

@@ -45,7 +45,7 @@ func (a *Agent) receiveVM(ctx context.Context, _ Peer, g *guest, c *nodelink.Rec
 	}
 	a.background(func(ctx context.Context) { a.land(ctx, g, m, set) })
 	b, err := json.Marshal(landing) //nolint:gosec // a pass for one move: the source needs it, and it travels over mutually authenticated TLS and is not logged
-	return nodelink.Received{Landing: b, Address: address}, err
+	return nodelink.Received{Landing: b, Address: address, Bare: a.driver.Capabilities().Seals}, err
 }
 
 // awaitMemory starts the machine that waits.
@@ -70,17 +70,15 @@ func (a *Agent) openDoor(g *guest, m move, set *settling) (string, error) {
 		return "", err
 	}
 	r := hypervisor.Ref{VM: g.snapshot().VM, Epoch: m.Epoch + 1}
-	address, shut, err := a.cfg.Neighbours.Land(m.Peer, m.Ticket, func(ctx context.Context, name string, c io.ReadWriteCloser) {
+	bare := func(name string) bool { return name != streamWord && a.driver.Capabilities().Seals }
+	address, shut, err := a.cfg.Neighbours.Land(m.Peer, m.Ticket, bare, func(ctx context.Context, name string, c io.ReadWriteCloser) {
 		if name == streamWord {
 			a.giveWord(ctx, g, m, set, c)
 			return
 		}
-		into, err := d.Enter(ctx, r, hypervisor.Stream(name))
-		if err != nil {
+		if err := d.Enter(ctx, r, hypervisor.Stream(name), c); err != nil {
 			a.log.Warn("what another node sends does not reach its VM", "vm", r.VM, "stream", errs.Clip(name), "error", err)
-			return
 		}
-		between(ctx, into, c)
 	})
 	if err != nil {
 		return "", err
@@ -110,29 +108,6 @@ func (a *Agent) giveWord(ctx context.Context, g *guest, m move, set *settling, c
 	case <-set.done:
 		_ = tellWord(c, word{Migration: m.Migration, Verdict: g.verdict(m.Migration)})
 	case <-ctx.Done():
-	}
-}
-
-// between carries bytes both ways until one direction ends.
-func between(ctx context.Context, a, b io.ReadWriteCloser) {
-	stop := context.AfterFunc(ctx, func() { _, _ = a.Close(), b.Close() })
-	defer stop()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		pour(a, b)
-	}()
-	pour(b, a)
-	<-done
-	_, _ = a.Close(), b.Close()
-}
-
-// pour carries one direction, and passes its end on; its breaking ends both.
-func pour(to, from io.ReadWriteCloser) {
-	_, err := io.Copy(to, from)
-	half, can := to.(interface{ CloseWrite() error })
-	if err != nil || !can || half.CloseWrite() != nil {
-		_, _ = to.Close(), from.Close()
 	}
 }
 

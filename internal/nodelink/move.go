@@ -54,6 +54,9 @@ func (*ReceiveVM) Method() string { return "receive_vm" }
 type Received struct {
 	Landing json.RawMessage `json:"landing"`
 	Address string          `json:"address"`
+	// Bare: may what the drivers send each other come through that door as it is, because
+	// they seal it? See hypervisor contract.Capabilities.Seals.
+	Bare bool `json:"bare,omitempty"`
 }
 
 // SendVM has a node send a VM that runs to the door of another, and answers once it is
@@ -64,6 +67,8 @@ type SendVM struct {
 	Address string          `json:"address"`
 	Ticket  string          `json:"ticket"`
 	Landing json.RawMessage `json:"landing"`
+	// Bare as in Received.
+	Bare bool `json:"bare,omitempty"`
 	// Stall says what to do where it stalls; absent for nothing.
 	Stall *StallPolicy `json:"stall,omitempty"`
 }

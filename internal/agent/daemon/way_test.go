@@ -83,7 +83,7 @@ func TestNodesAreRelayed(t *testing.T) {
 			if b.Relayed(s.Address) != c.relayed || (p.asked > 0) != c.relayed {
 				t.Errorf("relayed: %v, and servers were asked %d times", b.Relayed(s.Address), p.asked)
 			}
-			address, shut, err := a.Land(b.who.state.Node, "t", func(_ context.Context, name string, conn io.ReadWriteCloser) {
+			address, shut, err := a.Land(b.who.state.Node, "t", func(string) bool { return false }, func(_ context.Context, name string, conn io.ReadWriteCloser) {
 				_, _ = io.WriteString(conn, name+":")
 				_, _ = io.Copy(conn, conn)
 			})
@@ -91,7 +91,7 @@ func TestNodesAreRelayed(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer shut()
-			conn, err := b.Reach(t.Context(), a.who.state.Node, address, "t", "memory")
+			conn, err := b.Reach(t.Context(), agent.Way{Node: a.who.state.Node, Address: address, Ticket: "t", Name: "memory"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -104,7 +104,7 @@ func TestNodesAreRelayed(t *testing.T) {
 			if got, err := io.ReadAll(conn); err != nil || string(got) != "memory:"+string(content) {
 				t.Errorf("%d bytes, %v", len(got), err)
 			}
-			if _, err := newNeighbour(t, ca).Reach(t.Context(), a.who.state.Node, address, "t", "memory"); err == nil && c.relayed {
+			if _, err := newNeighbour(t, ca).Reach(t.Context(), agent.Way{Node: a.who.state.Node, Address: address, Ticket: "t", Name: "memory"}); err == nil && c.relayed {
 				t.Error("a node without a server got to a door without a port")
 			}
 		})

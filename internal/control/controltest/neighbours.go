@@ -3,13 +3,10 @@ package controltest
 import (
 	"context"
 	"io"
-	"net"
-	"os"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/novacron/novacron/internal/agent"
+	"github.com/novacron/novacron/internal/driver/hypervisor/hypertest"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
@@ -75,7 +72,7 @@ func (s side) Read(ctx context.Context, from nodelink.ImageSource, to io.Writer)
 }
 
 // Land implements agent.Neighbours.
-func (s side) Land(from id.ID, ticket string, serve func(ctx context.Context, name string, c io.ReadWriteCloser)) (string, func(), error) {
+func (s side) Land(from id.ID, ticket string, _ func(name string) bool, serve func(ctx context.Context, name string, c io.ReadWriteCloser)) (string, func(), error) {
 	s.lane.mu.Lock()
 	defer s.lane.mu.Unlock()
 	d := &landing{from: from, to: s.node.ID, serve: serve, through: map[io.Closer]bool{}}
@@ -95,26 +92,26 @@ func (s side) Land(from id.ID, ticket string, serve func(ctx context.Context, na
 }
 
 // Reach implements agent.Neighbours.
-func (s side) Reach(_ context.Context, node id.ID, address, ticket, name string) (io.ReadWriteCloser, error) {
+func (s side) Reach(_ context.Context, w agent.Way) (io.ReadWriteCloser, error) {
 	if reaching := s.node.cluster.Reaching; reaching != nil {
-		if err := reaching(name); err != nil {
+		if err := reaching(w.Name); err != nil {
 			return nil, err
 		}
 	}
 	s.lane.mu.Lock()
 	defer s.lane.mu.Unlock()
-	d := s.lane.doors[ticket]
-	if d == nil || d.from != s.node.ID || d.to != node || s.lane.cut {
-		return nil, errs.New(errs.NodeUnreachable, "nobody is let in at %s", address)
+	d := s.lane.doors[w.Ticket]
+	if d == nil || d.from != s.node.ID || d.to != w.Node || s.lane.cut {
+		return nil, errs.New(errs.NodeUnreachable, "nobody is let in at %s", w.Address)
 	}
-	near, far, err := pair()
+	near, far, err := hypertest.SocketPair()
 	if err != nil {
 		return nil, err
 	}
 	d.through[near], d.through[far] = true, true
 	go func() {
 		defer func() { _ = far.Close() }()
-		d.serve(d.ctx, name, far)
+		d.serve(d.ctx, w.Name, far)
 	}()
 	return near, nil
 }
@@ -139,24 +136,6 @@ func (l *lane) isCut() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.cut
-}
-
-// pair gives the two ends of a connection, each of which can be ended by direction.
-func pair() (a, b net.Conn, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	var ends [2]net.Conn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "lane")
-		ends[i], err = net.FileConn(f)
-		_ = f.Close()
-		if err != nil {
-			return nil, nil, err
-		}
-	}
-	return ends[0], ends[1], nil
 }
 
 // Cut ends what nodes say to each other, and lets nothing begin until Mend.

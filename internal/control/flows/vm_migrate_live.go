@@ -98,7 +98,7 @@ func meet(ctx context.Context, r *run, m moving, o migration.Options) (*nodelink
 		return nil, err
 	}
 	send := &nodelink.SendVM{
-		Header: head(r, m.v, m.Epoch, 0), To: m.Target, Address: received.Address, Ticket: receive.Ticket, Landing: received.Landing,
+		Header: head(r, m.v, m.Epoch, 0), To: m.Target, Address: received.Address, Ticket: receive.Ticket, Landing: received.Landing, Bare: received.Bare,
 	}
 	send.Step = r.Step + ": send " + way
 	send.Stall = &nodelink.StallPolicy{Steps: o.OnStall.Names(), DowntimeMS: o.Downtime.Milliseconds(), MaxDowntimeMS: o.MaxDowntime.Milliseconds()}

@@ -112,6 +112,9 @@ type Capabilities struct {
 	Migrate bool
 	// Warm: can its disks be copied ahead, in rounds, while its guest executes (Warmer)?
 	Warm bool
+	// Seals: do the two ends of a move know each other, and encrypt all that they send, by
+	// means of their own? Then its streams need no protection by who carries them.
+	Seals bool
 	// Shutdown: can the guest be asked to power off?
 	Shutdown bool
 	// Console: is there a serial console to attach to?

@@ -25,10 +25,10 @@ type Migrator interface {
 	// there, empty, as large as the departure says, on the same bases. Again for the same
 	// migration it gives the same landing; errs.InvalidState once it has executed.
 	Receive(ctx context.Context, m Machine, d Departure) (Landing, error)
-	// Enter opens a stream into a machine in phase incoming, for what a source has dialled;
-	// each call opens another one. What comes from anybody but the source that departed
-	// goes nowhere.
-	Enter(ctx context.Context, r Ref, s Stream) (io.ReadWriteCloser, error)
+	// Enter leads a stream that a source has dialled into a machine in phase incoming, and
+	// returns, with the stream closed, once that has ended: with an error where it could not
+	// begin. What comes from anybody but the source that departed goes nowhere.
+	Enter(ctx context.Context, r Ref, s Stream, c io.ReadWriteCloser) error
 	// Arrived waits until a machine in phase incoming has all, verified, and closes its
 	// door. It still executes nothing: Resume lets it, Pause takes it over halted, Kill
 	// ends it; before it has arrived, the first two are refused with errs.InvalidState. One

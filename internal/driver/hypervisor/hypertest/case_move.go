@@ -1,6 +1,8 @@
 package hypertest
 
 import (
+	"net"
+
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/vocab/errs"
@@ -194,7 +196,9 @@ func moveRefuses(h *hosts) {
 		h.Fatal(err)
 	}
 	h.wantCode(send(m.Ref, landing), errs.InvalidState, "another migration")
-	_, err = h.migrator().Enter(h.ctx, m.Ref, contract.StreamMemory)
+	near, far := net.Pipe()
+	defer func() { _ = near.Close() }()
+	err = h.migrator().Enter(h.ctx, m.Ref, contract.StreamMemory, far)
 	h.wantCode(err, errs.InvalidState, "a stream into what runs")
 	if s := h.inspect(m.VM); s.Phase != vm.PhaseRunning {
 		h.Fatalf("refusals left %+v", s)

@@ -188,7 +188,7 @@ func strangers(h *hosts) {
 	noise := make([]byte, 4096)
 	_, _ = rand.Read(noise)
 	for _, s := range []contract.Stream{contract.StreamMemory, contract.StreamDisks} {
-		c, err := h.far.migrator().Enter(h.ctx, t.to.Ref, s)
+		c, err := Into(h.far.migrator, t.to.Ref)(h.ctx, s)
 		if err != nil {
 			h.Fatal(err)
 		}
@@ -196,7 +196,7 @@ func strangers(h *hosts) {
 			h.Log("a stranger was cut off: ", err)
 		}
 		_ = c.Close()
-		quiet, err := h.far.migrator().Enter(h.ctx, t.to.Ref, s) // says nothing at all
+		quiet, err := Into(h.far.migrator, t.to.Ref)(h.ctx, s) // says nothing at all
 		if err != nil {
 			h.Fatal(err)
 		}

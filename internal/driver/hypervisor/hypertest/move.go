@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
+	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
@@ -84,9 +88,7 @@ func (h *hosts) departs(m contract.Machine, o contract.MoveOptions) trip {
 	if s := h.far.inspect(m.VM); s.Phase != vm.PhaseIncoming || s.Ref != t.to.Ref {
 		h.Fatalf("what is to come is %+v", s)
 	}
-	t.wire = NewWire(func(ctx context.Context, s contract.Stream) (io.ReadWriteCloser, error) {
-		return h.far.migrator().Enter(ctx, t.to.Ref, s)
-	})
+	t.wire = NewWire(Into(h.far.migrator, t.to.Ref))
 	return t
 }
 
@@ -143,6 +145,33 @@ func (h *hosts) asBefore(t trip, want vm.Phase) {
 	h.far.kill(t.to.Ref)
 	h.far.release(t.to.VM)
 	h.far.clean()
+}
+
+// Into dials straight into a machine in phase incoming, of the driver that its host has by
+// then.
+func Into(d func() contract.Migrator, r contract.Ref) contract.Dial {
+	return func(_ context.Context, s contract.Stream) (io.ReadWriteCloser, error) {
+		near, far, err := SocketPair()
+		if err == nil {
+			go func() { _ = d().Enter(context.Background(), r, s, far) }() // who is not let in sees the end
+		}
+		return near, err
+	}
+}
+
+// SocketPair gives the two ends of a connection, each of which can be ended by direction.
+func SocketPair() (near, far net.Conn, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	var ends [2]net.Conn
+	for i, fd := range pair {
+		f := os.NewFile(uintptr(fd), "stream")
+		c, e := net.FileConn(f)
+		ends[i], err = c, errors.Join(err, e, f.Close())
+	}
+	return ends[0], ends[1], err
 }
 
 // Wire carries bytes between two ends of a move. It can be cut, at once or after so many

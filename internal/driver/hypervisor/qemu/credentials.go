@@ -108,7 +108,7 @@ func (r landingRecord) server() (*tls.Config, error) {
 	}
 	p, err := pool(r.Authority)
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
+		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, DynamicRecordSizingDisabled: true,
 		Certificates: []tls.Certificate{{Certificate: [][]byte{r.Certificate}, PrivateKey: key}},
 		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: p,
 	}, err
@@ -118,7 +118,7 @@ func (r landingRecord) server() (*tls.Config, error) {
 func (d *departed) client(to contract.Landing) (*tls.Config, error) {
 	p, err := pool(to.Authority)
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, ServerName: moveName(to.Migration), RootCAs: p,
+		MinVersion: tls.VersionTLS13, DynamicRecordSizingDisabled: true, ServerName: moveName(to.Migration), RootCAs: p,
 		Certificates: []tls.Certificate{{Certificate: [][]byte{to.Pass}, PrivateKey: d.key}},
 	}, err
 }

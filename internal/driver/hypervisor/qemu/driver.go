@@ -142,7 +142,7 @@ func isNilRoot(c io.Closer) bool {
 // Capabilities implements contract.Driver.
 func (d *Driver) Capabilities() contract.Capabilities {
 	c := contract.Capabilities{
-		Pause: true, GrowDisk: true, Suspend: true, Migrate: true, Warm: true, Shutdown: true, Media: true, Console: true, Display: true, GuestAgent: true, Freeze: true, UserNetwork: true,
+		Pause: true, GrowDisk: true, Suspend: true, Migrate: true, Warm: true, Seals: true, Shutdown: true, Media: true, Console: true, Display: true, GuestAgent: true, Freeze: true, UserNetwork: true,
 		DiskLimits: true, CPUWeight: d.cgroups.HasCPU(), CPUCap: d.cgroups.HasCPU(),
 		Bridges:     d.bridges(),
 		Confinement: []string{"seccomp", "no_new_privs"},

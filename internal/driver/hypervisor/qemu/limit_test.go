@@ -165,7 +165,7 @@ func TestDiskLimitsHoldAWriter(t *testing.T) {
 	sh := shell{t, c}
 	sh.expect("NovaCron test guest ready")
 	write := func() time.Duration {
-				began := clock.System{}.Boot()
+		began := clock.System{}.Boot()
 		told := sh.run(fmt.Sprintf("[ -b /dev/vda ] && dd if=/dev/zero of=/dev/vda bs=64k count=%d oflag=direct", blocks))
 		took := clock.System{}.Boot() - began
 		if !strings.Contains(told, fmt.Sprintf("%d+0 records out", blocks)) {

@@ -1,8 +1,6 @@
 package qemu_test
 
 import (
-	"context"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -68,9 +66,7 @@ func moveOnce(b *testing.B, near, far *harness) (total, down time.Duration) {
 	must(b, emptyLike(to.Disks[0].File.Path, m.Disks[0]))
 	landing, err := far.driver.Receive(ctx, to, d)
 	must(b, err)
-	wire := hypertest.NewWire(func(ctx context.Context, s contract.Stream) (io.ReadWriteCloser, error) {
-		return far.driver.Enter(ctx, to.Ref, s)
-	})
+	wire := hypertest.NewWire(hypertest.Into(far.migrator, to.Ref))
 	var last contract.Progress
 	begin := clock.System{}.Boot()
 	_, err = near.driver.Send(ctx, m.Ref, landing, wire.Dial, func(p contract.Progress) { last = p })

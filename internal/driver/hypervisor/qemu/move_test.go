@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,9 +44,7 @@ func (h *harness) departs(t *testing.T, far *harness, m contract.Machine, o cont
 	if j.landing, err = far.driver.Receive(ctx, j.to, d); err != nil {
 		t.Fatal(err)
 	}
-	j.wire = hypertest.NewWire(func(ctx context.Context, s contract.Stream) (io.ReadWriteCloser, error) {
-		return far.driver.Enter(ctx, j.to.Ref, s)
-	})
+	j.wire = hypertest.NewWire(hypertest.Into(far.migrator, j.to.Ref))
 	return j
 }
 
@@ -409,3 +406,5 @@ func TestArrivedIsSuspended(t *testing.T) {
 		far.echoes(t, m)
 	}
 }
+
+func (h *harness) migrator() contract.Migrator { return h.driver }

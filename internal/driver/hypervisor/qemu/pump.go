@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
@@ -36,7 +34,7 @@ type streams struct {
 	end   context.CancelFunc
 	work  sync.WaitGroup
 	doors []*net.UnixListener
-	ready map[contract.Stream]chan *tls.Conn // read only
+	ready map[contract.Stream]chan *sealed // read only
 
 	mu sync.Mutex
 	// line ends with the streams there are, for others to take their place; late tells whether
@@ -50,8 +48,8 @@ type streams struct {
 
 // openStreams makes the sockets.
 func (g *guest) openStreams(ctx context.Context, as *tls.Config, dial contract.Dial) (*streams, error) {
-	s := &streams{g: g, as: as, dial: dial, ready: map[contract.Stream]chan *tls.Conn{
-		contract.StreamMemory: make(chan *tls.Conn, contract.MaxChannels+1), contract.StreamDisks: make(chan *tls.Conn, contract.MaxDisks),
+	s := &streams{g: g, as: as, dial: dial, ready: map[contract.Stream]chan *sealed{
+		contract.StreamMemory: make(chan *sealed, contract.MaxChannels+1), contract.StreamDisks: make(chan *sealed, contract.MaxDisks),
 	}}
 	s.ctx, s.end = context.WithCancel(ctx)
 	s.line, s.snap = context.WithCancel(s.ctx)
@@ -112,14 +110,14 @@ func (s *streams) prepare(kind contract.Stream, n int) error {
 }
 
 // reach opens a stream to the target, and returns once each end knows the other.
-func (s *streams) reach(kind contract.Stream) (*tls.Conn, error) {
+func (s *streams) reach(kind contract.Stream) (*sealed, error) {
 	ctx, cancel := s.g.d.within(s.ctx, greetTime)
 	defer cancel()
 	far, err := s.dial(ctx, kind)
 	if err != nil {
 		return nil, err
 	}
-	c := tls.Client(noDeadlines{far}, s.as)
+	c := sealAs(tls.Client, far, s.as)
 	stop := context.AfterFunc(ctx, func() { _ = far.Close() })
 	first := make([]byte, 1)
 	if _, err = io.ReadFull(c, first); err == nil && first[0] != welcome {
@@ -134,11 +132,11 @@ func (s *streams) reach(kind contract.Stream) (*tls.Conn, error) {
 }
 
 // carry joins a connection of QEMU's with a stream that was prepared for it.
-func (s *streams) carry(kind contract.Stream, c net.Conn, far *tls.Conn) {
+func (s *streams) carry(kind contract.Stream, c net.Conn, far *sealed) {
 	stop := context.AfterFunc(s.now(kind), func() { _ = c.Close() })
 	defer stop()
 	if kind == contract.StreamMemory {
-		join(c, far)
+		far.join(c)
 		return
 	}
 	s.joinDisk(c, far)
@@ -154,106 +152,48 @@ func (s *streams) close() {
 	s.work.Wait()
 }
 
-// join carries bytes between two connections until both directions have ended.
-func join(a, b io.ReadWriteCloser) {
-	var both sync.WaitGroup
-	both.Go(func() { pour(a, b) })
-	both.Go(func() { pour(b, a) })
-	both.Wait()
-	_, _ = a.Close(), b.Close()
-}
-
-// pour carries one direction, and passes its end on; its breaking ends both.
-func pour(to, from io.ReadWriteCloser) {
-	_, err := io.Copy(to, from)
-	half, can := to.(interface{ CloseWrite() error })
-	if err != nil || !can || half.CloseWrite() != nil {
-		_, _ = to.Close(), from.Close()
-	}
-}
-
-// noDeadlines is a stream that TLS runs in. Who uses it ends it, instead of deadlines.
-type noDeadlines struct{ io.ReadWriteCloser }
-
-// LocalAddr implements net.Conn, as what follows does.
-func (noDeadlines) LocalAddr() net.Addr { return &net.UnixAddr{Net: "unix"} }
-
-// RemoteAddr names nobody.
-func (noDeadlines) RemoteAddr() net.Addr { return &net.UnixAddr{Net: "unix"} }
-
-// SetDeadline does nothing.
-func (noDeadlines) SetDeadline(time.Time) error { return nil }
-
-// SetReadDeadline does nothing.
-func (noDeadlines) SetReadDeadline(time.Time) error { return nil }
-
-// SetWriteDeadline does nothing.
-func (noDeadlines) SetWriteDeadline(time.Time) error { return nil }
-
-// entrance gives a connection at whose other end the source is let in to a socket of
-// QEMU's, and nobody else.
-func (g *guest) entrance(s contract.Stream, as *tls.Config) (io.ReadWriteCloser, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	var ends [2]net.Conn
-	for i, fd := range pair {
-		f := os.NewFile(uintptr(fd), "stream")
-		ends[i], err = net.FileConn(f)
-		_ = f.Close()
-		if err != nil {
-			return nil, err
-		}
-	}
-	g.d.background(func() { g.letIn(ends[0], s, as) })
-	if g.d.dead() {
-		_, _ = ends[0].Close(), ends[1].Close()
-		return nil, errClosed()
-	}
-	return ends[1], nil
-}
-
-// letIn leads the source to QEMU.
-func (g *guest) letIn(raw net.Conn, s contract.Stream, as *tls.Config) {
-	defer func() { _ = raw.Close() }()
+// letIn leads the source to QEMU, until the stream has ended.
+func (g *guest) letIn(ctx context.Context, far io.ReadWriteCloser, s contract.Stream, as *tls.Config) error {
 	at := g.entrants.time()
-	ctx, cancel := context.WithCancel(g.d.life)
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = far.Close() })
 	defer stop()
-	c := tls.Server(raw, as)
+	c := sealAs(tls.Server, far, as)
 	greet, met := g.d.within(ctx, greetTime)
 	err := c.HandshakeContext(greet)
 	met()
 	if err != nil {
-		g.d.log.Warn("somebody was not let into a guest that waits for its memory", "vm", g.ref.VM, "error", err)
-		return
+		return errs.New(errs.Unauthenticated, "somebody was not let into VM %s, which waits for its memory", g.ref.VM).Because(err)
 	}
 	switch s {
 	case contract.StreamAgain:
 		g.letAgain(ctx, c)
-		return
+		return nil
 	case contract.StreamDisks:
-		left, ok := g.entrants.enter(raw, at)
+		left, ok := g.entrants.enter(far, at)
 		if !ok {
-			return
+			return nil
 		}
 		defer left()
 	case contract.StreamMemory:
 	}
+	return g.leadIn(ctx, c, s)
+}
+
+// leadIn joins a stream whose other end is known with QEMU.
+func (g *guest) leadIn(ctx context.Context, c *sealed, s contract.Stream) error {
 	var dialer net.Dialer
 	q, err := dialer.DialContext(ctx, "unix", filepath.Join(g.at.inside(), string(s)))
 	if err != nil {
-		g.d.log.Warn("a stream of a move does not reach the hypervisor", "vm", g.ref.VM, "error", err)
-		return
+		return errs.New(errs.HostFailure, "a stream of a move does not reach the hypervisor of VM %s", g.ref.VM).Because(err)
 	}
-	defer func() { _ = q.Close() }()
-	stopped := context.AfterFunc(ctx, func() { _ = q.Close() })
-	defer stopped()
-	if _, err := c.Write([]byte{welcome}); err == nil {
-		join(q, c)
+	stop := context.AfterFunc(ctx, func() { _ = q.Close() })
+	defer stop()
+	if _, err := c.Write([]byte{welcome}); err != nil {
+		_ = q.Close()
+		return err
 	}
+	c.join(q)
+	return nil
 }
 
 // letAgain begins the streams of disks anew, and says so.

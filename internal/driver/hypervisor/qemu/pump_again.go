@@ -66,12 +66,12 @@ func (s *streams) again() error {
 
 // joinDisk is join for a stream of a disk, which is over when either end is: QEMU reads from it
 // only what it has asked for, and would not hear that the other end is gone.
-func (s *streams) joinDisk(c net.Conn, far io.ReadWriteCloser) {
+func (s *streams) joinDisk(c net.Conn, far *sealed) {
 	s.work.Go(func() {
-		pour(far, c)
+		far.pass(far, c, far.send(c))
 		_, _ = far.Close(), c.Close()
 	})
-	pour(c, far)
+	far.pass(c, far, far.receive(c))
 	_, _ = c.Close(), far.Close()
 }
 
@@ -94,7 +94,7 @@ func (s *streams) unprepared(kind contract.Stream, c net.Conn) {
 type entrants struct {
 	mu  sync.Mutex
 	n   int // how often they were begun anew
-	all map[net.Conn]chan struct{}
+	all map[io.Closer]chan struct{}
 	// turn is held by who begins them anew
 	turn sync.Mutex
 }
@@ -107,14 +107,14 @@ func (e *entrants) time() int {
 }
 
 // enter counts one that began at a time; false when others have taken its place.
-func (e *entrants) enter(c net.Conn, at int) (left func(), ok bool) {
+func (e *entrants) enter(c io.Closer, at int) (left func(), ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.n != at {
 		return nil, false
 	}
 	if e.all == nil {
-		e.all = map[net.Conn]chan struct{}{}
+		e.all = map[io.Closer]chan struct{}{}
 	}
 	gone := make(chan struct{})
 	e.all[c] = gone

@@ -196,37 +196,46 @@ func (g *guest) noteLanding(state string) error {
 func (g *guest) awaits() bool { return g.rec.Landing != nil && g.asked.Landing == landingWaits }
 
 // Enter implements contract.Migrator.
-func (d *Driver) Enter(_ context.Context, r contract.Ref, s contract.Stream) (io.ReadWriteCloser, error) {
+func (d *Driver) Enter(ctx context.Context, r contract.Ref, s contract.Stream, c io.ReadWriteCloser) error {
+	defer func() { _ = c.Close() }()
+	g, as, err := d.awaiting(r, s)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.life, cancel)()
+	return g.letIn(ctx, c, s, as)
+}
+
+// awaiting gives a guest that waits for such a stream, and how its source is let in.
+func (d *Driver) awaiting(r contract.Ref, s contract.Stream) (*guest, *tls.Config, error) {
 	if d.dead() {
-		return nil, errClosed()
+		return nil, nil, errClosed()
 	}
 	if !s.Valid() {
-		return nil, errs.New(errs.InvalidField, "%q is no stream of a move", errs.Clip(string(s)))
+		return nil, nil, errs.New(errs.InvalidField, "%q is no stream of a move", errs.Clip(string(s)))
 	}
 	g, err := d.live(r)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if g.Status().Phase != vm.PhaseIncoming {
-		return nil, errs.New(errs.InvalidState, "VM %s waits for nothing", r.VM)
+		return nil, nil, errs.New(errs.InvalidState, "VM %s waits for nothing", r.VM)
 	}
 	var keys landingRecord
 	err = g.read(landingFile, &keys)
 	if missing(err) {
-		return nil, errs.New(errs.InvalidState, "VM %s has arrived", r.VM)
+		return nil, nil, errs.New(errs.InvalidState, "VM %s has arrived", r.VM)
 	}
 	var as *tls.Config
 	if err == nil {
 		as, err = keys.server()
 	}
-	var c io.ReadWriteCloser
-	if err == nil {
-		c, err = g.entrance(s, as)
-	}
 	if err != nil {
-		return nil, errs.New(errs.HostFailure, "a stream into VM %s cannot be opened", r.VM).Because(err)
+		return nil, nil, errs.New(errs.HostFailure, "a stream into VM %s cannot be opened", r.VM).Because(err)
 	}
-	return c, nil
+	return g, as, nil
 }
 
 // Arrived implements contract.Migrator. It waits outside of the VM's turn: Kill may come

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"io"
-	"net"
 
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/driver/hypervisor/contract"
@@ -94,7 +93,22 @@ func mayReceive(m contract.Machine, dep contract.Departure) error {
 }
 
 // Enter implements contract.Migrator.
-func (d *Driver) Enter(_ context.Context, r contract.Ref, s contract.Stream) (io.ReadWriteCloser, error) {
+func (d *Driver) Enter(ctx context.Context, r contract.Ref, s contract.Stream, c io.ReadWriteCloser) error {
+	defer func() { _ = c.Close() }()
+	g, err := d.awaiting(r, s)
+	if err != nil {
+		return err
+	}
+	for _, ends := range []context.Context{ctx, d.life, g.done} {
+		defer context.AfterFunc(ends, func() { _ = c.Close() })()
+	}
+	d.host.take(g, newLine(c), s)
+	d.host.flush()
+	return nil
+}
+
+// awaiting gives a guest that waits for such a stream.
+func (d *Driver) awaiting(r contract.Ref, s contract.Stream) (*guest, error) {
 	if d.dead() {
 		return nil, errDead()
 	}
@@ -111,20 +125,7 @@ func (d *Driver) Enter(_ context.Context, r contract.Ref, s contract.Stream) (io
 	if g.status.Phase != vm.PhaseIncoming || g.landing.Arrived {
 		return nil, errs.New(errs.InvalidState, "VM %s waits for nothing", r.VM)
 	}
-	ours, theirs := net.Pipe()
-	stops := []func() bool{
-		context.AfterFunc(d.life, func() { _ = ours.Close() }),
-		context.AfterFunc(g.done, func() { _ = ours.Close() }),
-	}
-	go func() {
-		h.take(g, newLine(ours), s)
-		for _, stop := range stops {
-			stop()
-		}
-		_ = ours.Close()
-		h.flush()
-	}()
-	return theirs, nil
+	return g, nil
 }
 
 // take reads a stream. Whoever does not say first that he is the source is left alone.
