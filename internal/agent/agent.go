@@ -101,6 +101,7 @@ type Agent struct {
 	images  sync.RWMutex
 	plan    hostPlan
 	glances glances
+	samples samples
 	// up are the ways to servers that there are
 	up map[*Up]bool
 	// keyboards are those of screens
@@ -126,7 +127,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, records: recs, guests: map[id.ID]*guest{}, up: map[*Up]bool{}, cluster: cfg.Cluster,
 		log:     cfg.Log,
-		reports: newReporter(cfg.Epoch), glances: newGlances(),
+		reports: newReporter(cfg.Epoch), glances: newGlances(), samples: newSamples(),
 	}
 	a.life, a.end = context.WithCancel(context.Background())
 	a.meter = newMeter(a)

@@ -163,18 +163,3 @@ func (s *steward) told() (out []nodelink.StallStep) {
 	}
 	return out
 }
-
-// sampleMemory looks at how fast a guest changes its memory.
-func (a *Agent) sampleMemory(ctx context.Context, _ Peer, c *nodelink.SampleMemory) (any, error) {
-	d, ok := a.driver.(hypervisor.Sampler)
-	if !ok {
-		return nil, errs.New(errs.Unsupported, "this node's hypervisor does not tell how fast guests change their memory")
-	}
-	ctx, cancel := a.withinTime(ctx, sampleTime)
-	defer cancel()
-	rate, err := d.Sample(ctx, hypervisor.Ref{VM: c.VM, Epoch: c.Epoch})
-	return nodelink.MemorySample{DirtyRate: rate}, err
-}
-
-// sampleTime bounds a look at a guest's memory.
-const sampleTime = 5 * time.Second

@@ -153,6 +153,7 @@ func (a *Agent) Housekeep(ctx context.Context) {
 	wg.Go(func() { a.tendImages(ctx) })
 	wg.Go(func() { a.tendPools(ctx) })
 	wg.Go(func() { clock.Every(ctx, a.cfg.Clock, glanceEvery, a.glance) })
+	wg.Go(func() { clock.Every(ctx, a.cfg.Clock, sampleEvery, a.tendSamples) })
 	a.prune()
 	clock.Every(ctx, a.cfg.Clock, time.Hour, func(context.Context) { a.prune() })
 }

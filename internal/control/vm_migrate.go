@@ -39,7 +39,7 @@ func (s *Service) PlanMigration(ctx context.Context, c Caller, ref string, r mig
 	if err != nil {
 		return migration.Plan{}, err
 	}
-	changes := s.sample(ctx, v, r)
+	changes := s.sample(ctx, v, r, 0)
 	if !changes.Known() {
 		rate, err := s.cfg.Store.MigrationDirtyRate(ctx, v.Intent.ID)
 		if err != nil {

@@ -16,23 +16,31 @@ import (
 const sampleTime = 4 * time.Second
 
 // sample has a VM's node look at how fast its guest changes memory. Where nobody can tell,
-// nothing is known: that keeps nobody from moving.
-func (s *Service) sample(ctx context.Context, v vm.View, r migration.Request) migration.Changes {
+// nothing is known: that keeps nobody from moving. What was seen no longer ago than known
+// will do.
+func (s *Service) sample(ctx context.Context, v vm.View, r migration.Request, known time.Duration) migration.Changes {
 	if r.Kind == migration.Cold || !v.Executes() || v.Observed.Phase != vm.PhaseRunning || v.Intent.NodeID == nil {
 		return migration.Changes{}
 	}
 	timed, cancel := context.WithTimeout(ctx, sampleTime)
 	defer cancel()
 	var out nodelink.MemorySample
-	err := s.cfg.Nodes.Call(timed, *v.Intent.NodeID, &nodelink.SampleMemory{VM: v.Intent.ID, Epoch: v.Intent.Epoch}, &out)
+	err := s.cfg.Nodes.Call(timed, *v.Intent.NodeID, &nodelink.SampleMemory{VM: v.Intent.ID, Epoch: v.Intent.Epoch, KnownWithinMS: known.Milliseconds()}, &out)
 	if err != nil {
 		if !errs.Is(err, errs.Unsupported) {
 			s.cfg.Log.Info("how fast a guest changes its memory cannot be told", "vm", v.Intent.ID, "error", err)
 		}
 		return migration.Changes{}
 	}
-	return migration.Changes{DirtyRate: min(max(out.DirtyRate, 0), maxDirtyRate), From: migration.Sampled, SampledAt: s.cfg.Clock.Now().UTC().Round(time.Millisecond)}
+	age := time.Duration(min(max(out.AgeMS, 0), known.Milliseconds())) * time.Millisecond
+	return migration.Changes{
+		DirtyRate: min(max(out.DirtyRate, 0), maxDirtyRate), From: migration.Sampled,
+		SampledAt: s.cfg.Clock.Now().Add(-age).UTC().Round(time.Millisecond),
+	}
 }
+
+// recent is how old a sample may be that a request is content with: nodes look more often.
+const recent = 10 * time.Minute
 
 // maxDirtyRate bounds what is believed of a node.
 const maxDirtyRate = 1 << 50
@@ -47,7 +55,7 @@ func (s *Service) sampleOf(ctx context.Context, ref string, r migration.Request)
 	if _, err := vm.Decide(v, vm.Migrate); err != nil {
 		return v, migration.Changes{}
 	}
-	return v, s.sample(ctx, v, r)
+	return v, s.sample(ctx, v, r, recent)
 }
 
 // changesOf is what is known of a VM's guest: what was sampled, if that was of the same

@@ -172,6 +172,8 @@ type StallStep struct {
 type SampleMemory struct {
 	VM    id.ID          `json:"vm"`
 	Epoch gen.OwnerEpoch `json:"owner_epoch"`
+	// KnownWithinMS: what the node saw no longer ago than that will do; 0 for a look now.
+	KnownWithinMS int64 `json:"known_within_ms,omitempty"`
 }
 
 // Method implements Command.
@@ -180,6 +182,8 @@ func (*SampleMemory) Method() string { return "sample_memory" }
 // MemorySample answers SampleMemory, in bytes per second.
 type MemorySample struct {
 	DirtyRate int64 `json:"dirty_rate"`
+	// AgeMS is how long ago that was seen; 0 for now.
+	AgeMS int64 `json:"age_ms,omitempty"`
 }
 
 // MethodSwap is the uplink's call by which the target of a move asks for the VM.
