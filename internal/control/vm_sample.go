@@ -55,6 +55,9 @@ func (s *Service) sampleOf(ctx context.Context, ref string, r migration.Request)
 	if _, err := vm.Decide(v, vm.Migrate); err != nil {
 		return v, migration.Changes{}
 	}
+	if was, err := s.cfg.Store.MigrationSampled(ctx, v.Intent.ID); err == nil && s.cfg.Clock.Now().Sub(was.SampledAt) < recent && v.Executes() {
+		return v, was // its node may not have looked since it came
+	}
 	return v, s.sample(ctx, v, r, recent)
 }
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/novacron/novacron/internal/domain/migration"
 	"github.com/novacron/novacron/internal/engine/pgtx"
 	"github.com/novacron/novacron/internal/store/query"
@@ -174,6 +176,16 @@ func (s *Store) MigrationDirtyRate(ctx context.Context, vm id.ID) (int64, error)
 func (t *Tx) MigrationDirtyRate(ctx context.Context, vm id.ID) (int64, error) {
 	rate, err := t.q.MigrationDirtyRate(ctx, vm)
 	return rate, pgtx.Map(err)
+}
+
+// MigrationSampled is what was sampled of a VM's guest when it was last to move; zero when
+// it was not.
+func (s *Store) MigrationSampled(ctx context.Context, vm id.ID) (migration.Changes, error) {
+	row, err := s.q.MigrationSampled(ctx, vm)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return migration.Changes{}, nil
+	}
+	return migration.Changes{DirtyRate: row.Rate, From: migration.Sampled, SampledAt: row.SampledAt}, pgtx.Map(err)
 }
 
 // MigrationQueue gives the migrations that take part of their nodes, or are to, in the order

@@ -165,10 +165,10 @@ func gaveUp(m moving) error {
 func swappedLive(ctx context.Context, r *run, m moving, reply nodelink.MoveReply, seen time.Duration) (any, error) {
 	at := reply.Progress
 	at.Stage = "" // what it was is over
-	if err := progressed(ctx, r, at); err != nil {
-		return nil, err
-	}
 	err := write(ctx, r, func(tx *store.Tx) error {
+		if err := progressedIn(ctx, tx, r, at); err != nil {
+			return err
+		}
 		if !reply.Paused {
 			if err := tx.MigrationPhase(ctx, r.Job.ID, migration.PhaseResumed, 0); err != nil {
 				return err

@@ -43,22 +43,24 @@ func lookLive(ctx context.Context, r *run, m moving) (at nodelink.MoveProgress, 
 
 // progressed writes down how far a move is, and what was done where it stalled.
 func progressed(ctx context.Context, r *run, at nodelink.MoveProgress) error {
+	return write(ctx, r, func(tx *store.Tx) error { return progressedIn(ctx, tx, r, at) })
+}
+
+func progressedIn(ctx context.Context, tx *store.Tx, r *run, at nodelink.MoveProgress) error {
 	p := migration.Progress{
 		Phase: at.Stage, MemoryMoved: at.MemoryMoved, MemoryRemaining: at.MemoryRemaining, DisksMoved: at.DisksMoved, DisksRemaining: at.DisksRemaining,
 		Rate: at.Rate, DirtyRate: at.DirtyRate, ExpectedDowntime: time.Duration(at.ExpectedDowntimeMS) * time.Millisecond,
 		Throttle: at.Throttle,
 	}
-	return write(ctx, r, func(tx *store.Tx) error {
-		if at.Relayed {
-			if err := tx.MigrationRelayed(ctx, r.Job.ID); err != nil {
-				return err
-			}
-		}
-		if err := tx.MigrationProgress(ctx, r.Job.ID, p); err != nil {
+	if at.Relayed {
+		if err := tx.MigrationRelayed(ctx, r.Job.ID); err != nil {
 			return err
 		}
-		return tx.MigrationSteps(ctx, r.Job.ID, taken(at.Taken))
-	})
+	}
+	if err := tx.MigrationProgress(ctx, r.Job.ID, p); err != nil {
+		return err
+	}
+	return tx.MigrationSteps(ctx, r.Job.ID, taken(at.Taken))
 }
 
 // taken takes a node's word for what it has done.

@@ -99,6 +99,11 @@ WHERE id = @id;
 SELECT coalesce((SELECT (m.progress->>'dirty_rate')::bigint FROM migrations m
   WHERE m.vm_id = @vm_id AND m.progress ? 'dirty_rate' ORDER BY m.id DESC LIMIT 1), 0)::bigint AS rate;
 
+-- name: MigrationSampled :one
+-- What was sampled of a guest when it was last to move, and when; no row when it was not.
+SELECT coalesce((m.prediction->>'dirty_rate')::bigint, 0)::bigint AS rate, (m.prediction->>'sampled_at')::timestamptz AS sampled_at FROM migrations m
+WHERE m.vm_id = @vm_id AND m.prediction->>'dirty_from' = 'sampled' AND m.prediction ? 'sampled_at' ORDER BY m.id DESC LIMIT 1;
+
 -- name: MigrationEnd :one
 -- Gives what it held, and where.
 WITH old AS (SELECT o.id, o.held_node_id, o.held_disk_bytes, o.held_cpus, o.held_memory_bytes FROM migrations o WHERE o.id = @id AND o.state = 'running' FOR UPDATE)

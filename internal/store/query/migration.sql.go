@@ -236,6 +236,24 @@ func (q *Queries) MigrationProgress(ctx context.Context, arg MigrationProgressPa
 	return err
 }
 
+const migrationSampled = `-- name: MigrationSampled :one
+SELECT coalesce((m.prediction->>'dirty_rate')::bigint, 0)::bigint AS rate, (m.prediction->>'sampled_at')::timestamptz AS sampled_at FROM migrations m
+WHERE m.vm_id = $1 AND m.prediction->>'dirty_from' = 'sampled' AND m.prediction ? 'sampled_at' ORDER BY m.id DESC LIMIT 1
+`
+
+type MigrationSampledRow struct {
+	Rate      int64
+	SampledAt time.Time
+}
+
+// What was sampled of a guest when it was last to move, and when; no row when it was not.
+func (q *Queries) MigrationSampled(ctx context.Context, vmID uuid.UUID) (MigrationSampledRow, error) {
+	row := q.db.QueryRow(ctx, migrationSampled, vmID)
+	var i MigrationSampledRow
+	err := row.Scan(&i.Rate, &i.SampledAt)
+	return i, err
+}
+
 const migrationSteps = `-- name: MigrationSteps :exec
 WITH told AS (
   SELECT coalesce(jsonb_agg(s.e - 'age_ms' || jsonb_build_object('at', clock_timestamp() - (s.e->>'age_ms')::bigint * interval '1 millisecond') ORDER BY s.n), '[]') AS steps
