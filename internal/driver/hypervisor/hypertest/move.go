@@ -150,10 +150,11 @@ func (h *hosts) asBefore(t trip, want vm.Phase) {
 // Into dials straight into a machine in phase incoming, of the driver that its host has by
 // then.
 func Into(d func() contract.Migrator, r contract.Ref) contract.Dial {
-	return func(_ context.Context, s contract.Stream) (io.ReadWriteCloser, error) {
+	return func(ctx context.Context, s contract.Stream) (io.ReadWriteCloser, error) {
 		near, far, err := SocketPair()
 		if err == nil {
-			go func() { _ = d().Enter(context.Background(), r, s, far) }() // who is not let in sees the end
+			stays := context.WithoutCancel(ctx)             // a stream outlives its dialling
+			go func() { _ = d().Enter(stays, r, s, far) }() // who is not let in sees the end
 		}
 		return near, err
 	}
