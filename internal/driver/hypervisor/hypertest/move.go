@@ -148,16 +148,39 @@ func (h *hosts) asBefore(t trip, want vm.Phase) {
 }
 
 // Into dials straight into a machine in phase incoming, of the driver that its host has by
-// then.
+// then. Where nothing waits for the stream, it says why.
 func Into(d func() contract.Migrator, r contract.Ref) contract.Dial {
 	return func(ctx context.Context, s contract.Stream) (io.ReadWriteCloser, error) {
 		near, far, err := SocketPair()
-		if err == nil {
-			stays := context.WithoutCancel(ctx)             // a stream outlives its dialling
-			go func() { _ = d().Enter(stays, r, s, far) }() // who is not let in sees the end
+		if err != nil {
+			return nil, err
 		}
-		return near, err
+		stays := context.WithoutCancel(ctx) // a stream outlives its dialling
+		listens, refused := make(chan struct{}), make(chan error, 1)
+		begun := sync.OnceFunc(func() { close(listens) })
+		go func() {
+			err := d().Enter(stays, r, s, &heard{far, begun})
+			refused <- err
+		}()
+		select {
+		case <-listens:
+			return near, nil
+		case err := <-refused:
+			return nil, errors.Join(err, near.Close())
+		}
 	}
+}
+
+// heard is a stream that tells when somebody begins to listen to it.
+type heard struct {
+	io.ReadWriteCloser
+	begun func()
+}
+
+// Read implements io.Reader.
+func (h *heard) Read(p []byte) (int, error) {
+	h.begun()
+	return h.ReadWriteCloser.Read(p)
 }
 
 // SocketPair gives the two ends of a connection, each of which can be ended by direction.
