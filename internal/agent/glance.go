@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,7 +12,6 @@ import (
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/engine/admit"
 	"github.com/novacron/novacron/internal/nodelink"
-	"github.com/novacron/novacron/internal/vocab/gen"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
@@ -59,52 +57,17 @@ func texts(addresses []netip.Addr) []string {
 
 // glances is when which guest is asked next.
 type glances struct {
-	mu      sync.Mutex
-	guests  map[id.ID]*glimpse
+	rota[struct{}]
 	changes *admit.Buckets[id.ID]
 }
 
-// glimpse is the last look at one incarnation.
-type glimpse struct {
-	epoch gen.OwnerEpoch
-	next  time.Duration
-	wait  time.Duration
-}
-
 func newGlances() glances {
-	return glances{guests: map[id.ID]*glimpse{}, changes: admit.NewBuckets[id.ID](1/changeEvery.Seconds(), changeBurst, mostChanging)}
-}
-
-// due gives those of the guests there that are to be asked, and forgets the others that
-// are not there any more. A guest is first asked a moment after it was first seen.
-func (g *glances) due(there []hypervisor.Ref, now time.Duration) (out []hypervisor.Ref) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	kept := make(map[id.ID]*glimpse, len(there))
-	for _, r := range there {
-		at := g.guests[r.VM]
-		if at == nil || at.epoch != r.Epoch {
-			at = &glimpse{epoch: r.Epoch, wait: glanceSoon / 2, next: now + spread(glanceSoon/2)}
-		}
-		kept[r.VM] = at
-		if at.next <= now {
-			out = append(out, r)
-		}
-	}
-	g.guests = kept
-	return out
+	return glances{newRota[struct{}](glanceSoon), admit.NewBuckets[id.ID](1/changeEvery.Seconds(), changeBurst, mostChanging)}
 }
 
 // asked says what became of a look.
 func (g *glances) asked(r hypervisor.Ref, is hypervisor.AgentState, now time.Duration) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	at := g.guests[r.VM]
-	if at == nil {
-		return
-	}
-	at.wait = waitAfter(is, at.wait)
-	at.next = now + spread(at.wait)
+	g.looked(r, now, func(_ *struct{}, last time.Duration) time.Duration { return waitAfter(is, last) })
 }
 
 // waitAfter is how long until a guest is asked again.
@@ -117,11 +80,6 @@ func waitAfter(is hypervisor.AgentState, last time.Duration) time.Duration {
 	default:
 		return min(max(2*last, glanceCalm), glanceRare)
 	}
-}
-
-// spread makes guests that started together be asked one after the other.
-func spread(d time.Duration) time.Duration {
-	return d*3/4 + rand.N(d/2) //nolint:gosec // it only keeps guests from being asked all at once: nothing is gained by guessing it
 }
 
 // glance asks the guests whose time has come.

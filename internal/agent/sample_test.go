@@ -5,6 +5,7 @@ import (
 	"time"
 
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
+	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
@@ -18,7 +19,7 @@ func TestSamplesAreTakenAhead(t *testing.T) {
 	for now := time.Duration(0); now <= time.Hour; now += sampleEvery {
 		for range s.due(there, now) {
 			looks = append(looks, now)
-			s.saw(r, int64(len(looks)), now)
+			s.saw(r, int64(len(looks)), nil, now)
 		}
 	}
 	if looks[0] > sampleSoon || len(looks) < 2 || looks[1]-looks[0] > 2*sampleSoon {
@@ -33,20 +34,21 @@ func TestSamplesAreTakenAhead(t *testing.T) {
 		t.Errorf("a guest is looked at %d times in an hour", per)
 	}
 	at := looks[len(looks)-1]
-	if rate, age, ok := s.last(r, at+time.Second); !ok || rate != int64(len(looks)) || age != time.Second {
-		t.Errorf("a second later, %d bytes per second of %v ago are known: %v", rate, age, ok)
+	s.saw(r, 0, errs.New(errs.Timeout, "it was not looked at in time"), at+time.Second)
+	if was, ok := s.last(r); !ok || !was.known || was.rate != int64(len(looks)) || was.at != at {
+		t.Errorf("after a look that failed, %+v is known: %v", was, ok)
 	}
 	next := hypervisor.Ref{VM: r.VM, Epoch: 4}
-	if _, _, ok := s.last(next, at); ok {
+	if _, ok := s.last(next); ok {
 		t.Error("of another incarnation it is known")
 	}
 	s.due([]hypervisor.Ref{next}, at)
-	s.saw(r, 7, at) // a look that was under way
-	if _, _, ok := s.last(next, at); ok {
+	s.saw(r, 7, nil, at) // a look that was under way
+	if was, _ := s.last(next); was.known {
 		t.Error("what was seen of the last incarnation counts for the next")
 	}
 	s.due(nil, at)
-	if len(s.guests) != 0 {
+	if len(s.all) != 0 {
 		t.Error("guests that are gone are remembered")
 	}
 }
