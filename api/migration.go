@@ -188,6 +188,11 @@ type Migration struct {
 	// DowntimeSeenMS as the control plane saw it: from before its halt until it ran again.
 	DowntimeMS     int64 `json:"downtime_ms,omitempty"`
 	DowntimeSeenMS int64 `json:"downtime_seen_ms,omitempty"`
+	// WaitReason is what it waits for, its turn say; absent while it does not.
+	WaitReason string `json:"wait_reason,omitempty"`
+	// ShareBytesPerSecond is what it was given last of what its nodes give to all of their
+	// migrations; absent where they do not limit them.
+	ShareBytesPerSecond Bytes `json:"share_bytes_per_second,omitempty"`
 	// Priority is by what it waits for its turn, and BegunAt when that came.
 	Priority int        `json:"priority,omitempty"`
 	BegunAt  *time.Time `json:"begun_at,omitempty"`

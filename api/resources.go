@@ -22,6 +22,9 @@ type NodeSpec struct {
 	// MigrationsOut and MigrationsIn are how many VMs may leave it, and come to it, at once.
 	MigrationsOut int `json:"migrations_out"`
 	MigrationsIn  int `json:"migrations_in"`
+	// MigrationBytesPerSecond is what it gives to all of its migrations together, from it and
+	// to it, which share it fairly; absent for no limit.
+	MigrationBytesPerSecond Bytes `json:"migration_bytes_per_second,omitempty"`
 }
 
 // NodePatch changes a node. Fields that are absent stay.
@@ -29,6 +32,8 @@ type NodePatch struct {
 	ShutdownPolicy *string `json:"shutdown_policy,omitempty"`
 	MigrationsOut  *int    `json:"migrations_out,omitempty"`
 	MigrationsIn   *int    `json:"migrations_in,omitempty"`
+	// MigrationBytesPerSecond is at least a mebibyte; 0 lifts the limit.
+	MigrationBytesPerSecond *Bytes `json:"migration_bytes_per_second,omitempty"`
 }
 
 // NodeStatus is what a node is and does.

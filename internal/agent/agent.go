@@ -288,6 +288,7 @@ var handlers = map[string]handler{
 	(*nodelink.SendVM)(nil).Method():         fenced((*Agent).sendRunning),
 	(*nodelink.SettleVM)(nil).Method():       fenced((*Agent).settleVM),
 	(*nodelink.AskMove)(nil).Method():        plain((*Agent).askMove),
+	(*nodelink.PaceMove)(nil).Method():       plain((*Agent).paceMove),
 	(*nodelink.SampleMemory)(nil).Method():   plain((*Agent).sampleMemory),
 	(*nodelink.OfferImage)(nil).Method():     plain((*Agent).offerImage),
 	(*nodelink.AdmitRelay)(nil).Method():     plain((*Agent).admitRelay),

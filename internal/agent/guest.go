@@ -33,8 +33,10 @@ type guest struct {
 	took atomic.Pointer[counter]
 	// sent is how far its last sending to another node is, which steward watched; settling
 	// is of its last move
-	sent     atomic.Pointer[nodelink.MoveProgress]
-	relayed  atomic.Bool // a server carries that
+	sent    atomic.Pointer[nodelink.MoveProgress]
+	relayed atomic.Bool // a server carries that
+	// pace is what is sent of it is kept to
+	pace     pace
 	steward  atomic.Pointer[steward]
 	settling *settling
 }

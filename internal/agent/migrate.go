@@ -36,8 +36,9 @@ func (a *Agent) offerVM(ctx context.Context, _ Peer, g *guest, c *nodelink.Offer
 		return nil, err
 	}
 	rec := g.snapshot()
+	g.pace.begin(c.Operation, c.BytesPerSecond, a.cfg.Clock)
 	at, err := a.cfg.Neighbours.Offer(c.To, c.Ticket, func(to io.Writer) error {
-		return a.sendVM(a.life, rec, volumes, to)
+		return a.sendVM(a.life, rec, volumes, pacedWriter{a.life, &g.pace, to})
 	})
 	return nodelink.ImageOffer{Address: at}, err
 }

@@ -54,6 +54,7 @@ func (a *Agent) sendRunning(ctx context.Context, _ Peer, g *guest, c *nodelink.S
 		if err := g.change(a.records, func(r *record) { r.Move = &m }); err != nil {
 			return nil, err
 		}
+		g.pace.begin(m.Migration, c.BytesPerSecond, a.cfg.Clock)
 		if err := a.sendOff(ctx, g, d, m, to, c); err != nil {
 			return nil, err
 		}
@@ -70,7 +71,10 @@ func (a *Agent) sendOff(ctx context.Context, g *guest, d hypervisor.Migrator, m 
 		if err == nil && a.cfg.Neighbours.Relayed(m.Address) {
 			g.relayed.Store(true)
 		}
-		return c, err
+		if err != nil {
+			return nil, err
+		}
+		return g.pace.over(a.life, c), nil
 	}
 	err := a.sendWatched(ctx, g, d, hypervisor.Ref{VM: to.VM, Epoch: m.Epoch}, to, dial, c.Stall)
 	if a.life.Err() != nil {

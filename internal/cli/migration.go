@@ -30,6 +30,7 @@ func (a *app) migrationColumns() []output.Column[api.Migration] {
 		{Title: "from", Cell: func(m api.Migration) string { return m.Source }},
 		{Title: "to", Cell: func(m api.Migration) string { return m.Target }},
 		{Title: "copied", Cell: func(m api.Migration) string { return size(m.BytesMoved) }},
+		{Title: "waits for", Cell: func(m api.Migration) string { return m.WaitReason }},
 		{Title: "age", Cell: func(m api.Migration) string { return output.Age(now, m.CreatedAt) }},
 		{Title: "by", Wide: true, Cell: func(m api.Migration) string { return m.CreatedBy }},
 		{Title: "took", Wide: true, Cell: func(m api.Migration) string { return lasted(&m.CreatedAt, m.FinishedAt) }},
@@ -115,6 +116,12 @@ func livePairs(m api.Migration) (pairs []output.Pair) {
 		add("memory", fmt.Sprintf("%s copied, %s left", unit.FormatBytes(int64(p.MemoryMoved)), unit.FormatBytes(int64(p.MemoryRemaining))))
 		add("disks", fmt.Sprintf("%s copied, %s left", unit.FormatBytes(int64(p.DisksMoved)), unit.FormatBytes(int64(p.DisksRemaining))))
 		add("rate", fmt.Sprintf("%s/s, memory changes at %s/s", unit.FormatBytes(int64(p.BytesPerSecond)), unit.FormatBytes(int64(p.DirtyBytesPerSecond))))
+	}
+	if m.WaitReason != "" {
+		add("waits", m.WaitReason)
+	}
+	if m.ShareBytesPerSecond > 0 {
+		add("share", fmt.Sprintf("%s/s of what its nodes give to all migrations", unit.FormatBytes(int64(m.ShareBytesPerSecond))))
 	}
 	if m.Relayed {
 		add("relayed", "by a server: its nodes do not reach each other")

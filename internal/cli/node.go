@@ -102,7 +102,7 @@ func (a *app) nodePairs(n api.Node) []output.Pair {
 		{Key: "reason", Value: n.Status.Reason},
 		{Key: "seen", Value: ago(a.clock.Now(), n.Status.SeenAt)},
 		{Key: "at shutdown", Value: n.Spec.ShutdownPolicy},
-		{Key: "moves at once", Value: fmt.Sprintf("%d away, %d here", n.Spec.MigrationsOut, n.Spec.MigrationsIn)},
+		{Key: "moves at once", Value: movesAtOnce(n.Spec)},
 		{Key: "simulated", Value: yes(n.Status.Simulated)},
 		{Key: "vms", Value: strconv.Itoa(n.Status.VMs)},
 		{Key: "cpus", Value: output.Share(strconv.Itoa(n.Status.Used.CPUs), strconv.Itoa(n.Status.Capacity.CPUs))},

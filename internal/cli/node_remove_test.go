@@ -67,8 +67,14 @@ func TestNodeSet(t *testing.T) {
 	expect(t, b.requests()[0], `PATCH /api/v1/nodes/n1 {"shutdown_policy":"leave"}`)
 	b.do(t, "node set n1 --migrations-out 3", 0)
 	expect(t, b.requests()[1], `PATCH /api/v1/nodes/n1 {"migrations_out":3}`)
+	n.Spec.MigrationBytesPerSecond = 400 << 20
+	b.on("PATCH /nodes/n2", 200, n)
+	if got := b.do(t, "node set n2 --migration-bandwidth 400MiB", 0); !strings.Contains(got, "3 machines move away and 2 here, with 400 MiB/s for all of them") {
+		t.Error(got)
+	}
+	expect(t, b.requests()[2], `PATCH /api/v1/nodes/n2 {"migration_bytes_per_second":419430400}`)
 	b.do(t, "node set n1", 2)
-	if len(b.requests()) != 2 {
+	if len(b.requests()) != 3 {
 		t.Errorf("%v", b.requests())
 	}
 }

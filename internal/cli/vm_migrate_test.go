@@ -111,3 +111,19 @@ func TestVMMigrateSaysRelayed(t *testing.T) {
 	}
 	expect(t, migrationLine(m, false), "migrate web to b: memory, relayed by a server")
 }
+
+// The list says what each migration waits for, and the record what it has of its nodes.
+func TestMigrationWaits(t *testing.T) {
+	b := newBench(t)
+	m := someMigration()
+	m.WaitReason, m.ShareBytesPerSecond = "waits for its turn: 2 of 2 migrations from node a", 50<<20
+	b.on("GET /migrations", 200, api.List[api.Migration]{Items: []api.Migration{m}})
+	b.on("GET /migrations/j1", 200, m)
+	if got := b.do(t, "migration list", 0); !strings.Contains(got, m.WaitReason) {
+		t.Error(got)
+	}
+	got := b.do(t, "migration show j1", 0)
+	if !strings.Contains(got, m.WaitReason) || !strings.Contains(got, "50 MiB/s of what its nodes give to all migrations") {
+		t.Error(got)
+	}
+}

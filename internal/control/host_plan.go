@@ -94,7 +94,8 @@ func (s *Service) UpdateNode(ctx context.Context, c Caller, ref string, change n
 	return s.Node(ctx, n.ID.String())
 }
 
-// setMigrations decides how many VMs may leave a node, and come to it, at once.
+// setMigrations decides how many VMs may leave a node, and come to it, at once, and what it
+// gives to them.
 func setMigrations(ctx context.Context, tx *store.Tx, c Caller, n node.Node, change node.Change, revision *int64) error {
 	if !change.Migrates() {
 		return nil
@@ -102,19 +103,14 @@ func setMigrations(ctx context.Context, tx *store.Tx, c Caller, n node.Node, cha
 	if n.State == node.Removed {
 		return errs.New(errs.InvalidState, "node %q is removed", n.Name)
 	}
-	out, in := n.MigrationsOut, n.MigrationsIn
-	if change.MigrationsOut != nil {
-		out = *change.MigrationsOut
-	}
-	if change.MigrationsIn != nil {
-		in = *change.MigrationsIn
-	}
-	if err := tx.NodeSetMigrations(ctx, n, out, in, revision); err != nil {
+	to := change.Migrations(n.Migrations)
+	if err := tx.NodeSetMigrations(ctx, n, to, revision); err != nil {
 		return err
 	}
 	r := c.record("node.update", "node", n.ID, n.Name)
 	r.Detail = map[string]any{
-		"migrations_out": map[string]any{"from": n.MigrationsOut, "to": out}, "migrations_in": map[string]any{"from": n.MigrationsIn, "to": in},
+		"migrations_out": map[string]any{"from": n.Migrations.Out, "to": to.Out}, "migrations_in": map[string]any{"from": n.Migrations.In, "to": to.In},
+		"migration_bytes_per_second": map[string]any{"from": n.Migrations.BytesPerSecond, "to": to.BytesPerSecond},
 	}
 	return tx.AuditInsert(ctx, r)
 }

@@ -365,6 +365,25 @@ func TestMigrationsTakeTurns(t *testing.T) {
 		}
 		return waiting == all-most
 	})
+	// those that are under way share what their node gives; of the others the record says
+	// what they wait for
+	rate := int64(100 << 20)
+	if _, err := c.Service.UpdateNode(t.Context(), controltest.Admin(), "n1", node.Change{MigrationBytesPerSecond: &rate}, nil); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "two share what there is", func() bool {
+		records, _, err := c.Service.Migrations(t.Context(), store.Page{Limit: 100})
+		sharing, waiting := 0, 0
+		for _, m := range records {
+			switch {
+			case m.Share == rate/most:
+				sharing++
+			case m.Share == 0 && strings.HasPrefix(m.Waits, "waits for its turn"):
+				waiting++
+			}
+		}
+		return err == nil && sharing == most && waiting == all-most
+	})
 	source.Fail("send", nil)
 	until(t, "all have moved", func() bool {
 		for _, j := range order {
@@ -402,13 +421,13 @@ func TestMigrationsAtOnce(t *testing.T) {
 	c := controltest.New(t, 1)
 	three, many := 3, 101
 	n, err := c.Service.UpdateNode(t.Context(), controltest.Admin(), "n1", node.Change{MigrationsIn: &three}, nil)
-	if err != nil || n.MigrationsIn != 3 || n.MigrationsOut != 2 {
+	if err != nil || n.Migrations.In != 3 || n.Migrations.Out != 2 {
 		t.Errorf("%+v %v", n, err)
 	}
 	revision := int64(n.Revision)
 	policy := node.ShutdownPolicy("leave")
 	both := node.Change{Shutdown: &policy, MigrationsOut: &three}
-	if n, err = c.Service.UpdateNode(t.Context(), controltest.Admin(), "n1", both, &revision); err != nil || n.MigrationsOut != 3 || n.Shutdown != policy {
+	if n, err = c.Service.UpdateNode(t.Context(), controltest.Admin(), "n1", both, &revision); err != nil || n.Migrations.Out != 3 || n.Shutdown != policy {
 		t.Errorf("%+v %v", n, err)
 	}
 	if _, err := c.Service.UpdateNode(t.Context(), controltest.Admin(), "n1", both, &revision); !errs.Is(err, errs.RevisionMismatch) {
@@ -416,6 +435,16 @@ func TestMigrationsAtOnce(t *testing.T) {
 	}
 	if _, err := c.Service.UpdateNode(t.Context(), controltest.Admin(), "n1", node.Change{MigrationsOut: &many}, nil); !errs.Is(err, errs.OutOfRange) {
 		t.Errorf("%d at once: %v", many, err)
+	}
+	rate, little, none := int64(50<<20), int64(1000), int64(0)
+	if n, err = c.Service.UpdateNode(t.Context(), controltest.Admin(), "n1", node.Change{MigrationBytesPerSecond: &rate}, nil); err != nil || n.Migrations != (node.Migrations{Out: 3, In: 3, BytesPerSecond: rate}) {
+		t.Errorf("%+v %v", n.Migrations, err)
+	}
+	if _, err := c.Service.UpdateNode(t.Context(), controltest.Admin(), "n1", node.Change{MigrationBytesPerSecond: &little}, nil); !errs.Is(err, errs.OutOfRange) {
+		t.Errorf("%d bytes per second: %v", little, err)
+	}
+	if n, err = c.Service.UpdateNode(t.Context(), controltest.Admin(), "n1", node.Change{MigrationBytesPerSecond: &none}, nil); err != nil || n.Migrations.BytesPerSecond != 0 {
+		t.Errorf("%+v %v", n.Migrations, err)
 	}
 }
 

@@ -11,6 +11,8 @@ type OfferVM struct {
 	Volumes []id.ID `json:"volumes"`
 	// Live: the VM may run; its disks go by another way (SendVM), and are left out.
 	Live bool `json:"live,omitempty"`
+	// BytesPerSecond that it may take at first; see PaceMove.
+	BytesPerSecond int64 `json:"bytes_per_second,omitempty"`
 }
 
 // Method implements Command.

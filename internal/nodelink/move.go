@@ -69,6 +69,8 @@ type SendVM struct {
 	Landing json.RawMessage `json:"landing"`
 	// Bare as in Received.
 	Bare bool `json:"bare,omitempty"`
+	// BytesPerSecond that it may take at first, on all streams together; see PaceMove.
+	BytesPerSecond int64 `json:"bytes_per_second,omitempty"`
 	// Stall says what to do where it stalls; absent for nothing.
 	Stall *StallPolicy `json:"stall,omitempty"`
 }

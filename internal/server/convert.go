@@ -164,7 +164,7 @@ func toNode(n node.Node) api.Node {
 			Kind: "node", ID: n.ID.String(), Name: n.Name, Revision: int64(n.Revision),
 			CreatedAt: n.CreatedAt.UTC(), UpdatedAt: n.UpdatedAt.UTC(),
 		},
-		Spec: api.NodeSpec{Schedulable: n.State == node.Active, ShutdownPolicy: string(n.Shutdown), MigrationsOut: n.MigrationsOut, MigrationsIn: n.MigrationsIn},
+		Spec: api.NodeSpec{Schedulable: n.State == node.Active, ShutdownPolicy: string(n.Shutdown), MigrationsOut: n.Migrations.Out, MigrationsIn: n.Migrations.In, MigrationBytesPerSecond: api.Bytes(n.Migrations.BytesPerSecond)},
 		Status: api.NodeStatus{
 			SeenAt: n.SeenAt.UTC(), Simulated: n.Simulated, NodeEpoch: int64(n.Epoch), AgentVersion: n.AgentVersion, VMs: n.VMs,
 			Capacity: toResources(n.Capacity), Used: toResources(n.Used), StoragePools: toNodePools(n.Pools),

@@ -82,7 +82,7 @@ func toMigration(m migration.Migration) api.Migration {
 		Type: string(m.Kind), State: string(m.State), Reason: m.Reason, Source: m.Source.Name, Target: m.Target.Name,
 		OwnerEpoch: int64(m.SwappedEpoch), PredictedBytes: api.Bytes(m.Predicted.Bytes), BytesMoved: api.Bytes(m.BytesMoved),
 		Predicted: toPrediction(m.Predicted), Options: toMigrationOptions(m.Kind, m.Options), Progress: toProgress(m),
-		DowntimeMS: m.Downtime.Hypervisor.Milliseconds(), DowntimeSeenMS: m.Downtime.Seen.Milliseconds(), Priority: m.Priority, Relayed: m.Relayed,
+		DowntimeMS: m.Downtime.Hypervisor.Milliseconds(), DowntimeSeenMS: m.Downtime.Seen.Milliseconds(), Priority: m.Priority, Relayed: m.Relayed, WaitReason: m.Waits, ShareBytesPerSecond: api.Bytes(m.Share),
 		BegunAt: utcOrNil(m.BegunAt), Phases: []api.MigrationPhase{},
 		CreatedBy: m.CreatedBy, Revision: int64(m.Revision), CreatedAt: m.CreatedAt.UTC(), FinishedAt: utcOrNil(m.FinishedAt),
 	}

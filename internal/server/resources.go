@@ -67,7 +67,7 @@ func (s *Server) updateNode(ctx context.Context, r *Request, b api.NodePatch) (r
 	if b == (api.NodePatch{}) {
 		return s.getNode(ctx, r, none{})
 	}
-	change := node.Change{Shutdown: (*node.ShutdownPolicy)(b.ShutdownPolicy), MigrationsOut: b.MigrationsOut, MigrationsIn: b.MigrationsIn}
+	change := node.Change{Shutdown: (*node.ShutdownPolicy)(b.ShutdownPolicy), MigrationsOut: b.MigrationsOut, MigrationsIn: b.MigrationsIn, MigrationBytesPerSecond: (*int64)(b.MigrationBytesPerSecond)}
 	n, err := s.control.UpdateNode(ctx, r.Caller, r.Arg("node"), change, revision)
 	return reply[api.Node]{Body: toNode(n), ETag: int64(n.Revision)}, err
 }

@@ -18,7 +18,7 @@ import (
 var nodeList = lister{
 	columns: `n.id, n.name, n.state::text, n.simulated, n.shutdown_policy, n.node_epoch, n.lease_seq, n.seen_at, n.certificate_expires_at, n.agent_version, n.key_hash, n.inventory,
   n.cpus, n.memory_bytes, n.disk_bytes, n.used_cpus, n.used_memory_bytes, n.used_disk_bytes,
-  w.vms, w.cpus, w.memory_bytes, (SELECT count(*) FROM migrations m WHERE m.held_node_id = n.id), n.migrations_out, n.migrations_in,
+  w.vms, w.cpus, w.memory_bytes, (SELECT count(*) FROM migrations m WHERE m.held_node_id = n.id), n.migrations_out, n.migrations_in, n.migration_bytes_per_second,
   (SELECT jsonb_agg(jsonb_build_object('id', coalesce(p.pool_id, '00000000-0000-0000-0000-000000000000'), 'name', p.name, 'why', p.reason) ORDER BY p.name) FROM node_pools p WHERE p.node_id = n.id),
   n.revision, n.created_at, n.updated_at`,
 	from: `nodes n CROSS JOIN LATERAL (
@@ -39,7 +39,7 @@ func scanNode(rows pgx.Rows) (node.Node, Next, error) {
 	err := rows.Scan(&next.Key, &n.ID, &n.Name, &n.State, &n.Simulated, &n.Shutdown, &n.Epoch, &n.LeaseSeq, &seen, &expires,
 		&n.AgentVersion, &n.KeyHash, &inventory,
 		&n.Capacity.CPUs, &n.Capacity.MemoryBytes, &n.Capacity.DiskBytes, &n.Used.CPUs, &n.Used.MemoryBytes, &n.Used.DiskBytes,
-		&n.VMs, &n.Committed.CPUs, &n.Committed.MemoryBytes, &n.Copies, &n.MigrationsOut, &n.MigrationsIn, &pools, &n.Revision, &n.CreatedAt, &n.UpdatedAt)
+		&n.VMs, &n.Committed.CPUs, &n.Committed.MemoryBytes, &n.Copies, &n.Migrations.Out, &n.Migrations.In, &n.Migrations.BytesPerSecond, &pools, &n.Revision, &n.CreatedAt, &n.UpdatedAt)
 	if err != nil {
 		return n, next, err
 	}

@@ -53,10 +53,11 @@ func (t *Tx) NodePlanHas(ctx context.Context, n id.ID, digest string) error {
 	return pgtx.Map(t.q.NodePlanHas(ctx, query.NodePlanHasParams{ID: n, Digest: digest}))
 }
 
-// NodeSetMigrations records how many VMs may leave a node, and come to it, at once.
+// NodeSetMigrations records how many VMs may leave a node, and come to it, at once, and what
+// the node gives to all of them.
 // revision, unless nil, is the one the caller has seen.
-func (t *Tx) NodeSetMigrations(ctx context.Context, n node.Node, out, in int, revision *int64) error {
-	rows, err := t.q.NodeSetMigrations(ctx, query.NodeSetMigrationsParams{ID: n.ID, MostOut: int16(out), MostIn: int16(in), Revision: revision})
+func (t *Tx) NodeSetMigrations(ctx context.Context, n node.Node, m node.Migrations, revision *int64) error {
+	rows, err := t.q.NodeSetMigrations(ctx, query.NodeSetMigrationsParams{ID: n.ID, MostOut: int16(m.Out), MostIn: int16(m.In), BytesPerSecond: m.BytesPerSecond, Revision: revision})
 	return t.nodeSet(ctx, n, rows, err)
 }
 

@@ -150,7 +150,8 @@ func copyItems(ctx context.Context, r *run, m moving, live bool) (int64, error) 
 	if err := mayRelay(ctx, r, from.Ticket, m.Target, m.Source); err != nil {
 		return 0, err
 	}
-	offer := &nodelink.OfferVM{Header: head(r, m.v, m.Epoch, stepTimeout), To: m.Target, Ticket: from.Ticket, Volumes: m.Volumes, Live: live}
+	p := newPacer(ctx, r)
+	offer := &nodelink.OfferVM{Header: head(r, m.v, m.Epoch, stepTimeout), To: m.Target, Ticket: from.Ticket, Volumes: m.Volumes, Live: live, BytesPerSecond: p.has}
 	offer.Step = r.Step + ": offer " + from.Ticket // each is another one: no answer stands for the next
 	var offered nodelink.ImageOffer
 	switch err := call(ctx, r, m.on(m.source), offer, &offered); {
@@ -174,7 +175,7 @@ func copyItems(ctx context.Context, r *run, m moving, live bool) (int64, error) 
 	}
 	var took nodelink.TakeReply
 	if !live {
-		defer watchTransfer(ctx, r, m)()
+		defer watchTransfer(ctx, r, m, p)()
 	}
 	err := call(ctx, r, m.on(m.target), take, &took)
 	if err == nil && took.Relayed {
@@ -193,12 +194,13 @@ func copyTime(v vm.View) time.Duration {
 const watchEvery = time.Second
 
 // watchTransfer shows how far a transfer is, until it is stopped.
-func watchTransfer(ctx context.Context, r *run, m moving) (stop func()) {
+func watchTransfer(ctx context.Context, r *run, m moving, p pacer) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for r.Env.Candidates.clock.Sleep(ctx, watchEvery) == nil {
+			p.keep(ctx, r, m)
 			var t nodelink.Transfer
 			if r.Env.Nodes.Call(ctx, m.Target, &nodelink.AskTransfer{VM: m.v.Intent.ID}, &t) != nil {
 				continue

@@ -138,7 +138,9 @@ func sendLive(ctx context.Context, r *run, m moving, p MigrateLiveParams, send *
 	}
 	budget := limit + settleTime
 	send.BudgetMS = budget.Milliseconds()
-	stop := watchLive(ctx, r, m)
+	pace := newPacer(ctx, r)
+	send.BytesPerSecond = pace.has
+	stop := watchLive(ctx, r, m, pace)
 	var reply nodelink.MoveReply
 	began := r.Env.Candidates.clock.Boot()
 	err := call(ctx, r, m.on(m.source), send, &reply)

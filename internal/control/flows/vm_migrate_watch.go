@@ -9,15 +9,16 @@ import (
 	"github.com/novacron/novacron/internal/store"
 )
 
-// watchLive shows how far a move is, until it is stopped, and gives when it was known last,
+// watchLive shows how far a move is, and keeps it at its pace, until it is stopped, and gives when it was known last,
 // by the server's clock, that its guest was not halted for the end yet.
-func watchLive(ctx context.Context, r *run, m moving) (stop func() time.Duration) {
+func watchLive(ctx context.Context, r *run, m moving, pace pacer) (stop func() time.Duration) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	before := r.Env.Candidates.clock.Boot()
 	go func() {
 		defer close(done)
 		for r.Env.Candidates.clock.Sleep(ctx, watchEvery) == nil {
+			pace.keep(ctx, r, m)
 			asked := r.Env.Candidates.clock.Boot()
 			at, ok := lookLive(ctx, r, m)
 			if ok && at.Stage != migration.PhaseSwitchover && at.Stage != migration.PhaseSent {

@@ -81,6 +81,11 @@ type Migration struct {
 	// Relayed: has a server carried it, because its nodes do not reach each other?
 	Relayed  bool
 	Priority int
+	// Waits is what it waits for, its turn say; empty while it does not.
+	Waits string
+	// Share is what it was given last of what its nodes give to all migrations, in bytes per
+	// second; 0 for no limit.
+	Share int64
 	// BegunAt is when its turn came; nil while it waits for that.
 	BegunAt *time.Time
 	// BytesMoved went from node to node.

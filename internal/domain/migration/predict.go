@@ -134,10 +134,20 @@ func rateBetween(source node.Node, nodes []node.Node, ranked []scheduler.Ranked)
 	if len(ranked) > 0 {
 		b = linkRate(byID(nodes, ranked[0].Node).Inventory)
 	}
+	rate, why = min(a, b), "what the slower of the two nodes' networks carries at most"
 	if a == 0 || b == 0 {
-		return assumedRate, "assumed: the nodes do not tell how fast their networks are"
+		rate, why = assumedRate, "assumed: the nodes do not tell how fast their networks are"
 	}
-	return min(a, b), "what the slower of the two nodes' networks carries at most"
+	limits := []node.Node{source}
+	if len(ranked) > 0 {
+		limits = append(limits, byID(nodes, ranked[0].Node))
+	}
+	for _, n := range limits {
+		if most := n.Migrations.BytesPerSecond; most > 0 && most < rate {
+			rate, why = most, "what node "+n.Name+" gives to all of its migrations together"
+		}
+	}
+	return rate, why
 }
 
 func byID(nodes []node.Node, n id.ID) node.Node {

@@ -50,8 +50,8 @@ type Node struct {
 	// Committed is what its VMs take when all of them run.
 	Committed Resources
 	VMs       int
-	// MigrationsOut and MigrationsIn are how many VMs may leave it, and come to it, at once.
-	MigrationsOut, MigrationsIn int
+	// Migrations are its limits of them.
+	Migrations Migrations
 	// Pools are the storage pools that it has.
 	Pools []Pool
 	// Copies are those of VMs on their way here, or that left one behind.

@@ -133,3 +133,14 @@ freed AS (
     phases = m.phases || jsonb_build_array(jsonb_build_object('name', @phase::text, 'at', now()))
   FROM regained r WHERE m.id = @job_id::uuid AND m.held_node_id = @source::uuid)
 SELECT r.owner_epoch FROM regained r;
+
+-- name: MigrationFlows :many
+-- Migrations whose turn has come, with what their nodes give to migrations.
+SELECT m.id, m.source_node_id, m.target_node_id, s.migration_bytes_per_second AS source_rate, t.migration_bytes_per_second AS target_rate,
+  coalesce((m.options->>'bytes_per_second')::bigint, 0)::bigint AS most
+FROM migrations m JOIN nodes s ON s.id = m.source_node_id JOIN nodes t ON t.id = m.target_node_id
+WHERE m.state = 'running' AND m.begun_at IS NOT NULL AND NOT m.phases @> '[{"name": "cleaning"}]'
+ORDER BY m.id;
+
+-- name: MigrationShare :exec
+UPDATE migrations SET share_bytes_per_second = @share WHERE id = @id AND state = 'running' AND share_bytes_per_second <> @share;

@@ -130,6 +130,51 @@ func (q *Queries) MigrationEnds(ctx context.Context, id uuid.UUID) (MigrationEnd
 	return i, err
 }
 
+const migrationFlows = `-- name: MigrationFlows :many
+SELECT m.id, m.source_node_id, m.target_node_id, s.migration_bytes_per_second AS source_rate, t.migration_bytes_per_second AS target_rate,
+  coalesce((m.options->>'bytes_per_second')::bigint, 0)::bigint AS most
+FROM migrations m JOIN nodes s ON s.id = m.source_node_id JOIN nodes t ON t.id = m.target_node_id
+WHERE m.state = 'running' AND m.begun_at IS NOT NULL AND NOT m.phases @> '[{"name": "cleaning"}]'
+ORDER BY m.id
+`
+
+type MigrationFlowsRow struct {
+	ID           uuid.UUID
+	SourceNodeID uuid.UUID
+	TargetNodeID uuid.UUID
+	SourceRate   int64
+	TargetRate   int64
+	Most         int64
+}
+
+// Migrations whose turn has come, with what their nodes give to migrations.
+func (q *Queries) MigrationFlows(ctx context.Context) ([]MigrationFlowsRow, error) {
+	rows, err := q.db.Query(ctx, migrationFlows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MigrationFlowsRow
+	for rows.Next() {
+		var i MigrationFlowsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.SourceNodeID,
+			&i.TargetNodeID,
+			&i.SourceRate,
+			&i.TargetRate,
+			&i.Most,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const migrationInsert = `-- name: MigrationInsert :exec
 INSERT INTO migrations (id, project_id, vm_id, vm_name, kind, reason, source_node_id, target_node_id, source_epoch,
   held_node_id, held_disk_bytes, held_cpus, held_memory_bytes, options, priority, prediction, phases, created_by)
@@ -252,6 +297,20 @@ func (q *Queries) MigrationSampled(ctx context.Context, vmID uuid.UUID) (Migrati
 	var i MigrationSampledRow
 	err := row.Scan(&i.Rate, &i.SampledAt)
 	return i, err
+}
+
+const migrationShare = `-- name: MigrationShare :exec
+UPDATE migrations SET share_bytes_per_second = $1 WHERE id = $2 AND state = 'running' AND share_bytes_per_second <> $1
+`
+
+type MigrationShareParams struct {
+	Share int64
+	ID    uuid.UUID
+}
+
+func (q *Queries) MigrationShare(ctx context.Context, arg MigrationShareParams) error {
+	_, err := q.db.Exec(ctx, migrationShare, arg.Share, arg.ID)
+	return err
 }
 
 const migrationSteps = `-- name: MigrationSteps :exec

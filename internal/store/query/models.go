@@ -784,40 +784,41 @@ type Lease struct {
 }
 
 type Migration struct {
-	ID              uuid.UUID
-	ProjectID       uuid.UUID
-	VmID            uuid.UUID
-	VmName          string
-	Kind            MigrationKind
-	State           MigrationState
-	Reason          string
-	SourceNodeID    uuid.UUID
-	TargetNodeID    uuid.UUID
-	SourceEpoch     int64
-	SwappedEpoch    *int64
-	HeldNodeID      *uuid.UUID
-	HeldDiskBytes   int64
-	BytesMoved      int64
-	Prediction      []byte
-	Phases          []byte
-	FailureCode     *string
-	FailureMessage  *string
-	CreatedBy       string
-	Revision        int64
-	CreatedAt       time.Time
-	FinishedAt      *time.Time
-	UpdatedAt       time.Time
-	HeldCpus        int32
-	HeldMemoryBytes int64
-	Options         []byte
-	Progress        []byte
-	DowntimeMs      *int64
-	DowntimeSeenMs  *int64
-	Priority        int16
-	BegunAt         *time.Time
-	Steps           []byte
-	Closed          bool
-	Relayed         bool
+	ID                  uuid.UUID
+	ProjectID           uuid.UUID
+	VmID                uuid.UUID
+	VmName              string
+	Kind                MigrationKind
+	State               MigrationState
+	Reason              string
+	SourceNodeID        uuid.UUID
+	TargetNodeID        uuid.UUID
+	SourceEpoch         int64
+	SwappedEpoch        *int64
+	HeldNodeID          *uuid.UUID
+	HeldDiskBytes       int64
+	BytesMoved          int64
+	Prediction          []byte
+	Phases              []byte
+	FailureCode         *string
+	FailureMessage      *string
+	CreatedBy           string
+	Revision            int64
+	CreatedAt           time.Time
+	FinishedAt          *time.Time
+	UpdatedAt           time.Time
+	HeldCpus            int32
+	HeldMemoryBytes     int64
+	Options             []byte
+	Progress            []byte
+	DowntimeMs          *int64
+	DowntimeSeenMs      *int64
+	Priority            int16
+	BegunAt             *time.Time
+	Steps               []byte
+	Closed              bool
+	Relayed             bool
+	ShareBytesPerSecond int64
 }
 
 type NetworkInterface struct {
@@ -830,31 +831,32 @@ type NetworkInterface struct {
 }
 
 type Node struct {
-	ID                   uuid.UUID
-	Name                 string
-	State                NodeState
-	Simulated            bool
-	NodeEpoch            int64
-	LeaseSeq             int64
-	SeenAt               *time.Time
-	AgentVersion         string
-	KeyHash              []byte
-	Inventory            []byte
-	Cpus                 int32
-	MemoryBytes          int64
-	DiskBytes            int64
-	UsedCpus             int32
-	UsedMemoryBytes      int64
-	UsedDiskBytes        int64
-	Revision             int64
-	CreatedAt            time.Time
-	UpdatedAt            time.Time
-	CertificateExpiresAt *time.Time
-	ShutdownPolicy       string
-	PlanSeq              int64
-	PlanTold             string
-	MigrationsOut        int16
-	MigrationsIn         int16
+	ID                      uuid.UUID
+	Name                    string
+	State                   NodeState
+	Simulated               bool
+	NodeEpoch               int64
+	LeaseSeq                int64
+	SeenAt                  *time.Time
+	AgentVersion            string
+	KeyHash                 []byte
+	Inventory               []byte
+	Cpus                    int32
+	MemoryBytes             int64
+	DiskBytes               int64
+	UsedCpus                int32
+	UsedMemoryBytes         int64
+	UsedDiskBytes           int64
+	Revision                int64
+	CreatedAt               time.Time
+	UpdatedAt               time.Time
+	CertificateExpiresAt    *time.Time
+	ShutdownPolicy          string
+	PlanSeq                 int64
+	PlanTold                string
+	MigrationsOut           int16
+	MigrationsIn            int16
+	MigrationBytesPerSecond int64
 }
 
 type NodePool struct {

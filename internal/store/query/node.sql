@@ -93,5 +93,5 @@ UPDATE nodes SET plan_told = @digest WHERE id = @id AND plan_seq = @seq;
 UPDATE nodes SET plan_told = @digest WHERE id = @id AND plan_told <> @digest;
 
 -- name: NodeSetMigrations :execrows
-UPDATE nodes SET migrations_out = @most_out, migrations_in = @most_in WHERE id = @id AND state <> 'removed'
+UPDATE nodes SET migrations_out = @most_out, migrations_in = @most_in, migration_bytes_per_second = @bytes_per_second WHERE id = @id AND state <> 'removed'
   AND (sqlc.narg(revision)::bigint IS NULL OR revision = sqlc.narg(revision));

@@ -352,21 +352,23 @@ func (q *Queries) NodeReserve(ctx context.Context, arg NodeReserveParams) (int64
 }
 
 const nodeSetMigrations = `-- name: NodeSetMigrations :execrows
-UPDATE nodes SET migrations_out = $1, migrations_in = $2 WHERE id = $3 AND state <> 'removed'
-  AND ($4::bigint IS NULL OR revision = $4)
+UPDATE nodes SET migrations_out = $1, migrations_in = $2, migration_bytes_per_second = $3 WHERE id = $4 AND state <> 'removed'
+  AND ($5::bigint IS NULL OR revision = $5)
 `
 
 type NodeSetMigrationsParams struct {
-	MostOut  int16
-	MostIn   int16
-	ID       uuid.UUID
-	Revision *int64
+	MostOut        int16
+	MostIn         int16
+	BytesPerSecond int64
+	ID             uuid.UUID
+	Revision       *int64
 }
 
 func (q *Queries) NodeSetMigrations(ctx context.Context, arg NodeSetMigrationsParams) (int64, error) {
 	result, err := q.db.Exec(ctx, nodeSetMigrations,
 		arg.MostOut,
 		arg.MostIn,
+		arg.BytesPerSecond,
 		arg.ID,
 		arg.Revision,
 	)
