@@ -320,11 +320,14 @@ func cleanUpLive(ctx context.Context, r *run) (any, error) {
 	return cleanSource(ctx, r, p.MigrateParams, s.Epoch)
 }
 
-// seeThere has the target say how a VM is that moved to it. One that does not answer
-// reports when it can.
+// seeThere has the target say how a VM is that moved to it, unless it has. One that does
+// not answer reports when it can.
 func seeThere(ctx context.Context, r *run, target id.ID, epoch gen.OwnerEpoch) {
 	v, err := load(ctx, r)
-	if err == nil && v.Intent.NodeID != nil && *v.Intent.NodeID == target && v.Intent.Epoch == epoch {
+	if err != nil || v.Intent.NodeID == nil || *v.Intent.NodeID != target || v.Intent.Epoch != epoch {
+		return
+	}
+	if o := v.Observed; o == nil || o.Epoch != epoch || o.NodeID != target || o.Phase == vm.PhaseIncoming {
 		_, _ = observe(ctx, r, v, &nodelink.Look{Header: head(r, v, epoch, stepTimeout)})
 	}
 }
