@@ -42,6 +42,8 @@ type streams struct {
 	line context.Context
 	snap context.CancelFunc
 	late bool
+	// carried are the streams of disks that QEMU is connected to.
+	carried int
 	// renews: are streams of disks begun anew that break?
 	renews bool
 }
@@ -139,7 +141,9 @@ func (s *streams) carry(kind contract.Stream, c net.Conn, far *sealed) {
 		far.join(c)
 		return
 	}
+	s.count(1)
 	s.joinDisk(c, far)
+	s.count(-1)
 	s.cut() // what takes its place comes after all of them
 }
 

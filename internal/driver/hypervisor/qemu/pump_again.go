@@ -46,6 +46,19 @@ func (s *streams) broken() bool {
 	return s.line.Err() != nil
 }
 
+func (s *streams) count(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.carried += n
+}
+
+// whole tells whether QEMU is connected for so many disks.
+func (s *streams) whole(disks int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.carried == disks
+}
+
 // again lets streams begin once the target has ended those there were.
 func (s *streams) again() error {
 	s.mu.Lock()

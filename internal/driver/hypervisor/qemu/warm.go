@@ -81,7 +81,27 @@ func (m *move) warm(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := m.proven(ctx); err != nil {
+		return err
+	}
 	return m.lastRound(ctx)
+}
+
+// proven returns once the target lets the source in: nobody is halted for one that does not.
+func (m *move) proven(ctx context.Context) error {
+	for len(m.Disks) > 0 {
+		if !m.streams.broken() {
+			c, err := m.streams.reach(contract.StreamDisks)
+			if err == nil {
+				return c.NetConn().Close()
+			}
+			m.streams.cut()
+		}
+		if err := m.again(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // expected is how long a round would take now, at the pace of the one before.
@@ -366,7 +386,7 @@ func (m *move) lastRound(ctx context.Context) error {
 	patient, cancel := m.patient(ctx)
 	defer cancel()
 	m.report(contract.StageSwitchover)
-	if err := m.g.tell(patient, "stop", nil, nil); err != nil {
+	if err := m.stop(patient); err != nil {
 		return err
 	}
 	jobs, err := m.moveJobs(patient)
@@ -378,3 +398,27 @@ func (m *move) lastRound(ctx context.Context) error {
 	}
 	return m.untilJobs(patient, func(j job) bool { return j.Ready && j.Offset == j.Length })
 }
+
+// stop halts the guest. With that QEMU flushes what it has not yet, also what leads to the
+// target, and so connects again where a stream broke while there was nothing to write. Sending
+// memory ends with such a flush, too, and fails with it. Where there is nothing to flush, there
+// is nothing to connect for.
+func (m *move) stop(ctx context.Context) error {
+	for range connectLooks {
+		whole := m.streams.whole(len(m.Disks))
+		if err := m.g.tell(ctx, "stop", nil, nil); err != nil || whole {
+			return err
+		}
+		if err := m.pause(ctx, connectLook); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// connectLook is how often it is looked whether QEMU is connected, and connectLooks how many
+// times.
+const (
+	connectLook  = 20 * time.Millisecond
+	connectLooks = 15
+)

@@ -55,6 +55,11 @@ func (m *move) warm(ctx context.Context) error {
 			}
 		}
 	}
+	if _, end, err := m.open(ctx, contract.StreamAgain); err == nil { // nobody is halted for a target that is cut off
+		end()
+	} else if err := m.again(ctx); err != nil {
+		return err
+	}
 	if err := m.halt(); err != nil {
 		return err
 	}
