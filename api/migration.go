@@ -8,8 +8,9 @@ type VMMigrate struct {
 	Node string `json:"node,omitempty"`
 	// Reason is kept with the record; up to 500 bytes.
 	Reason string `json:"reason,omitempty"`
-	// Kind is live or cold; absent for whichever suits: live for a VM that runs or is
-	// paused, cold for one without a process.
+	// Kind is live, warm or cold; absent for whichever suits: live for a VM that runs or is
+	// paused, cold for one without a process. Warm copies the disks of one that runs ahead, in
+	// rounds, and halts it once, when it is told to.
 	Kind string `json:"kind,omitempty"`
 	// Profile names options, which those that are given come before: wan, for nodes with a
 	// slow network between them.
@@ -45,6 +46,19 @@ type MigrationOptions struct {
 	PatienceSeconds int64 `json:"patience_seconds,omitempty"`
 	// TimeoutSeconds is how long it may take until the end begins.
 	TimeoutSeconds int64 `json:"timeout_seconds,omitempty"`
+	// Cutover is when a warm one comes to its end: auto, as soon as the last round is expected
+	// to be short; or manual, when POST /vms/{vm}/migrate/cutover says so.
+	Cutover string `json:"cutover,omitempty"`
+	// CutoverAt is when that is, where it is known already.
+	CutoverAt *time.Time `json:"cutover_at,omitempty"`
+	// IntervalSeconds is how long a warm one rests between two rounds: 30.
+	IntervalSeconds int64 `json:"interval_seconds,omitempty"`
+}
+
+// VMCutover has a warm migration come to its end.
+type VMCutover struct {
+	// At is when; absent for now, once the disks have been copied.
+	At *time.Time `json:"at,omitempty"`
 }
 
 // VMMigrateResult answers a request to move a VM: the job that moves it, or, of a dry
@@ -57,7 +71,8 @@ type VMMigrateResult struct {
 // MigrationPlan is where a VM would go, and what that takes.
 type MigrationPlan struct {
 	// Type is cold: nothing executes, and everything is copied; or live: the guest executes
-	// meanwhile, and is halted for a moment at the end.
+	// meanwhile, and is halted for a moment at the end; or warm: its disks are copied ahead, in
+	// rounds, and it is halted once for the rest.
 	Type   string `json:"type"`
 	Source string `json:"source"`
 	// Target is the node that it would go to; empty when none suits.
@@ -117,11 +132,28 @@ type MigrationProgress struct {
 	ExpectedDowntimeMS int64 `json:"expected_downtime_ms"`
 	// ThrottlePercent of the time its processors are kept from executing.
 	ThrottlePercent int `json:"throttle_percent,omitempty"`
+	// Warm is of a warm one.
+	Warm *MigrationWarmth `json:"warm,omitempty"`
+}
+
+// MigrationWarmth is how far the rounds of a warm migration are.
+type MigrationWarmth struct {
+	// Rounds that have come to their end; LastBytes and LastSeconds are what the last of them
+	// took.
+	Rounds      int64   `json:"rounds"`
+	LastBytes   Bytes   `json:"last_bytes"`
+	LastSeconds float64 `json:"last_seconds"`
+	// ChangedBytes of the disks have changed since then.
+	ChangedBytes Bytes `json:"changed_bytes"`
+	// Cut: the target cannot be reached from the source now; Cuts is how often it could not.
+	Cut  bool  `json:"cut,omitempty"`
+	Cuts int64 `json:"cuts,omitempty"`
 }
 
 // MigrationStep is what was done because a live migration did not come nearer to its end.
 type MigrationStep struct {
-	// Step is throttle, downtime, give_up, or wait where nothing was left to try.
+	// Step is throttle, downtime, give_up, or wait where nothing was left to try; of a warm one
+	// anew: what was copied is lost, and is copied again.
 	Step string `json:"step"`
 	// Stall is outrun: the guest changes memory as fast as it is sent; or silent: nothing is
 	// sent.
@@ -164,7 +196,7 @@ type Migration struct {
 	// ID is its job's.
 	ID string    `json:"id"`
 	VM JobTarget `json:"vm"`
-	// Type is cold or live.
+	// Type is cold, live or warm.
 	Type string `json:"type"`
 	// State is running, succeeded, failed or cancelled.
 	State string `json:"state"`
@@ -179,7 +211,7 @@ type Migration struct {
 	BytesMoved     Bytes `json:"bytes_moved"`
 	// Predicted is what it was expected to take.
 	Predicted MigrationPrediction `json:"predicted"`
-	// Options and Progress are of a live one.
+	// Options and Progress are of a live or a warm one.
 	Options  *MigrationOptions  `json:"options,omitempty"`
 	Progress *MigrationProgress `json:"progress,omitempty"`
 	// Relayed: a server has carried it, because its nodes do not reach each other.
@@ -193,6 +225,8 @@ type Migration struct {
 	// ShareBytesPerSecond is what it was given last of what its nodes give to all of their
 	// migrations; absent where they do not limit them.
 	ShareBytesPerSecond Bytes `json:"share_bytes_per_second,omitempty"`
+	// CutoverAt is when a warm one was, or is, to come to its end; absent while nobody has said.
+	CutoverAt *time.Time `json:"cutover_at,omitempty"`
 	// Priority is by what it waits for its turn, and BegunAt when that came.
 	Priority int        `json:"priority,omitempty"`
 	BegunAt  *time.Time `json:"begun_at,omitempty"`
@@ -210,7 +244,8 @@ type Migration struct {
 // MigrationPhase is when a part of a migration began.
 type MigrationPhase struct {
 	// Name is accepted, copying, swapped, cleaning, or swapped back; of a live one accepted,
-	// disks, memory, switchover, sent, swapped, resumed or cleaning.
+	// disks, memory, switchover, sent, swapped, resumed or cleaning; a warm one has warm in place
+	// of disks and memory.
 	Name string    `json:"name"`
 	At   time.Time `json:"at"`
 }

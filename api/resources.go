@@ -89,7 +89,9 @@ type Inventory struct {
 	// Firmware is what guests here can start by.
 	Firmware []string `json:"firmware"`
 	// LiveMigration: can guests that execute be moved from here and to here?
-	LiveMigration bool     `json:"live_migration"`
+	LiveMigration bool `json:"live_migration"`
+	// WarmMigration: can their disks be copied ahead, in rounds?
+	WarmMigration bool     `json:"warm_migration"`
 	Confinement   []string `json:"confinement"`
 	// Unconfined is what could isolate guests and is not available, with the reason.
 	Unconfined []string `json:"unconfined"`

@@ -31,6 +31,11 @@ func (s VMs) Migrate(ctx context.Context, vm string, req api.VMMigrate) (Change,
 	return create[Change](ctx, s.c, vmPath(vm)+"/migrate", req)
 }
 
+// Cutover has a warm migration come to its end, at a time or, without one, now.
+func (s VMs) Cutover(ctx context.Context, vm string, req api.VMCutover) (Change, error) {
+	return post[Change](ctx, s.c, vmPath(vm)+"/migrate/cutover", nil, req)
+}
+
 // PlanMigration says where a VM would go, and what that takes. It changes nothing.
 func (s VMs) PlanMigration(ctx context.Context, vm string, req api.VMMigrate) (api.MigrationPlan, error) {
 	out, err := post[api.VMMigrateResult](ctx, s.c, vmPath(vm)+"/migrate", url.Values{"dry_run": {"true"}}, req)

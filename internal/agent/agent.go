@@ -286,6 +286,7 @@ var handlers = map[string]handler{
 	(*nodelink.DepartVM)(nil).Method():       fenced((*Agent).departVM),
 	(*nodelink.ReceiveVM)(nil).Method():      fenced((*Agent).receiveVM),
 	(*nodelink.SendVM)(nil).Method():         fenced((*Agent).sendRunning),
+	(*nodelink.CutoverVM)(nil).Method():      fenced((*Agent).cutoverVM),
 	(*nodelink.SettleVM)(nil).Method():       fenced((*Agent).settleVM),
 	(*nodelink.AskMove)(nil).Method():        plain((*Agent).askMove),
 	(*nodelink.PaceMove)(nil).Method():       plain((*Agent).paceMove),

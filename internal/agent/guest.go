@@ -36,8 +36,10 @@ type guest struct {
 	sent    atomic.Pointer[nodelink.MoveProgress]
 	relayed atomic.Bool // a server carries that
 	// pace is what is sent of it is kept to
-	pace     pace
-	steward  atomic.Pointer[steward]
+	pace    pace
+	steward atomic.Pointer[steward]
+	// warming is its last warm move from here.
+	warming  atomic.Pointer[warming]
 	settling *settling
 }
 

@@ -114,6 +114,9 @@ func (a *Agent) moved(g *guest, change func(*move)) error {
 
 // settleVM brings a move to its verdict.
 func (a *Agent) settleVM(ctx context.Context, _ Peer, g *guest, c *nodelink.SettleVM) (any, error) {
+	if err := g.endWarm(ctx, c.Operation); err != nil {
+		return nil, err
+	}
 	m := g.snapshot().Move
 	if m == nil || m.Migration != c.Operation {
 		// nothing has begun here, or all is as it was; what comes late is fenced off

@@ -32,6 +32,7 @@ func moveOptions(o nodelink.MoveOptions) hypervisor.MoveOptions {
 	return hypervisor.MoveOptions{
 		BytesPerSecond: o.BytesPerSecond, AutoConverge: o.AutoConverge, Channels: o.Channels, Compression: o.Compression,
 		Downtime: time.Duration(o.DowntimeMS) * time.Millisecond, Patience: time.Duration(o.PatienceMS) * time.Millisecond,
+		Warm: o.Warm, Interval: time.Duration(o.IntervalMS) * time.Millisecond,
 	}
 }
 
@@ -51,15 +52,27 @@ func (a *Agent) sendRunning(ctx context.Context, _ Peer, g *guest, c *nodelink.S
 	}
 	m := move{Migration: c.Operation, Peer: c.To, Address: c.Address, Ticket: c.Ticket, Epoch: c.OwnerEpoch, Paused: s.Phase == pausedPhase, State: moveSending}
 	if old := g.snapshot().Move; old == nil || old.Migration != m.Migration || old.State == moveSending {
-		if err := g.change(a.records, func(r *record) { r.Move = &m }); err != nil {
-			return nil, err
-		}
-		g.pace.begin(m.Migration, c.BytesPerSecond, a.cfg.Clock)
-		if err := a.sendOff(ctx, g, d, m, to, c); err != nil {
+		if err := a.beginSend(ctx, g, d, m, to, c); err != nil {
 			return nil, err
 		}
 	}
+	if c.Warm {
+		return g.reply(nodelink.Undecided), nil
+	}
 	return a.awaitVerdict(ctx, g, c)
+}
+
+// beginSend has a guest be sent, or, of a warm move, begin to be.
+func (a *Agent) beginSend(ctx context.Context, g *guest, d hypervisor.Migrator, m move, to hypervisor.Landing, c *nodelink.SendVM) error {
+	if err := g.change(a.records, func(r *record) { r.Move = &m }); err != nil {
+		return err
+	}
+	g.pace.begin(m.Migration, c.BytesPerSecond, a.cfg.Clock)
+	if c.Warm {
+		a.warm(g, m, func(ctx context.Context) error { return a.sendOff(ctx, g, d, m, to, c) })
+		return nil
+	}
+	return a.sendOff(ctx, g, d, m, to, c)
 }
 
 // sendOff has the driver send a guest. Once that has, this node asks for the verdict
@@ -141,7 +154,7 @@ func progressOf(p hypervisor.Progress) *nodelink.MoveProgress {
 	return &nodelink.MoveProgress{
 		Stage: string(p.Stage), MemoryMoved: p.MemoryMoved, MemoryRemaining: p.MemoryRemaining, DisksMoved: p.DisksMoved, DisksRemaining: p.DisksRemaining,
 		Rate: p.Rate, DirtyRate: p.DirtyRate, ExpectedDowntimeMS: p.ExpectedDowntime.Milliseconds(), DowntimeMS: p.Downtime.Milliseconds(), TotalMS: p.Total.Milliseconds(),
-		Round: p.Round, Throttle: p.Throttle,
+		Round: p.Round, Throttle: p.Throttle, Warm: warmthOf(p.Warm),
 	}
 }
 
@@ -291,5 +304,8 @@ func (a *Agent) goOn(ctx context.Context, g *guest, m move) error {
 
 // askMove tells how far a move is.
 func (a *Agent) askMove(_ context.Context, _ Peer, c *nodelink.AskMove) (any, error) {
-	return a.guest(c.VM).progress(c.Migration), nil
+	g := a.guest(c.VM)
+	out := g.progress(c.Migration)
+	a.goes(g, c.Migration, &out)
+	return out, nil
 }

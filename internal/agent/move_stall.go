@@ -96,7 +96,7 @@ func (s *steward) answer(ctx context.Context, why migration.Stall, p hypervisor.
 		s.adjust(ctx, step, means, hypervisor.Adjustment{Throttle: means.Throttle})
 	case migration.Lengthen:
 		s.adjust(ctx, step, means, hypervisor.Adjustment{Downtime: means.Downtime})
-	case migration.Wait:
+	case migration.Wait, migration.Anew:
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -112,6 +113,16 @@ func livePairs(m api.Migration) (pairs []output.Pair) {
 	if o := m.Options; o != nil {
 		add("options", optionsLine(*o))
 	}
+	if m.CutoverAt != nil {
+		add("cutover", m.CutoverAt.UTC().Format(time.RFC3339))
+	}
+	if p := m.Progress; p != nil && p.Warm != nil {
+		w := p.Warm
+		add("rounds", fmt.Sprintf("%d; the last copied %s in %.1f s, %s have changed since", w.Rounds, unit.FormatBytes(int64(w.LastBytes)), w.LastSeconds, unit.FormatBytes(int64(w.ChangedBytes))))
+		if w.Cuts > 0 {
+			add("cut off", fmt.Sprintf("%d times", w.Cuts))
+		}
+	}
 	if p := m.Progress; p != nil {
 		add("memory", fmt.Sprintf("%s copied, %s left", unit.FormatBytes(int64(p.MemoryMoved)), unit.FormatBytes(int64(p.MemoryRemaining))))
 		add("disks", fmt.Sprintf("%s copied, %s left", unit.FormatBytes(int64(p.DisksMoved)), unit.FormatBytes(int64(p.DisksRemaining))))
@@ -137,6 +148,9 @@ func livePairs(m api.Migration) (pairs []output.Pair) {
 
 func optionsLine(o api.MigrationOptions) string {
 	words := []string{fmt.Sprintf("halted for up to %d ms, %d channels", o.DowntimeMS, o.Channels)}
+	if o.Cutover != "" {
+		words = []string{fmt.Sprintf("cutover %s, a round every %d s, %d channels", o.Cutover, o.IntervalSeconds, o.Channels)}
+	}
 	if o.BytesPerSecond > 0 {
 		words = append(words, "at most "+unit.FormatBytes(int64(o.BytesPerSecond))+"/s")
 	}

@@ -119,6 +119,7 @@ func (a *app) nodePairs(n api.Node) []output.Pair {
 		{Key: "cpu models", Value: strings.Join(inv.CPUModels, " ")},
 		{Key: "firmware", Value: strings.Join(inv.Firmware, " ")},
 		{Key: "live migration", Value: yes(inv.LiveMigration)},
+		{Key: "warm migration", Value: yes(inv.WarmMigration)},
 		{Key: "confinement", Value: strings.Join(inv.Confinement, "; ")},
 		{Key: "not confined by", Value: strings.Join(inv.Unconfined, "; ")},
 		{Key: "limits guests by", Value: strings.Join(inv.Limits, ", ")},

@@ -16,7 +16,7 @@ import (
 
 func newVM(a *app) *cobra.Command {
 	cmd := group(a, "vm", "Virtual machines",
-		newVMCreate(a), newVMImport(a), newVMExport(a), newVMClone(a), newVMMigrate(a), newVMList(a), newVMShow(a),
+		newVMCreate(a), newVMImport(a), newVMExport(a), newVMClone(a), newVMMigrate(a), newVMCutover(a), newVMList(a), newVMShow(a),
 		newVMAction(a, "start", "Start virtual machines", client.VMs.Start),
 		newVMStop(a, "stop", "Shut virtual machines down; power them off when they do not", client.VMs.Stop),
 		newVMStop(a, "restart", "Shut virtual machines down and start them again", client.VMs.Restart),

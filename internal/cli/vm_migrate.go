@@ -24,6 +24,8 @@ type migrateFlags struct {
 	downtime, patience time.Duration
 	maxDowntime        time.Duration
 	giveUp             time.Duration
+	cutover            string
+	interval           time.Duration
 	plan               bool
 }
 
@@ -70,13 +72,21 @@ to its end. Then, unless --on-stall says otherwise, its processors are slowed do
 more and more, and after that it may be halted for longer at the end, up to
 --max-downtime; 'migration show' tells what was done and why. --profile wan is
 for a slow network between two nodes: compressed, slowed down where it must be, and up
-to a second for the end. --timeout is about waiting for the job, as everywhere;
+to a second for the end.
+
+--kind warm is for one that runs and is to stop once, when that suits: its disks are
+copied ahead while it goes on, first all of them and then, round by round, what has
+changed since; rounds go on where they were after the network was cut. At the cutover it
+is halted for the last round and all of its memory, and goes on there where it was. That
+is when --cutover says: auto, as soon as the last round is expected to be short; manual,
+when 'novacron vm cutover' says so; or a time. --timeout is about waiting for the job, as everywhere;
 --give-up-after is about the migration.`
 	cmd.Example = `  novacron vm migrate web --plan
   novacron vm migrate web --node rack2-7 --reason "new memory" --wait
   novacron vm migrate web --bandwidth 200MiB --downtime 100ms --auto-converge
   novacron vm migrate db --max-downtime 5s --on-stall downtime,give-up
-  novacron vm migrate db --node other-site-1 --profile wan --give-up-after 2h`
+  novacron vm migrate db --node other-site-1 --profile wan --give-up-after 2h
+  novacron vm migrate db --kind warm --cutover 2026-12-01T02:00:00Z`
 	m.flags(cmd)
 	mustComplete(cmd.RegisterFlagCompletionFunc("node", a.completeNodes))
 	w = a.addWait(cmd)
@@ -88,7 +98,9 @@ func (m *migrateFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&m.req.Node, "node", "", "the `node` to move to; whichever suits best by default")
 	f.StringVar(&m.req.Reason, "reason", "", "`why`, for the record")
-	f.StringVar(&m.req.Kind, "kind", "", "`live or cold`; whichever suits by default")
+	f.StringVar(&m.req.Kind, "kind", "", "`live, warm or cold`; live or cold, whichever suits, by default")
+	f.StringVar(&m.cutover, "cutover", "", "halt a warm one at the end `when`: auto, manual, or a time such as 2026-12-01T02:00:00Z (default auto)")
+	f.DurationVar(&m.interval, "interval", 0, "let a warm one rest for this `duration` between two rounds (default 30s)")
 	f.StringVar(&m.req.Profile, "profile", "", "a named set of options: `wan`")
 	f.IntVar(&m.req.Priority, "priority", 0, "of those that wait for their turn the higher `number` goes first, -100 to 100")
 	f.StringVar(&m.bandwidth, "bandwidth", "", "copy no more than this `size` per second, such as 200MiB")
@@ -102,7 +114,8 @@ func (m *migrateFlags) flags(cmd *cobra.Command) {
 	f.DurationVar(&m.giveUp, "give-up-after", 0, "give it up when the end has not begun after this `duration`")
 	f.BoolVar(&m.plan, "plan", false, "change nothing, and say what would be done")
 	mustComplete(cmd.RegisterFlagCompletionFunc("on-stall", cobra.FixedCompletions([]string{"throttle", "downtime", "give-up", "wait"}, cobra.ShellCompDirectiveNoFileComp)))
-	mustComplete(cmd.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions([]string{"live", "cold"}, cobra.ShellCompDirectiveNoFileComp)))
+	mustComplete(cmd.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions([]string{"live", "warm", "cold"}, cobra.ShellCompDirectiveNoFileComp)))
+	mustComplete(cmd.RegisterFlagCompletionFunc("cutover", cobra.FixedCompletions([]string{"auto", "manual"}, cobra.ShellCompDirectiveNoFileComp)))
 	mustComplete(cmd.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions([]string{"wan"}, cobra.ShellCompDirectiveNoFileComp)))
 	mustComplete(cmd.RegisterFlagCompletionFunc("compress", cobra.FixedCompletions([]string{"zstd"}, cobra.ShellCompDirectiveNoFileComp)))
 }
@@ -121,11 +134,14 @@ func (m *migrateFlags) request(cmd *cobra.Command) (api.VMMigrate, error) {
 		d    time.Duration
 		unit time.Duration
 		at   *int64
-	}{{"downtime", m.downtime, time.Millisecond, &o.DowntimeMS}, {"max-downtime", m.maxDowntime, time.Millisecond, &o.MaxDowntimeMS}, {"patience", m.patience, time.Second, &o.PatienceSeconds}, {"give-up-after", m.giveUp, time.Second, &o.TimeoutSeconds}} {
+	}{{"downtime", m.downtime, time.Millisecond, &o.DowntimeMS}, {"max-downtime", m.maxDowntime, time.Millisecond, &o.MaxDowntimeMS}, {"patience", m.patience, time.Second, &o.PatienceSeconds}, {"give-up-after", m.giveUp, time.Second, &o.TimeoutSeconds}, {"interval", m.interval, time.Second, &o.IntervalSeconds}} {
 		if cmd.Flags().Changed(d.flag) && d.d < d.unit {
 			return m.req, usage(cmd, "--%s is to be %s or more", d.flag, d.unit)
 		}
 		*d.at = int64(d.d / d.unit)
+	}
+	if err := m.cutsOver(cmd, &o); err != nil {
+		return m.req, err
 	}
 	o.OnStall = slices.Clone(o.OnStall)
 	for i, s := range o.OnStall {
@@ -135,6 +151,20 @@ func (m *migrateFlags) request(cmd *cobra.Command) (api.VMMigrate, error) {
 		m.req.Options = &o
 	}
 	return m.req, nil
+}
+
+// cutsOver reads when a warm migration is to come to its end.
+func (m *migrateFlags) cutsOver(cmd *cobra.Command, o *api.MigrationOptions) error {
+	if m.cutover == "" || m.cutover == "auto" || m.cutover == "manual" {
+		o.Cutover = m.cutover
+		return nil
+	}
+	at, err := time.Parse(time.RFC3339, m.cutover)
+	if err != nil {
+		return usage(cmd, "--cutover is auto, manual, or a time such as 2026-12-01T02:00:00Z, and not %q", m.cutover)
+	}
+	o.CutoverAt = &at
+	return nil
 }
 
 // followMigration shows how far a migration is until its job has ended, and then what it
@@ -187,10 +217,24 @@ func migrationLine(m api.Migration, numbers bool) string {
 		line += fmt.Sprintf(" at %s/s, memory changes at %s/s, %s left, would halt for %d ms", unit.FormatBytes(int64(p.BytesPerSecond)),
 			unit.FormatBytes(int64(p.DirtyBytesPerSecond)), unit.FormatBytes(int64(p.MemoryRemaining+p.DisksRemaining)), p.ExpectedDowntimeMS)
 	}
+	line += warmWords(m)
 	if n := len(m.Steps); n > 0 {
 		line += ", " + stepWords(m.Steps[n-1])
 	}
 	return output.Clean(line)
+}
+
+// warmWords say how far the rounds of a warm migration are.
+func warmWords(m api.Migration) string {
+	if m.Progress == nil || m.Progress.Warm == nil {
+		return ""
+	}
+	w := m.Progress.Warm
+	words := fmt.Sprintf(", %d rounds, %s changed since", w.Rounds, unit.FormatBytes(int64(w.ChangedBytes)))
+	if w.Cut {
+		words += ", its target cannot be reached"
+	}
+	return words
 }
 
 // stepWords say what was done where a migration stalled.
@@ -202,6 +246,8 @@ func stepWords(s api.MigrationStep) string {
 		return fmt.Sprintf("may be halted for %d ms", s.DowntimeMS)
 	case "give_up":
 		return "given up"
+	case "anew":
+		return "copied anew"
 	default:
 		return "stalls"
 	}
@@ -258,6 +304,9 @@ func predictionPairs(kind string, p api.MigrationPrediction) (pairs []output.Pai
 	}
 	takes := time.Duration(p.Seconds * float64(time.Second)).Round(time.Second).String()
 	pairs = append(pairs, output.Pair{Key: "takes", Value: fmt.Sprintf("about %s at %s/s (%s)", takes, unit.FormatBytes(int64(p.BytesPerSecond)), p.Assumption)})
+	if kind == "warm" {
+		return append(pairs, output.Pair{Key: "halted for", Value: fmt.Sprintf("up to about %d ms", p.DowntimeMS)})
+	}
 	if kind != "live" {
 		return pairs
 	}

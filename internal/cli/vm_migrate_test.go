@@ -22,6 +22,8 @@ func TestVMMigrateAsks(t *testing.T) {
 		"--compress zstd --channels 4 --auto-converge":  `{"options":{"auto_converge":true,"compression":"zstd","channels":4}}`,
 		"--max-downtime 5s --on-stall downtime,give-up": `{"options":{"max_downtime_ms":5000,"on_stall":["downtime","give_up"]}}`,
 		"--patience 1m --give-up-after 2h":              `{"options":{"patience_seconds":60,"timeout_seconds":7200}}`,
+		"--kind warm --cutover manual --interval 1m":    `{"kind":"warm","options":{"cutover":"manual","interval_seconds":60}}`,
+		"--kind warm --cutover 2026-12-01T02:00:00Z":    `{"kind":"warm","options":{"cutover_at":"2026-12-01T02:00:00Z"}}`,
 	} {
 		if got := b.do(t, "vm migrate web "+line, 0); !strings.Contains(got, "accepted as job j1") {
 			t.Error(got)
@@ -30,7 +32,7 @@ func TestVMMigrateAsks(t *testing.T) {
 		expect(t, asked[len(asked)-1], "POST /api/v1/vms/web/migrate "+body)
 	}
 	before := len(b.requests())
-	for _, line := range []string{"--bandwidth fast", "--downtime 1us", "--max-downtime 1us", "--give-up-after 10ms"} {
+	for _, line := range []string{"--bandwidth fast", "--downtime 1us", "--max-downtime 1us", "--give-up-after 10ms", "--cutover soon", "--interval 1ms"} {
 		b.do(t, "vm migrate web "+line, 2)
 	}
 	if len(b.requests()) != before {
@@ -124,6 +126,36 @@ func TestMigrationWaits(t *testing.T) {
 	}
 	got := b.do(t, "migration show j1", 0)
 	if !strings.Contains(got, m.WaitReason) || !strings.Contains(got, "50 MiB/s of what its nodes give to all migrations") {
+		t.Error(got)
+	}
+}
+
+// A warm migration is told to come to its end, now or at a time, and its record tells of rounds.
+func TestVMCutover(t *testing.T) {
+	b := newBench(t)
+	b.on("POST /vms/web/migrate/cutover", 202, api.Accepted{Job: api.Job{ID: "j1", Type: "vm.migrate_warm", State: "waiting"}})
+	for line, body := range map[string]string{"": `{}`, "--at 2026-12-01T02:00:00Z": `{"at":"2026-12-01T02:00:00Z"}`} {
+		if got := b.do(t, "vm cutover web "+line, 0); !strings.Contains(got, "j1") {
+			t.Error(got)
+		}
+		asked := b.requests()
+		expect(t, asked[len(asked)-1], "POST /api/v1/vms/web/migrate/cutover "+body)
+	}
+	b.do(t, "vm cutover web --at tonight", 2)
+	m := someMigration()
+	at := time.Unix(1_790_000_000, 0)
+	m.Type, m.CutoverAt = "warm", &at
+	m.Options = &api.MigrationOptions{Cutover: "manual", IntervalSeconds: 30, Channels: 2}
+	m.Progress.Warm = &api.MigrationWarmth{Rounds: 4, LastBytes: 3 << 20, LastSeconds: 1.5, ChangedBytes: 1 << 20, Cut: true, Cuts: 2}
+	m.Steps = []api.MigrationStep{{Step: "anew", Stall: "silent", Reason: "its agent began anew", At: at}}
+	b.on("GET /migrations/j1", 200, m)
+	got := b.do(t, "migration show j1", 0)
+	for _, want := range []string{"4; the last copied 3 MiB in 1.5 s, 1 MiB have changed since", "2 times", "cutover manual, a round every 30 s", at.UTC().Format(time.RFC3339), "copied anew (its agent began anew)"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is missing in\n%s", want, got)
+		}
+	}
+	if got := migrationLine(m, true); !strings.Contains(got, "4 rounds, 1 MiB changed since, its target cannot be reached, copied anew") {
 		t.Error(got)
 	}
 }

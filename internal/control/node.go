@@ -303,7 +303,7 @@ func inventory(w nodelink.Inventory) node.Inventory {
 	}
 	inv.MachineTypes, inv.CPUModels = valid(w.MachineTypes, vm.ValidBoard), valid(w.CPUModels, vm.ValidCPU)
 	inv.Firmware = valid(w.Firmware, vm.ValidFirmware)
-	inv.LiveMigration, inv.CPUFlags = w.LiveMigration, cpuFlags(w.CPUFlags)
+	inv.LiveMigration, inv.WarmMigration, inv.CPUFlags = w.LiveMigration, w.WarmMigration, cpuFlags(w.CPUFlags)
 	for _, n := range w.NUMA {
 		n.CPUs = text(n.CPUs)
 		inv.NUMA = append(inv.NUMA, node.NUMANode(n))

@@ -109,7 +109,10 @@ func (s *Service) migrate(ctx context.Context, tx *store.Tx, c Caller, v vm.View
 		ID: job, ProjectID: v.Intent.ProjectID, VM: v.Intent.ID, VMName: v.Intent.Name, Kind: plan.Kind, Reason: r.Reason,
 		Source: plan.Source, SourceEpoch: v.Intent.Epoch, HeldDiskBytes: v.DiskBytes(), Predicted: plan.Prediction, Options: plan.Options, Priority: r.Priority, CreatedBy: c.Name,
 	}
-	if plan.Kind == migration.Live {
+	if at := plan.Options.CutoverAt; !at.IsZero() {
+		m.CutoverAt = &at
+	}
+	if plan.Kind.Executing() {
 		m.HeldCPUs, m.HeldMemoryBytes = v.Intent.CPUs, v.Intent.MemoryBytes
 	}
 	fits := false
@@ -140,8 +143,13 @@ func migrationJob(v vm.View, m migration.Migration, plan migration.Plan) (kind s
 			p.Volumes = append(p.Volumes, d.ID)
 		}
 	}
-	if plan.Kind == migration.Live {
-		return vm.JobMigrateLive, flows.MigrateLiveParams{MigrateParams: p, Options: plan.Options, Timeout: plan.Options.Timeout}
+	live := flows.MigrateLiveParams{MigrateParams: p, Options: plan.Options, Timeout: plan.Options.Timeout}
+	switch plan.Kind {
+	case migration.Live:
+		return vm.JobMigrateLive, live
+	case migration.Warm:
+		return vm.JobMigrateWarm, live
+	case migration.Cold:
 	}
 	return vm.JobMigrate, p
 }

@@ -19,7 +19,7 @@ const sampleTime = 4 * time.Second
 // nothing is known: that keeps nobody from moving. What was seen no longer ago than known
 // will do.
 func (s *Service) sample(ctx context.Context, v vm.View, r migration.Request, known time.Duration) migration.Changes {
-	if r.Kind == migration.Cold || !v.Executes() || v.Observed.Phase != vm.PhaseRunning || v.Intent.NodeID == nil {
+	if r.Kind == migration.Cold || r.Kind == migration.Warm || !v.Executes() || v.Observed.Phase != vm.PhaseRunning || v.Intent.NodeID == nil {
 		return migration.Changes{}
 	}
 	timed, cancel := context.WithTimeout(ctx, sampleTime)

@@ -370,6 +370,7 @@ type Inventory struct {
 	CPUModels          []string    `json:"cpu_models,omitempty"`
 	Firmware           []string    `json:"firmware,omitempty"`
 	LiveMigration      bool        `json:"live_migration,omitempty"`
+	WarmMigration      bool        `json:"warm_migration,omitempty"`
 	CPUFlags           string      `json:"cpu_flags,omitempty"`
 	Confinement        []string    `json:"confinement,omitempty"`
 	Unconfined         []string    `json:"unconfined,omitempty"`

@@ -21,6 +21,9 @@ type MoveOptions struct {
 	AutoConverge   bool   `json:"auto_converge,omitempty"`
 	Channels       int    `json:"channels,omitempty"`
 	Compression    string `json:"compression,omitempty"`
+	// Warm: are the disks copied in rounds, IntervalMS apart, until CutoverVM?
+	Warm       bool  `json:"warm,omitempty"`
+	IntervalMS int64 `json:"interval_ms,omitempty"`
 }
 
 // DepartVM asks the node that runs a VM what another must know to receive it.
@@ -73,7 +76,17 @@ type SendVM struct {
 	BytesPerSecond int64 `json:"bytes_per_second,omitempty"`
 	// Stall says what to do where it stalls; absent for nothing.
 	Stall *StallPolicy `json:"stall,omitempty"`
+	// Warm, of a departure that is: the answer comes at once, and the node goes on by itself.
+	// How far it is, and what came of it, AskMove tells; SettleVM breaks it off.
+	Warm bool `json:"warm,omitempty"`
 }
+
+// CutoverVM has a warm move of the command's operation come to its end. Again it changes
+// nothing.
+type CutoverVM struct{ Header }
+
+// Method implements Command.
+func (*CutoverVM) Method() string { return "cutover_vm" }
 
 // StallPolicy is what a source does when a guest's memory does not come nearer to its end
 // while it is sent: the steps of package migration, in their order.
@@ -124,7 +137,7 @@ type MoveReply struct {
 	Paused bool `json:"paused,omitempty"`
 }
 
-// AskMove asks the source how far a move is.
+// AskMove asks the source how far a move is, or the target whether it still waits for it.
 type AskMove struct {
 	VM        id.ID `json:"vm"`
 	Migration id.ID `json:"migration"`
@@ -153,6 +166,23 @@ type MoveProgress struct {
 	Relayed bool `json:"relayed,omitempty"`
 	// Taken are the steps that were taken because it stalled, oldest first.
 	Taken []StallStep `json:"taken,omitempty"`
+	// Warm is of a warm move.
+	Warm *Warmth `json:"warm,omitempty"`
+	// Going: is the source about it, or does the target wait for it? Failed is why a warm one
+	// is not any more, and Verdict what came of it, as far as this node knows.
+	Going   bool       `json:"going,omitempty"`
+	Failed  *WireError `json:"failed,omitempty"`
+	Verdict Verdict    `json:"verdict,omitempty"`
+}
+
+// Warmth is how far the rounds of a warm move are; see hypervisor contract.Warmth.
+type Warmth struct {
+	Rounds     int64 `json:"rounds"`
+	LastBytes  int64 `json:"last_bytes,omitempty"`
+	LastTookMS int64 `json:"last_took_ms,omitempty"`
+	Changed    int64 `json:"changed,omitempty"`
+	Cut        bool  `json:"cut,omitempty"`
+	Cuts       int64 `json:"cuts,omitempty"`
 }
 
 // StallStep is one step that was taken because a move stalled.

@@ -43,6 +43,7 @@ var messages = []any{
 	ReceiveVM{},
 	Received{},
 	SendVM{},
+	CutoverVM{},
 	SettleVM{},
 	MoveReply{},
 	AskMove{},

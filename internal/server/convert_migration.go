@@ -16,6 +16,10 @@ func toMigrationRequest(b api.VMMigrate) migration.Request {
 			MaxDowntime: duration(o.MaxDowntimeMS, time.Millisecond), OnStall: migration.StepsOf(o.OnStall),
 			Compression: o.Compression, Channels: o.Channels,
 			Patience: duration(o.PatienceSeconds, time.Second), Timeout: duration(o.TimeoutSeconds, time.Second),
+			Cutover: migration.Cutover(o.Cutover), Interval: duration(o.IntervalSeconds, time.Second),
+		}
+		if o.CutoverAt != nil {
+			r.Options.CutoverAt = o.CutoverAt.UTC()
 		}
 	}
 	return r
@@ -28,15 +32,21 @@ func duration(n int64, unit time.Duration) time.Duration {
 }
 
 func toMigrationOptions(k migration.Kind, o migration.Options) *api.MigrationOptions {
-	if k != migration.Live {
+	if !k.Executing() {
 		return nil
 	}
-	return &api.MigrationOptions{
+	out := &api.MigrationOptions{
 		BytesPerSecond: api.Bytes(o.BytesPerSecond), DowntimeMS: o.Downtime.Milliseconds(), AutoConverge: o.AutoConverge,
 		MaxDowntimeMS: o.MaxDowntime.Milliseconds(), OnStall: o.OnStall.Names(),
 		Compression: o.Compression, Channels: o.Channels,
 		PatienceSeconds: int64(o.Patience / time.Second), TimeoutSeconds: int64(o.Timeout / time.Second),
+		Cutover: string(o.Cutover), IntervalSeconds: int64(o.Interval / time.Second),
 	}
+	if !o.CutoverAt.IsZero() {
+		at := o.CutoverAt.UTC()
+		out.CutoverAt = &at
+	}
+	return out
 }
 
 func toPrediction(p migration.Prediction) api.MigrationPrediction {
@@ -83,7 +93,7 @@ func toMigration(m migration.Migration) api.Migration {
 		OwnerEpoch: int64(m.SwappedEpoch), PredictedBytes: api.Bytes(m.Predicted.Bytes), BytesMoved: api.Bytes(m.BytesMoved),
 		Predicted: toPrediction(m.Predicted), Options: toMigrationOptions(m.Kind, m.Options), Progress: toProgress(m),
 		DowntimeMS: m.Downtime.Hypervisor.Milliseconds(), DowntimeSeenMS: m.Downtime.Seen.Milliseconds(), Priority: m.Priority, Relayed: m.Relayed, WaitReason: m.Waits, ShareBytesPerSecond: api.Bytes(m.Share),
-		BegunAt: utcOrNil(m.BegunAt), Phases: []api.MigrationPhase{},
+		BegunAt: utcOrNil(m.BegunAt), CutoverAt: utcOrNil(m.CutoverAt), Phases: []api.MigrationPhase{},
 		CreatedBy: m.CreatedBy, Revision: int64(m.Revision), CreatedAt: m.CreatedAt.UTC(), FinishedAt: utcOrNil(m.FinishedAt),
 	}
 	for _, p := range m.Phases {
@@ -101,12 +111,18 @@ func toMigration(m migration.Migration) api.Migration {
 }
 
 func toProgress(m migration.Migration) *api.MigrationProgress {
-	if m.Kind != migration.Live {
+	if !m.Kind.Executing() {
 		return nil
 	}
 	p := m.Progress
-	return &api.MigrationProgress{
+	out := &api.MigrationProgress{
 		MemoryMoved: api.Bytes(p.MemoryMoved), MemoryRemaining: api.Bytes(p.MemoryRemaining), DisksMoved: api.Bytes(p.DisksMoved), DisksRemaining: api.Bytes(p.DisksRemaining),
 		BytesPerSecond: api.Bytes(p.Rate), DirtyBytesPerSecond: api.Bytes(p.DirtyRate), ExpectedDowntimeMS: p.ExpectedDowntime.Milliseconds(), ThrottlePercent: p.Throttle,
 	}
+	if w := p.Warm; w != nil {
+		out.Warm = &api.MigrationWarmth{
+			Rounds: w.Rounds, LastBytes: api.Bytes(w.LastBytes), LastSeconds: w.LastTook.Seconds(), ChangedBytes: api.Bytes(w.Changed), Cut: w.Cut, Cuts: w.Cuts,
+		}
+	}
+	return out
 }

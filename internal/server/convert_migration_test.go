@@ -27,6 +27,18 @@ func TestMigrationRequests(t *testing.T) {
 	if back := toMigrationOptions(migration.Live, got.Options); !reflect.DeepEqual(*back, *b.Options) {
 		t.Errorf("%+v", back)
 	}
+	at := time.Unix(1_790_000_000, 0).UTC()
+	warm := toMigrationRequest(api.VMMigrate{Kind: "warm", Options: &api.MigrationOptions{Cutover: "manual", CutoverAt: &at, IntervalSeconds: 60}})
+	if warm.Options != (migration.Options{Cutover: migration.Manual, CutoverAt: at, Interval: time.Minute}) || warm.Validate() != nil {
+		t.Errorf("%+v %v", warm, warm.Validate())
+	}
+	if back := toMigrationOptions(migration.Warm, warm.Options); back.Cutover != "manual" || !back.CutoverAt.Equal(at) || back.IntervalSeconds != 60 {
+		t.Errorf("%+v", back)
+	}
+	m := toMigration(migration.Migration{Kind: migration.Warm, CutoverAt: &at, Progress: migration.Progress{Warm: &migration.Warmth{Rounds: 3, LastBytes: 7, LastTook: time.Second, Changed: 5, Cut: true, Cuts: 2}}})
+	if m.Type != "warm" || !m.CutoverAt.Equal(at) || *m.Progress.Warm != (api.MigrationWarmth{Rounds: 3, LastBytes: 7, LastSeconds: 1, ChangedBytes: 5, Cut: true, Cuts: 2}) {
+		t.Errorf("%+v %+v", m, m.Progress.Warm)
+	}
 	for _, n := range []int64{math.MaxInt64, math.MinInt64, math.MaxInt64/1000 + 1} {
 		got := toMigrationRequest(api.VMMigrate{Options: &api.MigrationOptions{DowntimeMS: n, MaxDowntimeMS: n, PatienceSeconds: n, TimeoutSeconds: n}})
 		if err := got.Validate(); !errs.Is(err, errs.OutOfRange) || len(errs.As(err).Fields) != 4 {

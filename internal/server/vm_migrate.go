@@ -20,6 +20,10 @@ func (s *Server) migrationRoutes() []Route {
 			Query: []Param{waitParam, {"dry_run", "true: change nothing, and say what would be done."}},
 		}, s.migrateVM),
 		handle(Route{
+			Method: "POST", Path: "/api/v1/vms/{vm}/migrate/cutover", ID: "cutoverVM", Summary: "Have a warm migration come to its end",
+			Need: auth.Need{Resource: auth.VM, Action: auth.Admin}, Status: http.StatusAccepted, Query: []Param{waitParam},
+		}, s.cutoverVM),
+		handle(Route{
 			Method: "GET", Path: "/api/v1/migrations", ID: "listMigrations", Summary: "List migrations, newest first", Need: read,
 			Query: listParams(Param{"vm", "Of the VM of this name" + nameDoc}, Param{"state", "In this state; several are parted by commas."},
 				Param{"source", "From the node of this name; several are parted by commas."}, Param{"target", "To the node of this name; several are parted by commas."}),
@@ -49,6 +53,15 @@ func (s *Server) migrateVM(ctx context.Context, r *Request, b api.VMMigrate) (re
 	}
 	begun, err := s.begin(ctx, r, func() (control.Accepted, error) { return s.control.MigrateVM(ctx, r.Caller, r.Arg("vm"), req) })
 	return reply[api.VMMigrateResult]{Status: begun.Status, Body: api.VMMigrateResult{Job: &begun.Body.Job}}, err
+}
+
+func (s *Server) cutoverVM(ctx context.Context, r *Request, b api.VMCutover) (reply[api.Accepted], error) {
+	revision, err := etag(r)
+	if err != nil {
+		return reply[api.Accepted]{}, err
+	}
+	r.Caller.Revision = revision
+	return s.begin(ctx, r, func() (control.Accepted, error) { return s.control.CutoverVM(ctx, r.Caller, r.Arg("vm"), b.At) })
 }
 
 func (s *Server) listMigrations(ctx context.Context, r *Request, _ none) (reply[api.List[api.Migration]], error) {

@@ -35,6 +35,7 @@ type inventoryDoc struct {
 	CPUModels          []string       `json:"cpu_models,omitempty"`
 	Firmware           []string       `json:"firmware,omitempty"`
 	LiveMigration      bool           `json:"live_migration,omitempty"`
+	WarmMigration      bool           `json:"warm_migration,omitempty"`
 	CPUFlags           string         `json:"cpu_flags,omitempty"`
 	Confinement        []string       `json:"confinement,omitempty"`
 	Unconfined         []string       `json:"unconfined,omitempty"`
@@ -90,7 +91,7 @@ func writeInventory(in node.Inventory) ([]byte, error) {
 		Hostname: in.Hostname, Kernel: in.Kernel, OS: in.OS, CPUModel: in.CPUModel, CPUs: in.CPUs, MemoryBytes: in.MemoryBytes,
 		Hypervisor: in.Hypervisor, HypervisorVersion: in.HypervisorVersion,
 		Acceleration: in.Acceleration, AccelerationReason: in.AccelerationReason,
-		MachineTypes: in.MachineTypes, CPUModels: in.CPUModels, Firmware: in.Firmware, LiveMigration: in.LiveMigration, CPUFlags: in.CPUFlags,
+		MachineTypes: in.MachineTypes, CPUModels: in.CPUModels, Firmware: in.Firmware, LiveMigration: in.LiveMigration, WarmMigration: in.WarmMigration, CPUFlags: in.CPUFlags,
 		Confinement: in.Confinement, Unconfined: in.Unconfined, Limits: in.Limits, StorageBytes: in.StorageBytes, ImageCacheBytes: in.ImageCacheBytes,
 	}
 	for _, n := range in.NUMA {
@@ -123,7 +124,7 @@ func readInventory(raw []byte) (node.Inventory, error) {
 		Hostname: d.Hostname, Kernel: d.Kernel, OS: d.OS, CPUModel: d.CPUModel, CPUs: d.CPUs, MemoryBytes: d.MemoryBytes,
 		Hypervisor: d.Hypervisor, HypervisorVersion: d.HypervisorVersion,
 		Acceleration: d.Acceleration, AccelerationReason: d.AccelerationReason,
-		MachineTypes: d.MachineTypes, CPUModels: d.CPUModels, Firmware: d.Firmware, LiveMigration: d.LiveMigration, CPUFlags: d.CPUFlags,
+		MachineTypes: d.MachineTypes, CPUModels: d.CPUModels, Firmware: d.Firmware, LiveMigration: d.LiveMigration, WarmMigration: d.WarmMigration, CPUFlags: d.CPUFlags,
 		Confinement: d.Confinement, Unconfined: d.Unconfined, Limits: d.Limits, StorageBytes: d.StorageBytes, ImageCacheBytes: d.ImageCacheBytes,
 	}
 	for _, b := range d.Bridges {

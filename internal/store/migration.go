@@ -19,7 +19,7 @@ import (
 var migrationList = lister{
 	columns: `m.id, m.project_id, m.vm_id, m.vm_name, m.kind::text, m.state::text, m.reason, m.source_node_id, s.name, m.target_node_id, t.name,
   m.source_epoch, coalesce(m.swapped_epoch, 0), m.held_disk_bytes, m.held_cpus, m.held_memory_bytes, m.bytes_moved, m.prediction, m.phases,
-  m.options, m.progress, coalesce(m.downtime_ms, 0), coalesce(m.downtime_seen_ms, 0), m.priority, m.begun_at,
+  m.options, m.progress, coalesce(m.downtime_ms, 0), coalesce(m.downtime_seen_ms, 0), m.priority, m.begun_at, m.cutover_at,
   m.steps, m.relayed, m.share_bytes_per_second, coalesce(j.wait_reason, ''), coalesce(m.failure_code, ''), coalesce(m.failure_message, ''), m.created_by, m.created_at, m.finished_at, m.revision`,
 	from: `migrations m JOIN nodes s ON s.id = m.source_node_id JOIN nodes t ON t.id = m.target_node_id
   LEFT JOIN jobs j ON j.id = m.id AND j.finished_at IS NULL`,
@@ -47,7 +47,7 @@ func scanMigration(rows pgx.Rows) (migration.Migration, Next, error) {
 	var downtime, seen int64
 	err := rows.Scan(&next.Key, &m.ID, &m.ProjectID, &m.VM, &m.VMName, &m.Kind, &m.State, &m.Reason, &m.Source.Node, &m.Source.Name, &m.Target.Node, &m.Target.Name,
 		&m.SourceEpoch, &m.SwappedEpoch, &m.HeldDiskBytes, &m.HeldCPUs, &m.HeldMemoryBytes, &m.BytesMoved, &docs.prediction, &docs.phases,
-		&docs.options, &docs.progress, &downtime, &seen, &m.Priority, &m.BegunAt, &docs.steps, &m.Relayed, &m.Share, &m.Waits, &code, &message, &m.CreatedBy, &m.CreatedAt, &m.FinishedAt, &m.Revision)
+		&docs.options, &docs.progress, &downtime, &seen, &m.Priority, &m.BegunAt, &m.CutoverAt, &docs.steps, &m.Relayed, &m.Share, &m.Waits, &code, &message, &m.CreatedBy, &m.CreatedAt, &m.FinishedAt, &m.Revision)
 	if err != nil {
 		return m, next, err
 	}
@@ -106,15 +106,20 @@ func (t *Tx) MigrationInsert(ctx context.Context, m migration.Migration) (bool, 
 	if err != nil {
 		return false, err
 	}
-	options, err := encode(optionsDocOf(m.Options))
+	asked := optionsDocOf(m.Options)
+	kind := query.MigrationKind(m.Kind)
+	if m.Kind == migration.Warm { // see migration 00035
+		asked.Warm, kind = true, query.MigrationKindLive
+	}
+	options, err := encode(asked)
 	if err != nil {
 		return false, err
 	}
 	err = t.q.MigrationInsert(ctx, query.MigrationInsertParams{
-		ID: m.ID, ProjectID: m.ProjectID, VmID: m.VM, VmName: m.VMName, Kind: query.MigrationKind(m.Kind), Reason: m.Reason,
+		ID: m.ID, ProjectID: m.ProjectID, VmID: m.VM, VmName: m.VMName, Kind: kind, Reason: m.Reason,
 		SourceNodeID: m.Source.Node, TargetNodeID: m.Target.Node, SourceEpoch: int64(m.SourceEpoch), HeldDiskBytes: m.HeldDiskBytes,
 		HeldCpus: int32(m.HeldCPUs), HeldMemoryBytes: m.HeldMemoryBytes, Options: options, Priority: int16(m.Priority),
-		Prediction: predicted, CreatedBy: m.CreatedBy,
+		Prediction: predicted, CreatedBy: m.CreatedBy, CutoverAt: m.CutoverAt,
 	})
 	if err != nil {
 		return false, pgtx.Map(err)

@@ -63,22 +63,37 @@ type optionsDoc struct {
 	TimeoutMS      int64  `json:"timeout_ms,omitempty"`
 	MaxDowntimeMS  int64  `json:"max_downtime_ms,omitempty"`
 	OnStall        string `json:"on_stall,omitempty"`
+	// Warm: is it a warm one? The rest is of those.
+	Warm       bool              `json:"warm,omitempty"`
+	Cutover    migration.Cutover `json:"cutover,omitempty"`
+	CutoverAt  *time.Time        `json:"cutover_at,omitempty"`
+	IntervalMS int64             `json:"interval_ms,omitempty"`
 }
 
 func optionsDocOf(o migration.Options) optionsDoc {
-	return optionsDoc{
+	d := optionsDoc{
 		BytesPerSecond: o.BytesPerSecond, DowntimeMS: o.Downtime.Milliseconds(), AutoConverge: o.AutoConverge, Compression: o.Compression,
 		Channels: o.Channels, PatienceMS: o.Patience.Milliseconds(), TimeoutMS: o.Timeout.Milliseconds(),
 		MaxDowntimeMS: o.MaxDowntime.Milliseconds(), OnStall: string(o.OnStall),
+		Cutover: o.Cutover, IntervalMS: o.Interval.Milliseconds(),
 	}
+	if !o.CutoverAt.IsZero() {
+		d.CutoverAt = &o.CutoverAt
+	}
+	return d
 }
 
 func (d optionsDoc) options() migration.Options {
-	return migration.Options{
+	o := migration.Options{
 		BytesPerSecond: d.BytesPerSecond, Downtime: milliseconds(d.DowntimeMS), AutoConverge: d.AutoConverge, Compression: d.Compression,
 		Channels: d.Channels, Patience: milliseconds(d.PatienceMS), Timeout: milliseconds(d.TimeoutMS),
 		MaxDowntime: milliseconds(d.MaxDowntimeMS), OnStall: migration.Steps(d.OnStall),
+		Cutover: d.Cutover, Interval: milliseconds(d.IntervalMS),
 	}
+	if d.CutoverAt != nil {
+		o.CutoverAt = *d.CutoverAt
+	}
+	return o
 }
 
 // progressDoc is merged into what is on record: a rate of changes that is not known now
@@ -92,6 +107,31 @@ type progressDoc struct {
 	DirtyRate          int64 `json:"dirty_rate,omitempty"`
 	ExpectedDowntimeMS int64 `json:"expected_downtime_ms"`
 	Throttle           int   `json:"throttle"`
+	// Warm is of a warm one.
+	Warm *warmthDoc `json:"warm,omitempty"`
+}
+
+type warmthDoc struct {
+	Rounds     int64 `json:"rounds"`
+	LastBytes  int64 `json:"last_bytes"`
+	LastTookMS int64 `json:"last_took_ms"`
+	Changed    int64 `json:"changed"`
+	Cut        bool  `json:"cut,omitempty"`
+	Cuts       int64 `json:"cuts,omitempty"`
+}
+
+func warmthDocOf(w *migration.Warmth) *warmthDoc {
+	if w == nil {
+		return nil
+	}
+	return &warmthDoc{Rounds: w.Rounds, LastBytes: w.LastBytes, LastTookMS: w.LastTook.Milliseconds(), Changed: w.Changed, Cut: w.Cut, Cuts: w.Cuts}
+}
+
+func (d *warmthDoc) warmth() *migration.Warmth {
+	if d == nil {
+		return nil
+	}
+	return &migration.Warmth{Rounds: d.Rounds, LastBytes: d.LastBytes, LastTook: milliseconds(d.LastTookMS), Changed: d.Changed, Cut: d.Cut, Cuts: d.Cuts}
 }
 
 type phaseDoc struct {
@@ -125,6 +165,10 @@ func (d migrationDocs) read(m *migration.Migration) error {
 	m.Progress = migration.Progress{
 		MemoryMoved: progress.MemoryMoved, MemoryRemaining: progress.MemoryRemaining, DisksMoved: progress.DisksMoved, DisksRemaining: progress.DisksRemaining,
 		Rate: progress.Rate, DirtyRate: progress.DirtyRate, ExpectedDowntime: milliseconds(progress.ExpectedDowntimeMS), Throttle: progress.Throttle,
+		Warm: progress.Warm.warmth(),
+	}
+	if options.Warm {
+		m.Kind = migration.Warm
 	}
 	return nil
 }
@@ -143,6 +187,7 @@ func (t *Tx) MigrationProgress(ctx context.Context, m id.ID, p migration.Progres
 	doc, err := encode(progressDoc{
 		MemoryMoved: p.MemoryMoved, MemoryRemaining: p.MemoryRemaining, DisksMoved: p.DisksMoved, DisksRemaining: p.DisksRemaining,
 		Rate: p.Rate, DirtyRate: p.DirtyRate, ExpectedDowntimeMS: p.ExpectedDowntime.Milliseconds(), Throttle: p.Throttle,
+		Warm: warmthDocOf(p.Warm),
 	})
 	if err != nil {
 		return err

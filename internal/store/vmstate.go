@@ -51,6 +51,7 @@ var duringJobSQL = []struct{ kind, expr string }{
 	{vm.JobDelete, `'deleting'`},
 	{vm.JobMigrate, `'migrating'`},
 	{vm.JobMigrateLive, `'migrating'`},
+	{vm.JobMigrateWarm, `'migrating'`},
 }
 
 // Judged is what a server judges of nodes by itself.

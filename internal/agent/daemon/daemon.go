@@ -160,6 +160,7 @@ func serve(ctx context.Context, o Options, who *identity, d drivers) error {
 		Inventory: func(ctx context.Context) (nodelink.Inventory, error) {
 			inv, err := d.inventory(ctx, driver)
 			inv.LiveMigration = inv.LiveMigration && peers.fixed != noPeers
+			inv.WarmMigration = inv.WarmMigration && inv.LiveMigration
 			return inv, err
 		},
 		Collectors:   collectors(who, d),

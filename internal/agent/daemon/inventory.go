@@ -65,6 +65,7 @@ func inventory(ctx context.Context, d hypervisor.Driver, v volume.Driver, ramDir
 		CPUModels:          about.CPUs,
 		Firmware:           about.Firmware,
 		LiveMigration:      d.Capabilities().Migrate,
+		WarmMigration:      d.Capabilities().Warm,
 		CPUFlags:           keyFrom("/proc/cpuinfo", "flags", ":"),
 		Confinement:        d.Capabilities().Confinement,
 		Unconfined:         d.Capabilities().Unconfined,

@@ -105,7 +105,7 @@ func simDrivers(o Options, who *identity) (drivers, error) {
 				CPUs: simCPUs, MemoryBytes: simMemory, StorageBytes: simStorage,
 				Hypervisor: about.Hypervisor, HypervisorVersion: about.Version,
 				Acceleration: about.Acceleration.Kind, AccelerationReason: about.Acceleration.Reason,
-				MachineTypes: about.Machines, CPUModels: about.CPUs, Firmware: about.Firmware, LiveMigration: d.Capabilities().Migrate,
+				MachineTypes: about.Machines, CPUModels: about.CPUs, Firmware: about.Firmware, LiveMigration: d.Capabilities().Migrate, WarmMigration: d.Capabilities().Warm,
 				Simulated: true, Limits: limits(d.Capabilities()), Bridges: bridges(d.Capabilities().Bridges, d.Capabilities().Bridges),
 			}, err
 		},

@@ -26,7 +26,7 @@ func (n *Node) Start(ctx context.Context) error {
 		}
 		return tx.NodeHello(ctx, node.Node{
 			ID: n.ID, Epoch: n.epoch, Capacity: node.Resources{CPUs: 64, MemoryBytes: 64 * unit.GiB, DiskBytes: unit.TiB},
-			Inventory: node.Inventory{Limits: limitKinds(), MachineTypes: n.Machines, CPUModels: n.CPUs, Firmware: []string{vm.FirmwareBIOS, vm.FirmwareUEFI}, Acceleration: "tcg", LiveMigration: true},
+			Inventory: node.Inventory{Limits: limitKinds(), MachineTypes: n.Machines, CPUModels: n.CPUs, Firmware: []string{vm.FirmwareBIOS, vm.FirmwareUEFI}, Acceleration: "tcg", LiveMigration: true, WarmMigration: true},
 		}, make([]byte, 32))
 	})
 }
@@ -42,7 +42,7 @@ func (n *Node) Return(ctx context.Context) error {
 		return err
 	}
 	h.Cluster, h.Name = id.Nil, ""
-	h.Inventory = nodelink.Inventory{CPUs: 64, MemoryBytes: 64 * unit.GiB, StorageBytes: unit.TiB, Limits: limitKinds(), MachineTypes: n.Machines, CPUModels: n.CPUs, Firmware: []string{vm.FirmwareBIOS, vm.FirmwareUEFI}, Acceleration: "tcg", LiveMigration: true}
+	h.Inventory = nodelink.Inventory{CPUs: 64, MemoryBytes: 64 * unit.GiB, StorageBytes: unit.TiB, Limits: limitKinds(), MachineTypes: n.Machines, CPUModels: n.CPUs, Firmware: []string{vm.FirmwareBIOS, vm.FirmwareUEFI}, Acceleration: "tcg", LiveMigration: true, WarmMigration: true}
 	_, err = n.cluster.Service.Hello(ctx, h, make([]byte, 32))
 	return err
 }

@@ -8,7 +8,7 @@ import (
 func All() []workflow.Flow[Env] {
 	return []workflow.Flow[Env]{
 		VMCreate(), VMStart(), VMStop(), VMRestart(), VMPause(), VMResume(), VMSuspend(), VMDelete(),
-		VMMigrate(), VMMigrateLive(), VMClone(), VMCapture(), VMDiskAdd(), VMDiskGrow(), VMDiskRemove(), VMLimit(), VMCDROM(),
+		VMMigrate(), VMMigrateLive(), VMMigrateWarm(), VMClone(), VMCapture(), VMDiskAdd(), VMDiskGrow(), VMDiskRemove(), VMLimit(), VMCDROM(),
 		ImageDelete(), ImageConvert(), ImageFetch(), NodeDrain(), NodeReturn(),
 	}
 }

@@ -126,12 +126,12 @@ func TestProofsOfSuspendedMigration(t *testing.T) {
 // away: the job ends, the VM is on the other node whole, or lost with the one that had it,
 // and nothing is counted or left that is nobody's.
 func TestNodeGoneUnderEveryStepOfAMigration(t *testing.T) {
-	for _, f := range []workflow.Flow[flows.Env]{flows.VMMigrate(), flows.VMMigrateLive()} {
+	for _, f := range []workflow.Flow[flows.Env]{flows.VMMigrate(), flows.VMMigrateLive(), flows.VMMigrateWarm()} {
 		for _, s := range f.Steps {
 			for _, m := range []workflow.Moment{workflow.BeforeDo, workflow.AfterDo} {
 				for _, gone := range []string{"n1", "n2"} {
 					for _, atOnce := range []bool{true, false} {
-						if atOnce && f.Name == vm.JobMigrateLive && s.Name != "move" {
+						if (atOnce || f.Name == vm.JobMigrateWarm) && f.Name != vm.JobMigrate && s.Name != "move" {
 							continue // before it nothing has begun, and after it the other flow tells as much
 						}
 						name := fmt.Sprintf("%s %s %s %s at once %t", f.Name, gone, m, s.Name, atOnce)
@@ -148,13 +148,17 @@ func TestNodeGoneUnderEveryStepOfAMigration(t *testing.T) {
 
 func nodeGone(t *testing.T, at workflow.Point, gone string, atOnce bool) {
 	w := &world{Cluster: controltest.New(t, 2), name: "vm"}
-	n := w.NewVM(w.name, at.Flow == vm.JobMigrateLive)
+	n := w.NewVM(w.name, at.Flow != vm.JobMigrate)
 	n.Node = "n1"
 	_, err := w.Service.CreateVM(t.Context(), controltest.Admin(), n)
 	if err := finish(t.Context(), w, err); err != nil {
 		t.Fatal(err)
 	}
-	a, err := migrates(t.Context(), w, w.name)
+	asks := migrates
+	if at.Flow == vm.JobMigrateWarm {
+		asks = migratesWarm(migration.Options{})
+	}
+	a, err := asks(t.Context(), w, w.name)
 	if err != nil {
 		t.Fatal(err)
 	}

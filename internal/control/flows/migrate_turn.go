@@ -48,7 +48,7 @@ func parked(r *run, n id.ID) bool {
 
 // nextTurn has those look that wait for their turn.
 func nextTurn(ctx context.Context, tx pgx.Tx) error {
-	for _, kind := range []string{vm.JobMigrate, vm.JobMigrateLive} {
+	for _, kind := range []string{vm.JobMigrate, vm.JobMigrateLive, vm.JobMigrateWarm} {
 		if _, err := workflow.Wake(ctx, tx, workflow.Filter{Kind: kind}); err != nil {
 			return err
 		}

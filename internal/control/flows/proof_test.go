@@ -16,6 +16,7 @@ import (
 	"github.com/novacron/novacron/internal/domain/drain"
 	"github.com/novacron/novacron/internal/domain/image"
 	"github.com/novacron/novacron/internal/domain/job"
+	"github.com/novacron/novacron/internal/domain/migration"
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/engine/workflow/prove"
 	"github.com/novacron/novacron/internal/store"
@@ -123,6 +124,13 @@ var proofs = map[string]proof{
 	vm.JobMigrateLive: {
 		before: started,
 		ask:    migrates,
+		check: func(ctx context.Context, w *world, name string, end job.State) error {
+			return errors.Join(movedLive(ctx, w, name, end), hasDisks(ctx, w, name, vm.Running, unit.GiB, 64*unit.MiB), hasSeed(ctx, w, name))
+		},
+	},
+	vm.JobMigrateWarm: {
+		before: started,
+		ask:    migratesWarm(migration.Options{}),
 		check: func(ctx context.Context, w *world, name string, end job.State) error {
 			return errors.Join(movedLive(ctx, w, name, end), hasDisks(ctx, w, name, vm.Running, unit.GiB, 64*unit.MiB), hasSeed(ctx, w, name))
 		},

@@ -109,6 +109,7 @@ func wireOptions(o migration.Options) nodelink.MoveOptions {
 	return nodelink.MoveOptions{
 		BytesPerSecond: o.BytesPerSecond, DowntimeMS: o.Downtime.Milliseconds(), PatienceMS: o.Patience.Milliseconds(),
 		AutoConverge: o.AutoConverge, Channels: o.Channels, Compression: o.Compression,
+		Warm: o.Cutover != "", IntervalMS: o.Interval.Milliseconds(),
 	}
 }
 

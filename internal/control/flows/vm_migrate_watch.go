@@ -53,6 +53,10 @@ func progressedIn(ctx context.Context, tx *store.Tx, r *run, at nodelink.MovePro
 		Rate: at.Rate, DirtyRate: at.DirtyRate, ExpectedDowntime: time.Duration(at.ExpectedDowntimeMS) * time.Millisecond,
 		Throttle: at.Throttle,
 	}
+	if at.Warm != nil {
+		w := warmthOf(at.Warm)
+		p.Warm = &w
+	}
 	if at.Relayed {
 		if err := tx.MigrationRelayed(ctx, r.Job.ID); err != nil {
 			return err

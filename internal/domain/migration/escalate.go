@@ -100,7 +100,7 @@ func (s Steps) Answer(why Stall, now Means, longest time.Duration) (Step, Means)
 			}
 		case Lengthen:
 			next.Downtime = max(now.Downtime, min(2*now.Downtime, longest))
-		case Wait:
+		case Wait, Anew:
 		}
 		if why == Outrun && next != now {
 			return Step(n), next

@@ -12,7 +12,7 @@ import (
 )
 
 func able(n *node.Node) {
-	n.Inventory.LiveMigration = true
+	n.Inventory.LiveMigration, n.Inventory.WarmMigration = true, true
 	n.Inventory.CPUFlags = "fpu sse2 avx2 avx512f"
 }
 
@@ -243,7 +243,7 @@ func TestRequestIsChecked(t *testing.T) {
 		"Nothing":       {},
 		"WAN":           {r: Request{Profile: ProfileWAN, Kind: Live}},
 		"AnyProfile":    {r: Request{Profile: "lan"}, code: errs.InvalidField, field: "/profile"},
-		"AnyKind":       {r: Request{Kind: "warm"}, code: errs.InvalidField, field: "/kind"},
+		"AnyKind":       {r: Request{Kind: "lukewarm"}, code: errs.InvalidField, field: "/kind"},
 		"ColdOptions":   {r: Request{Kind: Cold, Options: Options{Channels: 2}}, code: errs.InvalidField, field: "/kind"},
 		"ColdProfile":   {r: Request{Kind: Cold, Profile: ProfileWAN}, code: errs.InvalidField, field: "/kind"},
 		"Reason":        {r: Request{Reason: strings.Repeat("x", 501)}, code: errs.TooLarge, field: "/reason"},
@@ -258,6 +258,13 @@ func TestRequestIsChecked(t *testing.T) {
 		"ManyChannels":  {r: Request{Options: Options{Channels: 17}}, code: errs.OutOfRange, field: "/options/channels"},
 		"Gzip":          {r: Request{Options: Options{Compression: "gzip"}}, code: errs.InvalidField, field: "/options/compression"},
 		"ShortPatience": {r: Request{Options: Options{Patience: time.Millisecond}}, code: errs.OutOfRange, field: "/options/patience_seconds"},
+		"Warm":          {r: Request{Kind: Warm, Profile: ProfileWAN, Options: Options{Cutover: Manual, CutoverAt: time.Unix(1, 0), Interval: time.Minute}}},
+		"LiveCutover":   {r: Request{Options: Options{Cutover: Manual}}, code: errs.InvalidField, field: "/kind"},
+		"ColdInterval":  {r: Request{Options: Options{Interval: time.Minute}}, code: errs.InvalidField, field: "/kind"},
+		"WarmDowntime":  {r: Request{Kind: Warm, Options: Options{Downtime: time.Second}}, code: errs.InvalidField, field: "/kind"},
+		"AnyCutover":    {r: Request{Kind: Warm, Options: Options{Cutover: "soon"}}, code: errs.InvalidField, field: "/options/cutover"},
+		"AutoAtATime":   {r: Request{Kind: Warm, Options: Options{Cutover: Automatic, CutoverAt: time.Unix(1, 0)}}, code: errs.InvalidField, field: "/options/cutover"},
+		"ShortInterval": {r: Request{Kind: Warm, Options: Options{Interval: time.Millisecond}}, code: errs.OutOfRange, field: "/options/interval_seconds"},
 		"LongTimeout":   {r: Request{Options: Options{Timeout: 1000 * time.Hour}}, code: errs.OutOfRange, field: "/options/timeout_seconds"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -21,7 +21,13 @@ const (
 	// Live: the guest executes while its memory and its disks are copied, and is halted for
 	// a moment at the end.
 	Live Kind = "live"
+	// Warm: the guest executes while its disks are copied ahead, in rounds, for as long as who
+	// asked wants; then it is halted once, for the last round and all of its memory.
+	Warm Kind = "warm"
 )
+
+// Executing tells whether the guest executes while most of it is copied.
+func (k Kind) Executing() bool { return k == Live || k == Warm }
 
 // State is how far a migration is.
 type State string
@@ -43,7 +49,9 @@ const (
 	// Of a live one: its disks and then its memory are copied while the guest executes; the
 	// guest is halted and the rest goes over; the target has everything; the guest executes
 	// there.
-	PhaseDisks      = "disks"
+	PhaseDisks = "disks"
+	// PhaseWarm is of a warm one, in place of disks and memory: the rounds.
+	PhaseWarm       = "warm"
 	PhaseMemory     = "memory"
 	PhaseSwitchover = "switchover"
 	PhaseSent       = "sent"
@@ -76,8 +84,10 @@ type Migration struct {
 	HeldDiskBytes   int64
 	HeldCPUs        int
 	HeldMemoryBytes int64
-	// Options of a live one, complete. Priority is by what it waits for its turn.
-	Options Options
+	// Options of one whose guest executes, complete. CutoverAt is when a warm one is to come to
+	// its end; nil while nobody has said so. Priority is by what it waits for its turn.
+	Options   Options
+	CutoverAt *time.Time
 	// Relayed: has a server carried it, because its nodes do not reach each other?
 	Relayed  bool
 	Priority int

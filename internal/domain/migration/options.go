@@ -31,6 +31,11 @@ type Options struct {
 	// Timeout is how long it may take before the end begins; 0 for as long as what there is
 	// to copy may reasonably take.
 	Timeout time.Duration
+	// Cutover is who says when a warm one comes to its end, CutoverAt when that is, if it is
+	// known already, and Interval how long it rests between two rounds.
+	Cutover   Cutover
+	CutoverAt time.Time
+	Interval  time.Duration
 }
 
 // CompressionZstd compresses memory by Zstandard.
@@ -75,6 +80,7 @@ func (o Options) with(other Options) Options {
 	fill(&o.Channels, other.Channels)
 	fill(&o.Patience, other.Patience)
 	fill(&o.Timeout, other.Timeout)
+	fill(&o.Interval, other.Interval)
 	return o
 }
 

@@ -68,6 +68,12 @@ func PlanFor(v vm.View, nodes []node.Node, r Request, changes Changes) (Plan, er
 		return Plan{}, err
 	}
 	place(&p, v, nodes, source, r.Node)
+	if p.Kind == Warm {
+		p.Options = r.Options.warmly(r.Profile)
+		predictWarm(&p, v, nodes, source)
+		explainWarm(&p, v.Intent.MemoryBytes)
+		return p, nil
+	}
 	if p.Kind == Live {
 		p.Options = r.Options.complete(r.Profile)
 	}
@@ -88,8 +94,8 @@ func PlanFor(v vm.View, nodes []node.Node, r Request, changes Changes) (Plan, er
 func kindOf(v vm.View, source node.Node, asked Kind) (Kind, error) {
 	state, name := vm.Appear(v).State, v.Intent.Name
 	switch {
-	case !v.Executes() && asked == Live:
-		return "", refusal("cannot migrate %q live: it is %s, and nothing of it executes; leave the kind out", name, state)
+	case !v.Executes() && asked.Executing():
+		return "", refusal("cannot migrate %q %s: it is %s, and nothing of it executes; leave the kind out", name, asked, state)
 	case !v.Executes():
 		return Cold, nil
 	case asked == Cold:
@@ -97,6 +103,10 @@ func kindOf(v vm.View, source node.Node, asked Kind) (Kind, error) {
 	case !source.Inventory.LiveMigration:
 		return "", errs.New(errs.InvalidState, "cannot migrate %q while it is %s: its node %s does not move guests that execute; suspend it first, and resume it afterwards to go on where it was",
 			name, state, source.Name)
+	case asked == Warm && !source.Inventory.WarmMigration:
+		return "", refusal("cannot migrate %q warm: its node %s does not copy disks in rounds", name, source.Name)
+	case asked == Warm:
+		return Warm, nil
 	}
 	return Live, nil
 }
@@ -112,7 +122,7 @@ func place(p *Plan, v vm.View, nodes []node.Node, source node.Node, to string) {
 		DiskBytes: v.DiskBytes(), NodeName: to, Simulated: &source.Simulated,
 		Hardware: v.Intent.Hardware, Limits: v.Limited(), Bridges: v.Bridges(), Pools: v.Pools(),
 	}
-	if p.Kind == Live {
+	if p.Kind.Executing() {
 		want.CPUs, want.MemoryBytes = v.Intent.CPUs, v.Intent.MemoryBytes
 	}
 	placed, rejected, _ := scheduler.Place(nodes, want)
@@ -146,9 +156,11 @@ func unfit(kind Kind, v vm.View, source, n node.Node) (why []string) {
 	switch {
 	case n.ID == source.ID:
 		return []string{"has it already"}
-	case kind == Live && !n.Inventory.LiveMigration:
+	case kind.Executing() && !n.Inventory.LiveMigration:
 		return []string{"does not take guests that execute"}
-	case kind == Live:
+	case kind == Warm && !n.Inventory.WarmMigration:
+		return []string{"does not take disks in rounds"}
+	case kind.Executing():
 		return cannotGoOn(in, source.Inventory, n.Inventory, "it runs")
 	case in.CPUs > n.Capacity.CPUs:
 		why = append(why, fmt.Sprintf("has %d CPUs in all, %d needed", n.Capacity.CPUs, in.CPUs))

@@ -217,3 +217,35 @@ func unlessSlowed(o Options) string {
 	}
 	return ""
 }
+
+// predictWarm says what a warm move to the first node that suits takes: one round of all disks,
+// and a halt for the last one and for memory.
+func predictWarm(p *Plan, v vm.View, nodes []node.Node, source node.Node) {
+	p.Bytes = v.DiskBytes() + v.Intent.MemoryBytes
+	p.Rate, p.RateWhy = rateBetween(source, nodes, p.Ranked)
+	if b := p.Options.BytesPerSecond; b > 0 && b < p.Rate {
+		p.Rate, p.RateWhy = b, "as it is bounded"
+	}
+	p.Downtime = ShortRound + seconds(v.Intent.MemoryBytes, p.Rate)
+	p.Duration = seconds(v.DiskBytes(), p.Rate) + p.Downtime
+	p.Options.Patience = patientWith(p.Options.Patience, p.Downtime)
+}
+
+// explainWarm notes what of a warm migration a person should know before.
+func explainWarm(p *Plan, memory int64) {
+	note := func(format string, args ...any) { p.Notes = append(p.Notes, fmt.Sprintf(format, args...)) }
+	note("the first round copies up to %s of disks while it runs; how many follow, and how much, is what its guest writes meanwhile: one every %s at most",
+		unit.FormatBytes(p.Bytes-memory), p.Options.Interval)
+	at := "as soon as the last round is expected to take less than " + ShortRound.String()
+	switch {
+	case !p.Options.CutoverAt.IsZero():
+		at = "at " + p.Options.CutoverAt.UTC().Format(time.RFC3339)
+	case p.Options.Cutover == Manual:
+		at = "when it is told to: novacron vm cutover"
+	}
+	note("its guest is halted once, %s, for the last round and all of its memory, and goes on where it was, without a restart", at)
+	note("while it is copied nothing else can be done with it, but to cancel that")
+	if p.Downtime > p.Options.Patience {
+		note("the halt is expected to be longer than the patience, %s: it would be given up; give it more patience", p.Options.Patience)
+	}
+}

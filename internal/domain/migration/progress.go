@@ -17,6 +17,8 @@ type Progress struct {
 	// Throttle is the share of time, in percent, that the guest's processors are kept from
 	// executing.
 	Throttle int
+	// Warm is of a warm one; nil of any other.
+	Warm *Warmth
 }
 
 // Taken is an escalation as its node tells of it.

@@ -2,6 +2,7 @@ package migration
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/novacron/novacron/internal/vocab/errs"
 )
@@ -13,7 +14,7 @@ type Request struct {
 	// Reason is kept with the record.
 	Reason string
 	// Kind is how; empty for whichever suits: live for a VM that runs or is paused, cold for
-	// one without a process.
+	// one without a process. Warm is never chosen by itself.
 	Kind Kind
 	// Profile names a set of options, ProfileWAN, which those that are given come before.
 	Profile string
@@ -41,13 +42,13 @@ type bound struct {
 // Validate refuses what cannot be kept, or done, each field with its bounds.
 func (r Request) Validate() error {
 	options := r.Profile != "" || !r.Options.Empty()
-	return refuse(append([]bound{
+	return refuse(slices.Concat(r.warmBounds(), []bound{
 		{len(r.Reason) > MaxReason, errs.TooLarge, "/reason", fmt.Sprintf("up to %d bytes", MaxReason), len(r.Reason)},
-		{r.Kind != "" && r.Kind != Cold && r.Kind != Live, errs.InvalidField, "/kind", "live or cold, or absent for whichever suits", r.Kind},
+		{r.Kind != "" && r.Kind != Cold && r.Kind != Live && r.Kind != Warm, errs.InvalidField, "/kind", "live, warm or cold, or absent for whichever suits", r.Kind},
 		{r.Kind == Cold && options, errs.InvalidField, "/kind", "live, or absent: rates, downtimes and profiles are of live migrations", r.Kind},
 		{r.Profile != "" && r.Profile != ProfileWAN, errs.InvalidField, "/profile", ProfileWAN + ", or absent", r.Profile},
 		{r.Priority < -MaxPriority || r.Priority > MaxPriority, errs.OutOfRange, "/priority", fmt.Sprintf("%d to %d", -MaxPriority, MaxPriority), r.Priority},
-	}, r.Options.bounds()...))
+	}, r.Options.bounds()))
 }
 
 // refuse tells of every bound that is broken.

@@ -96,6 +96,8 @@ type Inventory struct {
 	Firmware []string
 	// LiveMigration: can guests that execute be moved from here and to here?
 	LiveMigration bool
+	// WarmMigration: can their disks be copied ahead, in rounds?
+	WarmMigration bool
 	// CPUFlags are the features of its processor, by Linux's names, parted by blanks; empty
 	// of a node that did not say.
 	CPUFlags string

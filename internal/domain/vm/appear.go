@@ -82,7 +82,7 @@ func duringJob(v View, j JobView) Appearance {
 		return Appearance{State: Starting, Reason: reason, Since: since}
 	case JobDelete:
 		return Appearance{State: Deleting, Reason: reason, Since: since}
-	case JobMigrate, JobMigrateLive:
+	case JobMigrate, JobMigrateLive, JobMigrateWarm:
 		return Appearance{State: Migrating, Reason: reason, Since: since}
 	default:
 		// pause, resume: the guest is as observed until the agent says otherwise

@@ -219,6 +219,8 @@ const (
 	JobMigrate = "vm.migrate"
 	// JobMigrateLive moves one with its guest, which executes meanwhile.
 	JobMigrateLive = "vm.migrate_live"
+	// JobMigrateWarm does so too, with its disks copied ahead, in rounds.
+	JobMigrateWarm = "vm.migrate_warm"
 	// JobClone makes the VM it is about, and holds the one it is made from as well.
 	JobClone = "vm.clone"
 
@@ -237,7 +239,7 @@ const (
 
 // JobKinds lists all kinds of jobs that hold a VM.
 func JobKinds() []string {
-	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobSuspend, JobMigrate, JobMigrateLive, JobDelete, JobClone, JobCapture, JobDiskAdd, JobDiskGrow, JobDiskRemove, JobLimit, JobCDROM}
+	return []string{JobCreate, JobStart, JobStop, JobRestart, JobPause, JobResume, JobSuspend, JobMigrate, JobMigrateLive, JobMigrateWarm, JobDelete, JobClone, JobCapture, JobDiskAdd, JobDiskGrow, JobDiskRemove, JobLimit, JobCDROM}
 }
 
 // DiskBytes is the size of all disks that are on its node: what they can come to occupy

@@ -1,9 +1,23 @@
 -- name: MigrationInsert :exec
 INSERT INTO migrations (id, project_id, vm_id, vm_name, kind, reason, source_node_id, target_node_id, source_epoch,
-  held_node_id, held_disk_bytes, held_cpus, held_memory_bytes, options, priority, prediction, phases, created_by)
+  held_node_id, held_disk_bytes, held_cpus, held_memory_bytes, options, priority, prediction, phases, created_by, cutover_at)
 VALUES (@id, @project_id, @vm_id, @vm_name, @kind, @reason, @source_node_id, @target_node_id, @source_epoch,
   @target_node_id, @held_disk_bytes, @held_cpus, @held_memory_bytes, @options, @priority, @prediction,
-  jsonb_build_array(jsonb_build_object('name', 'accepted', 'at', now())), @created_by);
+  jsonb_build_array(jsonb_build_object('name', 'accepted', 'at', now())), @created_by, sqlc.narg(cutover_at));
+
+-- name: MigrationCutover :one
+-- A warm migration is to come to its end, at a time or now.
+UPDATE migrations SET cutover_at = coalesce(sqlc.narg(at), clock_timestamp())
+WHERE id = @id AND state = 'running' AND swapped_epoch IS NULL AND NOT closed AND (options->>'warm')::boolean
+RETURNING cutover_at;
+
+-- name: MigrationWarm :one
+-- What of a warm migration its flow needs: when it is to come to its end, whether its rounds have begun, how often they
+-- were begun anew, and for how long its turn has been.
+SELECT cutover_at, (phases @> '[{"name": "warm"}]')::boolean AS begun, clock_timestamp()::timestamptz AS now,
+  (SELECT count(*) FROM jsonb_array_elements(steps) AS s (e) WHERE s.e->>'step' = 'anew')::integer AS anew,
+  coalesce(extract(epoch FROM clock_timestamp() - begun_at), 0)::float8 AS seconds
+FROM migrations WHERE id = @id;
 
 -- name: MigrationsLock :exec
 -- Whose turn it is, one transaction at a time decides.

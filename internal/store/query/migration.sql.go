@@ -31,6 +31,25 @@ func (q *Queries) MigrationClose(ctx context.Context, id uuid.UUID) error {
 	return err
 }
 
+const migrationCutover = `-- name: MigrationCutover :one
+UPDATE migrations SET cutover_at = coalesce($1, clock_timestamp())
+WHERE id = $2 AND state = 'running' AND swapped_epoch IS NULL AND NOT closed AND (options->>'warm')::boolean
+RETURNING cutover_at
+`
+
+type MigrationCutoverParams struct {
+	At *time.Time
+	ID uuid.UUID
+}
+
+// A warm migration is to come to its end, at a time or now.
+func (q *Queries) MigrationCutover(ctx context.Context, arg MigrationCutoverParams) (*time.Time, error) {
+	row := q.db.QueryRow(ctx, migrationCutover, arg.At, arg.ID)
+	var cutover_at *time.Time
+	err := row.Scan(&cutover_at)
+	return cutover_at, err
+}
+
 const migrationDirtyRate = `-- name: MigrationDirtyRate :one
 SELECT coalesce((SELECT (m.progress->>'dirty_rate')::bigint FROM migrations m
   WHERE m.vm_id = $1 AND m.progress ? 'dirty_rate' ORDER BY m.id DESC LIMIT 1), 0)::bigint AS rate
@@ -177,10 +196,10 @@ func (q *Queries) MigrationFlows(ctx context.Context) ([]MigrationFlowsRow, erro
 
 const migrationInsert = `-- name: MigrationInsert :exec
 INSERT INTO migrations (id, project_id, vm_id, vm_name, kind, reason, source_node_id, target_node_id, source_epoch,
-  held_node_id, held_disk_bytes, held_cpus, held_memory_bytes, options, priority, prediction, phases, created_by)
+  held_node_id, held_disk_bytes, held_cpus, held_memory_bytes, options, priority, prediction, phases, created_by, cutover_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9,
   $8, $10, $11, $12, $13, $14, $15,
-  jsonb_build_array(jsonb_build_object('name', 'accepted', 'at', now())), $16)
+  jsonb_build_array(jsonb_build_object('name', 'accepted', 'at', now())), $16, $17)
 `
 
 type MigrationInsertParams struct {
@@ -200,6 +219,7 @@ type MigrationInsertParams struct {
 	Priority        int16
 	Prediction      []byte
 	CreatedBy       string
+	CutoverAt       *time.Time
 }
 
 func (q *Queries) MigrationInsert(ctx context.Context, arg MigrationInsertParams) error {
@@ -220,6 +240,7 @@ func (q *Queries) MigrationInsert(ctx context.Context, arg MigrationInsertParams
 		arg.Priority,
 		arg.Prediction,
 		arg.CreatedBy,
+		arg.CutoverAt,
 	)
 	return err
 }
@@ -366,6 +387,36 @@ func (q *Queries) MigrationSwap(ctx context.Context, arg MigrationSwapParams) er
 		arg.ID,
 	)
 	return err
+}
+
+const migrationWarm = `-- name: MigrationWarm :one
+SELECT cutover_at, (phases @> '[{"name": "warm"}]')::boolean AS begun, clock_timestamp()::timestamptz AS now,
+  (SELECT count(*) FROM jsonb_array_elements(steps) AS s (e) WHERE s.e->>'step' = 'anew')::integer AS anew,
+  coalesce(extract(epoch FROM clock_timestamp() - begun_at), 0)::float8 AS seconds
+FROM migrations WHERE id = $1
+`
+
+type MigrationWarmRow struct {
+	CutoverAt *time.Time
+	Begun     bool
+	Now       time.Time
+	Anew      int32
+	Seconds   float64
+}
+
+// What of a warm migration its flow needs: when it is to come to its end, whether its rounds have begun, how often they
+// were begun anew, and for how long its turn has been.
+func (q *Queries) MigrationWarm(ctx context.Context, id uuid.UUID) (MigrationWarmRow, error) {
+	row := q.db.QueryRow(ctx, migrationWarm, id)
+	var i MigrationWarmRow
+	err := row.Scan(
+		&i.CutoverAt,
+		&i.Begun,
+		&i.Now,
+		&i.Anew,
+		&i.Seconds,
+	)
+	return i, err
 }
 
 const migrationsLock = `-- name: MigrationsLock :exec

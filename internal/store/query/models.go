@@ -817,6 +817,7 @@ type Migration struct {
 	BegunAt             *time.Time
 	Steps               []byte
 	Closed              bool
+	CutoverAt           *time.Time
 	Relayed             bool
 	ShareBytesPerSecond int64
 }
