@@ -113,16 +113,7 @@ func livePairs(m api.Migration) (pairs []output.Pair) {
 	if o := m.Options; o != nil {
 		add("options", optionsLine(*o))
 	}
-	if m.CutoverAt != nil {
-		add("cutover", m.CutoverAt.UTC().Format(time.RFC3339))
-	}
-	if p := m.Progress; p != nil && p.Warm != nil {
-		w := p.Warm
-		add("rounds", fmt.Sprintf("%d; the last copied %s in %.1f s, %s have changed since", w.Rounds, unit.FormatBytes(int64(w.LastBytes)), w.LastSeconds, unit.FormatBytes(int64(w.ChangedBytes))))
-		if w.Cuts > 0 {
-			add("cut off", fmt.Sprintf("%d times", w.Cuts))
-		}
-	}
+	pairs = append(pairs, warmPairs(m)...)
 	if p := m.Progress; p != nil {
 		add("memory", fmt.Sprintf("%s copied, %s left", unit.FormatBytes(int64(p.MemoryMoved)), unit.FormatBytes(int64(p.MemoryRemaining))))
 		add("disks", fmt.Sprintf("%s copied, %s left", unit.FormatBytes(int64(p.DisksMoved)), unit.FormatBytes(int64(p.DisksRemaining))))
@@ -142,6 +133,22 @@ func livePairs(m api.Migration) (pairs []output.Pair) {
 	}
 	if m.DowntimeSeenMS > 0 {
 		add("was seen halted", fmt.Sprintf("%d ms, as the control plane saw it", m.DowntimeSeenMS))
+	}
+	return pairs
+}
+
+// warmPairs say when a warm migration comes to its end, and how far its rounds are.
+func warmPairs(m api.Migration) (pairs []output.Pair) {
+	add := func(key, value string) { pairs = append(pairs, output.Pair{Key: key, Value: value}) }
+	if m.CutoverAt != nil {
+		add("cutover", m.CutoverAt.UTC().Format(time.RFC3339))
+	}
+	if p := m.Progress; p != nil && p.Warm != nil {
+		w := p.Warm
+		add("rounds", fmt.Sprintf("%d; the last copied %s in %.1f s, %s have changed since", w.Rounds, unit.FormatBytes(int64(w.LastBytes)), w.LastSeconds, unit.FormatBytes(int64(w.ChangedBytes))))
+		if w.Cuts > 0 {
+			add("cut off", fmt.Sprintf("%d times", w.Cuts))
+		}
 	}
 	return pairs
 }
