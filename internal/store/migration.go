@@ -108,7 +108,7 @@ func (t *Tx) MigrationInsert(ctx context.Context, m migration.Migration) (bool, 
 	}
 	asked := optionsDocOf(m.Options)
 	kind := query.MigrationKind(m.Kind)
-	if m.Kind == migration.Warm { // see migration 00035
+	if m.Kind == migration.Warm { // see migration 00038
 		asked.Warm, kind = true, query.MigrationKindLive
 	}
 	options, err := encode(asked)
