@@ -817,9 +817,9 @@ type Migration struct {
 	BegunAt             *time.Time
 	Steps               []byte
 	Closed              bool
-	CutoverAt           *time.Time
 	Relayed             bool
 	ShareBytesPerSecond int64
+	CutoverAt           *time.Time
 }
 
 type NetworkInterface struct {
