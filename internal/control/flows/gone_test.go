@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -88,7 +89,7 @@ func (w *world) removeByForce(t *testing.T, node string) {
 func TestNodeGoneUnderEveryStep(t *testing.T) {
 	for _, f := range flows.All() {
 		p, ok := proofs[f.Name]
-		if !ok || f.Name == vm.JobMigrate || f.Name == vm.JobMigrateLive || p.others {
+		if !ok || slices.Contains([]string{vm.JobMigrate, vm.JobMigrateLive, vm.JobMigrateWarm}, f.Name) || p.others {
 			continue // TestEveryFlowIsProved has said so, or it has two nodes, or other jobs, and a test of its own
 		}
 		t.Run(f.Name, func(t *testing.T) {

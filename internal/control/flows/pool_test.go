@@ -39,7 +39,7 @@ func TestProofsInAPool(t *testing.T) {
 
 func takesDisks(flow string) bool {
 	switch flow {
-	case vm.JobCreate, vm.JobStart, vm.JobStop, vm.JobSuspend, vm.JobDelete, vm.JobClone, vm.JobMigrate, vm.JobMigrateLive, vm.JobDiskAdd, vm.JobDiskGrow, vm.JobDiskRemove:
+	case vm.JobCreate, vm.JobStart, vm.JobStop, vm.JobSuspend, vm.JobDelete, vm.JobClone, vm.JobMigrate, vm.JobMigrateLive, vm.JobMigrateWarm, vm.JobDiskAdd, vm.JobDiskGrow, vm.JobDiskRemove:
 		return true
 	}
 	return false
