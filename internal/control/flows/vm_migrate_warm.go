@@ -215,10 +215,15 @@ func tendWarm(ctx context.Context, r *run, m warmMove) (any, error) {
 // stillWaits breaks a source off that tries to reach a target that is not there any more. One
 // that cannot be asked may still be.
 func stillWaits(ctx context.Context, r *run, m moving) error {
-	at, unknown := askMove(ctx, r, m, m.target)
-	if unknown != nil || at.Going {
-		return nil //nolint:nilerr // as the comment says
+	at, err := askMove(ctx, r, m, m.target)
+	if err == nil && !at.Going {
+		return breakOff(ctx, r, m)
 	}
+	return nil
+}
+
+// breakOff has a source stop that copies to nobody.
+func breakOff(ctx context.Context, r *run, m moving) error {
 	if _, err := tellSource(ctx, r, m, m.Epoch, nodelink.Undecided); err != nil {
 		return m.waitForBoth(err, "its target does not wait for it any more")
 	}
