@@ -69,7 +69,7 @@ func (p *pace) take(ctx context.Context, n int) error {
 
 // pacedWriter writes at a pace.
 type pacedWriter struct {
-	ctx  context.Context //nolint:containedctx // a write has none of its own
+	ctx  context.Context //nolint:containedctx // io.Writer has no context: this one is of the move, and ends the waits of its writes
 	pace *pace
 	to   io.Writer
 }

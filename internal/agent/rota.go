@@ -78,5 +78,5 @@ func (r *rota[T]) last(g hypervisor.Ref) (seen T, ok bool) {
 
 // spread makes guests that started together be looked at one after the other.
 func spread(d time.Duration) time.Duration {
-	return d*3/4 + rand.N(d/2) //nolint:gosec // it only keeps guests from being asked all at once: nothing is gained by guessing it
+	return d*3/4 + rand.N(d/2) //nolint:gosec // it only keeps guests from being looked at all at once: who guesses it gains nothing
 }

@@ -19,7 +19,7 @@ const sampleTime = 4 * time.Second
 // nothing is known: that keeps nobody from moving. What was seen no longer ago than known
 // will do.
 func (s *Service) sample(ctx context.Context, v vm.View, r migration.Request, known time.Duration) migration.Changes {
-	if r.Kind == migration.Cold || r.Kind == migration.Warm || !v.Executes() || v.Observed.Phase != vm.PhaseRunning || v.Intent.NodeID == nil {
+	if !changing(v, r) {
 		return migration.Changes{}
 	}
 	timed, cancel := context.WithTimeout(ctx, sampleTime)
@@ -42,6 +42,11 @@ func (s *Service) sample(ctx context.Context, v vm.View, r migration.Request, kn
 // recent is how old a sample may be that a request is content with: nodes look more often.
 const recent = 10 * time.Minute
 
+// changing tells whether how fast a VM's guest changes memory matters to its move.
+func changing(v vm.View, r migration.Request) bool {
+	return r.Kind != migration.Cold && r.Kind != migration.Warm && v.Executes() && v.Observed.Phase == vm.PhaseRunning && v.Intent.NodeID != nil
+}
+
 // maxDirtyRate bounds what is believed of a node.
 const maxDirtyRate = 1 << 50
 
@@ -52,10 +57,11 @@ func (s *Service) sampleOf(ctx context.Context, ref string, r migration.Request)
 	if err != nil {
 		return v, migration.Changes{}
 	}
-	if _, err := vm.Decide(v, vm.Migrate); err != nil {
+	if _, err := vm.Decide(v, vm.Migrate); err != nil || !changing(v, r) {
 		return v, migration.Changes{}
 	}
-	if was, err := s.cfg.Store.MigrationSampled(ctx, v.Intent.ID); err == nil && s.cfg.Clock.Now().Sub(was.SampledAt) < recent && v.Executes() {
+	was, err := s.cfg.Store.MigrationSampled(ctx, v.Intent.ID, v.Intent.Epoch)
+	if err == nil && s.cfg.Clock.Now().Sub(was.SampledAt) < recent {
 		return v, was // its node may not have looked since it came
 	}
 	return v, s.sample(ctx, v, r, recent)

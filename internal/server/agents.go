@@ -411,7 +411,7 @@ func (a *agents) join(ctx context.Context, conn *tls.Conn) {
 		a.log.Warn("a node was refused", "name", errs.Clip(req.Name), "peer", conn.RemoteAddr(), "err", err)
 		out = nodelink.JoinReply{Error: nodelink.NewWireError(err)}
 	}
-	_ = json.NewEncoder(conn).Encode(out) //nolint:errchkjson // the stranger may be gone
+	_ = json.NewEncoder(conn).Encode(out) //nolint:errchkjson // a stranger that is gone needs no answer, and the connection is closed either way
 }
 
 // admitted lets a stranger join within the limits of strangers: a wrong token
@@ -451,5 +451,5 @@ func (a *agents) renew(ctx context.Context, conn *tls.Conn) {
 		a.log.Warn("a node's certificate was not renewed", "peer", conn.RemoteAddr(), "err", err)
 		out = nodelink.RenewReply{Error: nodelink.NewWireError(err)}
 	}
-	_ = json.NewEncoder(conn).Encode(out) //nolint:errchkjson // the agent may be gone
+	_ = json.NewEncoder(conn).Encode(out) //nolint:errchkjson // an agent that is gone asks again, and the connection is closed either way
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/novacron/novacron/internal/domain/migration"
 	"github.com/novacron/novacron/internal/engine/pgtx"
 	"github.com/novacron/novacron/internal/store/query"
+	"github.com/novacron/novacron/internal/vocab/gen"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
 
@@ -223,10 +224,10 @@ func (t *Tx) MigrationDirtyRate(ctx context.Context, vm id.ID) (int64, error) {
 	return rate, pgtx.Map(err)
 }
 
-// MigrationSampled is what was sampled of a VM's guest when it was last to move; zero when
-// it was not.
-func (s *Store) MigrationSampled(ctx context.Context, vm id.ID) (migration.Changes, error) {
-	row, err := s.q.MigrationSampled(ctx, vm)
+// MigrationSampled is what was sampled of a VM's guest when it was last to move, if it is the
+// one that executes under an epoch; zero when it was not.
+func (s *Store) MigrationSampled(ctx context.Context, vm id.ID, epoch gen.OwnerEpoch) (migration.Changes, error) {
+	row, err := s.q.MigrationSampled(ctx, query.MigrationSampledParams{VmID: vm, Epoch: int64(epoch)})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return migration.Changes{}, nil
 	}

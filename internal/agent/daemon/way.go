@@ -127,7 +127,7 @@ func (n *neighbours) relay(ctx context.Context, peer id.ID, address, ticket stri
 	n.mu.Lock()
 	servers := slices.Collect(maps.Keys(n.servers))
 	n.mu.Unlock()
-	rand.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] }) //nolint:gosec // it only spreads the load
+	rand.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] }) //nolint:gosec // which server is asked first is no secret: each gives the same answer
 	last := error(errs.New(errs.NodeUnreachable, "no server is reached from here"))
 	for _, s := range servers {
 		c, err := s.relay(ctx, nodelink.Relay{NodeEpoch: s.epoch, Peer: peer, Address: address, Ticket: ticket})

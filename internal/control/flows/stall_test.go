@@ -131,10 +131,22 @@ func TestPlansAreSampled(t *testing.T) {
 	if err != nil || back.Predicted.From != migration.Sampled || !back.Predicted.SampledAt.Equal(m.Predicted.SampledAt) || back.Predicted.DirtyRate != m.Predicted.DirtyRate {
 		t.Errorf("%+v, and before %+v %v", back.Predicted, m.Predicted, err)
 	}
-	w.Nodes[0].SetDown(true)
+	// of one that is halted, nothing is known that was so while it executed
+	_, err = ask(vm.Pause)(t.Context(), w, w.name)
+	if err := finish(t.Context(), w, err); err != nil {
+		t.Fatal(err)
+	}
+	a, err = w.Service.MigrateVM(t.Context(), controltest.Admin(), w.name, migration.Request{Node: "n2"})
+	if err := finish(t.Context(), w, err); err != nil {
+		t.Fatal(err)
+	}
+	if halted, err := w.Service.Migration(t.Context(), *a.Job); err != nil || halted.Predicted.From == migration.Sampled {
+		t.Errorf("of one that is halted: %+v %v", halted.Predicted, err)
+	}
+	w.Nodes[1].SetDown(true)
 	p, err := w.Service.PlanMigration(t.Context(), controltest.Admin(), w.name, migration.Request{})
 	if err == nil && p.From == migration.Sampled {
 		t.Errorf("nobody could have looked: %+v", p.Prediction)
 	}
-	w.Nodes[0].SetDown(false)
+	w.Nodes[1].SetDown(false)
 }

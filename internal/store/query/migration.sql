@@ -114,9 +114,9 @@ SELECT coalesce((SELECT (m.progress->>'dirty_rate')::bigint FROM migrations m
   WHERE m.vm_id = @vm_id AND m.progress ? 'dirty_rate' ORDER BY m.id DESC LIMIT 1), 0)::bigint AS rate;
 
 -- name: MigrationSampled :one
--- What was sampled of a guest when it was last to move, and when; no row when it was not.
+-- What was sampled of the guest that executes under an owner epoch when it was last to move, and when; no row when it was not.
 SELECT coalesce((m.prediction->>'dirty_rate')::bigint, 0)::bigint AS rate, (m.prediction->>'sampled_at')::timestamptz AS sampled_at FROM migrations m
-WHERE m.vm_id = @vm_id AND m.prediction->>'dirty_from' = 'sampled' AND m.prediction ? 'sampled_at' ORDER BY m.id DESC LIMIT 1;
+WHERE m.vm_id = @vm_id AND coalesce(m.swapped_epoch, m.source_epoch) = @epoch::bigint AND m.prediction->>'dirty_from' = 'sampled' AND m.prediction ? 'sampled_at' ORDER BY m.id DESC LIMIT 1;
 
 -- name: MigrationEnd :one
 -- Gives what it held, and where.

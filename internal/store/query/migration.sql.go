@@ -304,17 +304,22 @@ func (q *Queries) MigrationProgress(ctx context.Context, arg MigrationProgressPa
 
 const migrationSampled = `-- name: MigrationSampled :one
 SELECT coalesce((m.prediction->>'dirty_rate')::bigint, 0)::bigint AS rate, (m.prediction->>'sampled_at')::timestamptz AS sampled_at FROM migrations m
-WHERE m.vm_id = $1 AND m.prediction->>'dirty_from' = 'sampled' AND m.prediction ? 'sampled_at' ORDER BY m.id DESC LIMIT 1
+WHERE m.vm_id = $1 AND coalesce(m.swapped_epoch, m.source_epoch) = $2::bigint AND m.prediction->>'dirty_from' = 'sampled' AND m.prediction ? 'sampled_at' ORDER BY m.id DESC LIMIT 1
 `
+
+type MigrationSampledParams struct {
+	VmID  uuid.UUID
+	Epoch int64
+}
 
 type MigrationSampledRow struct {
 	Rate      int64
 	SampledAt time.Time
 }
 
-// What was sampled of a guest when it was last to move, and when; no row when it was not.
-func (q *Queries) MigrationSampled(ctx context.Context, vmID uuid.UUID) (MigrationSampledRow, error) {
-	row := q.db.QueryRow(ctx, migrationSampled, vmID)
+// What was sampled of the guest that executes under an owner epoch when it was last to move, and when; no row when it was not.
+func (q *Queries) MigrationSampled(ctx context.Context, arg MigrationSampledParams) (MigrationSampledRow, error) {
+	row := q.db.QueryRow(ctx, migrationSampled, arg.VmID, arg.Epoch)
 	var i MigrationSampledRow
 	err := row.Scan(&i.Rate, &i.SampledAt)
 	return i, err
