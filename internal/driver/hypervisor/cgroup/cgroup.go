@@ -229,10 +229,12 @@ func write(dir, file, value string) error {
 }
 
 // Members lists the processes of a group's guest leaf.
-func (t *Tree) Members(name string) []int {
+func (t *Tree) Members(name string) []int { return t.members(name, guestLeaf) }
+
+func (t *Tree) members(name, leaf string) []int {
 	var out []int
 	for _, root := range t.roots() {
-		b, err := os.ReadFile(filepath.Join(root, t.name, name, guestLeaf, "cgroup.procs"))
+		b, err := os.ReadFile(filepath.Join(root, t.name, name, leaf, "cgroup.procs"))
 		if err != nil {
 			continue
 		}
@@ -247,16 +249,26 @@ func (t *Tree) Members(name string) []int {
 }
 
 // Kill ends whatever is in a group's guest leaf and returns when it is empty, or
-// with an error when ctx ends first.
-func (t *Tree) Kill(ctx context.Context, name string) error {
+// with an error when ctx ends first. The keeper, which writes down how the guest
+// ended, goes on.
+func (t *Tree) Kill(ctx context.Context, name string) error { return t.kill(ctx, name, guestLeaf) }
+
+// KillAll ends whatever is in a group, and returns as Kill does. It is for groups
+// that nobody watches over any more: a process beside the hypervisor whose keeper was
+// killed lives on in the keeper's leaf, and may wait for that keeper forever.
+func (t *Tree) KillAll(ctx context.Context, name string) error {
+	return errors.Join(t.kill(ctx, name, guestLeaf), t.kill(ctx, name, keeperLeaf))
+}
+
+func (t *Tree) kill(ctx context.Context, name, leaf string) error {
 	for {
-		left := t.Members(name)
+		left := t.members(name, leaf)
 		if len(left) == 0 {
 			return nil
 		}
-		killed := t.v2 != "" && write(filepath.Join(t.v2, t.name, name, guestLeaf), "cgroup.kill", "1") == nil
+		killed := t.v2 != "" && write(filepath.Join(t.v2, t.name, name, leaf), "cgroup.kill", "1") == nil
 		if !killed {
-			t.signal(name, left)
+			t.signal(name, leaf, left)
 		}
 		if err := t.clock.Sleep(ctx, 2*time.Millisecond); err != nil {
 			return fmt.Errorf("processes %v stay in the cgroup: %w", left, err)
@@ -267,13 +279,13 @@ func (t *Tree) Kill(ctx context.Context, name string) error {
 // signal kills members one by one where the kernel cannot kill the group. Each is
 // held by a pidfd before it is looked up again, so a pid given away meanwhile is
 // not signalled.
-func (t *Tree) signal(name string, pids []int) {
+func (t *Tree) signal(name, leaf string, pids []int) {
 	for _, pid := range pids {
 		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
 			continue
 		}
-		if slices.Contains(t.Members(name), pid) {
+		if slices.Contains(t.members(name, leaf), pid) {
 			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 		}
 		_ = unix.Close(fd)

@@ -166,10 +166,11 @@ func (d *Driver) giveBack(ctx context.Context, v id.ID, rec machineRecord) error
 	return errors.Join(errsSeen...)
 }
 
+// removeCgroup ends what is left in a group whose keeper has gone, and removes it.
 func (d *Driver) removeCgroup(ctx context.Context, group string) error {
 	ctx, cancel := d.within(ctx, answerTime)
 	defer cancel()
-	if err := d.cgroups.Kill(ctx, group); err != nil {
+	if err := d.cgroups.KillAll(ctx, group); err != nil {
 		return err
 	}
 	return d.cgroups.Remove(ctx, group)

@@ -2,10 +2,13 @@ package qemu_test
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -84,6 +87,53 @@ func TestGuestOutlivesItsKeeper(t *testing.T) {
 	if s.Phase != vm.PhaseCrashed || s.Reason != "ended while nobody watched" {
 		t.Fatalf("ended as %+v", s)
 	}
+}
+
+// A process beside the hypervisor, whose keeper was killed while it started, waits for
+// that keeper forever: it ends with the guest, and nothing is left.
+func TestWhatAKeeperLeftBehindEnds(t *testing.T) {
+	h := newHarness(t, nil)
+	ctx := hypertest.Context(t)
+	m := h.Machine(t, hypertest.Polite)
+	h.launch(t, m)
+	left := exec.Command("sleep", "600")
+	if err := left.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if !besideKeeper(t, left.Process.Pid, h.proc(t, m.VM).Keeper.PID) {
+		t.Skip("this host has no cgroups to find a process by")
+	}
+	signal(t, h.proc(t, m.VM).Keeper, unix.SIGKILL)
+	if _, err := h.driver.Kill(ctx, m.Ref); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.driver.Release(ctx, m.VM); err != nil {
+		t.Fatalf("release: %v: %v", err, errors.Unwrap(err))
+	}
+	_ = left.Wait() // killed: it ends by itself in ten minutes only
+	if left.ProcessState.Success() {
+		t.Error("what the keeper left ended by itself")
+	}
+}
+
+// besideKeeper puts a process into the cgroups of a keeper, and tells whether it has any.
+func besideKeeper(t *testing.T, pid, keeper int) (has bool) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", keeper))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		of := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if !strings.Contains(of[2], "/novacron-") {
+			continue
+		}
+		mounts, _ := filepath.Glob("/sys/fs/cgroup/*" + of[2])
+		for _, dir := range append(mounts, "/sys/fs/cgroup"+of[2]) {
+			has = os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0) == nil || has
+		}
+	}
+	return has
 }
 
 // A hypervisor that is stuck is shown as such and not touched; when it comes back
