@@ -11,7 +11,16 @@ import (
 
 // MigrationFlows gives the migrations whose turn has come, with what limits each.
 func (s *Store) MigrationFlows(ctx context.Context) ([]migration.Flow, error) {
-	rows, err := s.q.MigrationFlows(ctx)
+	return migrationFlows(ctx, s.q)
+}
+
+// MigrationFlows is Store.MigrationFlows within a transaction.
+func (t *Tx) MigrationFlows(ctx context.Context) ([]migration.Flow, error) {
+	return migrationFlows(ctx, t.q)
+}
+
+func migrationFlows(ctx context.Context, q *query.Queries) ([]migration.Flow, error) {
+	rows, err := q.MigrationFlows(ctx)
 	if err != nil {
 		return nil, pgtx.Map(err)
 	}

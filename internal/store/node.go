@@ -86,6 +86,11 @@ func (s *Store) NodeGet(ctx context.Context, ref string) (node.Node, error) {
 	return nodeGet(ctx, s.pool, ref)
 }
 
+// NodeSeen finds a node, as it is now, and locks nothing.
+func (t *Tx) NodeSeen(ctx context.Context, ref string) (node.Node, error) {
+	return nodeGet(ctx, t, ref)
+}
+
 // NodeGet finds a node and locks it against placements until the transaction
 // ends.
 func (t *Tx) NodeGet(ctx context.Context, ref string) (node.Node, error) {

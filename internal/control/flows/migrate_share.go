@@ -6,6 +6,7 @@ import (
 	"github.com/novacron/novacron/internal/domain/migration"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/store"
+	"github.com/novacron/novacron/internal/vocab/id"
 )
 
 // shareOf is what a migration is given now of what its nodes give to all of theirs, in bytes
@@ -27,9 +28,14 @@ func shareOf(ctx context.Context, r *run, has int64) int64 {
 // pacer keeps a migration that is under way at its share.
 type pacer struct{ has int64 }
 
-// newPacer gives the share that a migration begins with.
-func newPacer(ctx context.Context, r *run) pacer {
-	return pacer{has: max(0, shareOf(ctx, r, -1))} // what an earlier attempt had is not known
+// shareIn gives the share that a migration begins with, and notes it.
+func shareIn(ctx context.Context, tx *store.Tx, m id.ID) (int64, error) {
+	flows, err := tx.MigrationFlows(ctx)
+	if err != nil {
+		return 0, err
+	}
+	share := migration.Shares(flows)[m]
+	return share, tx.MigrationShare(ctx, m, share)
 }
 
 // keep has the source send at another pace where the share has changed. A source that

@@ -43,8 +43,8 @@ func VMMigrate() workflow.Flow[Env] {
 	return workflow.Flow[Env]{
 		Name: vm.JobMigrate,
 		Steps: []workflow.Step[Env]{
-			{Name: "find nodes", Do: findBoth, Cancellable: true},
-			{Name: "wait for its turn", Do: waitTurn, Cancellable: true},
+			{Name: "find nodes", Do: findBoth, InDatabase: true, Cancellable: true},
+			{Name: "wait for its turn", Do: waitTurn, InDatabase: true, Cancellable: true},
 			{Name: "fetch images", Do: fetchThere, Cancellable: true},
 			// its undo removes all that the target has of the VM
 			{Name: "copy", Do: copyThere, Undo: eraseThere, Cancellable: true},
@@ -81,7 +81,11 @@ func (p MigrateParams) nodes(ctx context.Context, r *run) (source, target node.N
 
 // nodeByID gives a node; one that was removed has no name.
 func nodeByID(ctx context.Context, r *run, n id.ID) (node.Node, error) {
-	found, err := r.Env.Store.NodeGet(ctx, n.String())
+	get := r.Env.Store.NodeGet
+	if tx := r.Accepting(); tx != nil {
+		get = store.On(tx).NodeSeen
+	}
+	found, err := get(ctx, n.String())
 	if errs.Is(err, errs.NotFound) {
 		return node.Node{ID: n, State: node.Removed}, nil
 	}
@@ -133,24 +137,47 @@ func copyThere(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := copying(ctx, r, 0); err != nil {
+	set, err := setOut(ctx, r, m)
+	if err != nil {
 		return nil, err
 	}
-	bytes, err := copyItems(ctx, r, m, false)
+	bytes, err := copyItems(ctx, r, m, set, false)
 	if err != nil {
 		return nil, err
 	}
 	return copied{Bytes: bytes}, copying(ctx, r, bytes)
 }
 
+// setting is what a copy of a VM sets out with: the tickets of its ways, of what the source
+// offers and of what it sends, and the share of the bandwidth.
+type setting struct {
+	offer, send string
+	pacer
+}
+
+// setOut notes that the copying has begun, in one transaction with all that it begins with.
+func setOut(ctx context.Context, r *run, m moving) (setting, error) {
+	out := setting{offer: rand.Text(), send: rand.Text()}
+	err := write(ctx, r, func(tx *store.Tx) error {
+		err := tx.MigrationPhase(ctx, r.Job.ID, migration.PhaseCopying, 0)
+		if err == nil {
+			err = tx.RelayGrant(ctx, out.offer, m.Target, m.Source, r.Job.ID)
+		}
+		if err == nil {
+			err = tx.RelayGrant(ctx, out.send, m.Source, m.Target, r.Job.ID)
+		}
+		if err == nil {
+			out.has, err = shareIn(ctx, tx, r.Job.ID)
+		}
+		return err
+	})
+	return out, err
+}
+
 // copyItems has the source offer what it has of the VM, and the target take it. Live, that
 // is all but what is on its disks.
-func copyItems(ctx context.Context, r *run, m moving, live bool) (int64, error) {
-	from := nodelink.ImageSource{Node: m.Source, Ticket: rand.Text()}
-	if err := mayRelay(ctx, r, from.Ticket, m.Target, m.Source); err != nil {
-		return 0, err
-	}
-	p := newPacer(ctx, r)
+func copyItems(ctx context.Context, r *run, m moving, set setting, live bool) (int64, error) {
+	from, p := nodelink.ImageSource{Node: m.Source, Ticket: set.offer}, set.pacer
 	offer := &nodelink.OfferVM{Header: head(r, m.v, m.Epoch, stepTimeout), To: m.Target, Ticket: from.Ticket, Volumes: m.Volumes, Live: live, BytesPerSecond: p.has}
 	offer.Step = r.Step + ": offer " + from.Ticket // each is another one: no answer stands for the next
 	var offered nodelink.ImageOffer

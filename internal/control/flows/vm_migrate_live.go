@@ -30,8 +30,8 @@ func VMMigrateLive() workflow.Flow[Env] {
 	return workflow.Flow[Env]{
 		Name: vm.JobMigrateLive,
 		Steps: []workflow.Step[Env]{
-			{Name: "find nodes", Do: findBoth, Cancellable: true},
-			{Name: "wait for its turn", Do: waitTurn, Cancellable: true},
+			{Name: "find nodes", Do: findBoth, InDatabase: true, Cancellable: true},
+			{Name: "wait for its turn", Do: waitTurn, InDatabase: true, Cancellable: true},
 			{Name: "fetch images", Do: fetchThere, Cancellable: true},
 			// its undo settles whose the VM is, and removes what the other node has of it
 			{Name: "move", Do: moveLive, Undo: unmoveLive, Cancellable: true},
@@ -51,32 +51,53 @@ func moveLive(ctx context.Context, r *run) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := settleLive(ctx, r, m)
-	if err != nil || out.Epoch > 0 {
-		return out, err
+	if hasBegun(r) {
+		out, err := settleLive(ctx, r, m)
+		if err != nil || out.Epoch > 0 {
+			return out, err
+		}
+		m.v, err = usable(ctx, r)
+		if err != nil {
+			return nil, err
+		}
 	}
-	if m.v, err = usable(ctx, r); err == nil && m.v.Intent.Epoch != m.Epoch {
-		err = gaveUp(m)
+	if m.v.Intent.Epoch != m.Epoch {
+		return nil, gaveUp(m)
 	}
+	send, pace, err := meet(ctx, r, m, p.Options)
 	if err != nil {
 		return nil, err
 	}
-	send, err := meet(ctx, r, m, p.Options)
-	if err != nil {
-		return nil, err
-	}
-	return sendLive(ctx, r, m, p, send)
+	return sendLive(ctx, r, m, p, send, pace)
+}
+
+// began is what a move leaves for itself, should it be tried again by who has tried it.
+type began struct{}
+
+// hasBegun tells whether the nodes may know of the move, and notes that they are about to.
+// Nobody has told them before the first attempt of the job.
+func hasBegun(r *run) bool {
+	_, again := r.Kept().(began)
+	r.Keep(began{})
+	return again || r.Attempt > workflow.FirstAttempt
 }
 
 // meet has the target take what does not move by itself, the source depart and the target
 // receive, and gives the command that sends.
-func meet(ctx context.Context, r *run, m moving, o migration.Options) (*nodelink.SendVM, error) {
-	if err := copying(ctx, r, 0); err != nil {
-		return nil, err
+func meet(ctx context.Context, r *run, m moving, o migration.Options) (*nodelink.SendVM, pacer, error) {
+	set, err := setOut(ctx, r, m)
+	if err != nil {
+		return nil, set.pacer, err
 	}
-	if _, err := copyItems(ctx, r, m, true); err != nil {
-		return nil, err
+	if _, err := copyItems(ctx, r, m, set, true); err != nil {
+		return nil, set.pacer, err
 	}
+	send, err := prepare(ctx, r, m, o, set.send)
+	return send, set.pacer, err
+}
+
+// prepare has the source depart and the target receive.
+func prepare(ctx context.Context, r *run, m moving, o migration.Options, ticket string) (*nodelink.SendVM, error) {
 	way := rand.Text()
 	depart := &nodelink.DepartVM{Header: head(r, m.v, m.Epoch, stepTimeout), Options: wireOptions(o)}
 	depart.Step = r.Step + ": depart " + way // each is another one: no answer stands for the next
@@ -84,7 +105,7 @@ func meet(ctx context.Context, r *run, m moving, o migration.Options) (*nodelink
 	if err := call(ctx, r, m.on(m.source), depart, &departed); err != nil {
 		return nil, err
 	}
-	receive := &nodelink.ReceiveVM{Header: head(r, m.v, m.Epoch, launchTimeout), From: m.Source, Ticket: rand.Text(), Departure: departed.Departure}
+	receive := &nodelink.ReceiveVM{Header: head(r, m.v, m.Epoch, launchTimeout), From: m.Source, Ticket: ticket, Departure: departed.Departure}
 	receive.Step = r.Step + ": receive " + way
 	var err error
 	if receive.Machine, err = machineOf(ctx, r, m.v); err != nil {
@@ -92,9 +113,6 @@ func meet(ctx context.Context, r *run, m moving, o migration.Options) (*nodelink
 	}
 	var received nodelink.Received
 	if err := call(ctx, r, m.on(m.target), receive, &received); err != nil {
-		return nil, err
-	}
-	if err := mayRelay(ctx, r, receive.Ticket, m.Source, m.Target); err != nil {
 		return nil, err
 	}
 	send := &nodelink.SendVM{
@@ -132,14 +150,14 @@ func machineOf(ctx context.Context, r *run, v vm.View) (nodelink.Machine, error)
 const settleTime = time.Minute
 
 // sendLive has the source send the VM, and shows how far that is.
-func sendLive(ctx context.Context, r *run, m moving, p MigrateLiveParams, send *nodelink.SendVM) (any, error) {
+func sendLive(ctx context.Context, r *run, m moving, p MigrateLiveParams, send *nodelink.SendVM, pace pacer) (any, error) {
 	limit := p.Timeout
 	if limit == 0 {
 		limit = copyTime(m.v)
 	}
 	budget := limit + settleTime
 	send.BudgetMS = budget.Milliseconds()
-	pace := newPacer(ctx, r)
+	pace.has = shareOf(ctx, r, pace.has)
 	send.BytesPerSecond = pace.has
 	stop := watchLive(ctx, r, m, pace)
 	var reply nodelink.MoveReply

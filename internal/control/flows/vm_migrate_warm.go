@@ -27,8 +27,8 @@ func VMMigrateWarm() workflow.Flow[Env] {
 	return workflow.Flow[Env]{
 		Name: vm.JobMigrateWarm,
 		Steps: []workflow.Step[Env]{
-			{Name: "find nodes", Do: findBoth, Cancellable: true},
-			{Name: "wait for its turn", Do: waitTurn, Cancellable: true},
+			{Name: "find nodes", Do: findBoth, InDatabase: true, Cancellable: true},
+			{Name: "wait for its turn", Do: waitTurn, InDatabase: true, Cancellable: true},
 			{Name: "fetch images", Do: fetchThere, Cancellable: true},
 			// its undo settles whose the VM is, and removes what the other node has of it
 			{Name: "move", Do: moveWarm, Undo: unmoveLive, Cancellable: true},
@@ -137,7 +137,7 @@ func beginWarm(ctx context.Context, r *run, m warmMove) (any, error) {
 
 // sendWarm has the two nodes meet, and the source begin.
 func sendWarm(ctx context.Context, r *run, m warmMove) error {
-	send, err := meet(ctx, r, m.moving, m.p.Options)
+	send, _, err := meet(ctx, r, m.moving, m.p.Options)
 	if err != nil {
 		return err
 	}

@@ -121,10 +121,9 @@ func (e *Executor) reserve(ctx context.Context, j NewJob, params json.RawMessage
 	if flow == nil || bound.Err() != nil || e.root == nil || e.stopped || e.isKilled() || e.born >= bornPerWorker*e.opts.Workers {
 		return nil
 	}
-	const first = 1 // the fence of a first claim
 	c := e.claimOf(query.ClaimJobsRow{
 		ID: j.ID, ProjectID: j.ProjectID, Kind: j.Kind, TargetKind: j.Target.Kind, TargetID: j.Target.ID, TargetName: j.Target.Name,
-		Params: params, OpSeq: j.OpSeq, Fence: first, CreatedBy: j.CreatedBy, RequestID: j.RequestID,
+		Params: params, OpSeq: j.OpSeq, Fence: FirstAttempt, CreatedBy: j.CreatedBy, RequestID: j.RequestID,
 	})
 	c.born = true
 	e.active[j.ID] = c

@@ -40,6 +40,9 @@ type Job struct {
 	RequestID string
 }
 
+// FirstAttempt is the Attempt of who was the first to have a job.
+const FirstAttempt = 1
+
 // Run is one execution of a step.
 type Run[E any] struct {
 	// Env is the flow's environment.
