@@ -18,10 +18,10 @@ import (
 	"github.com/novacron/novacron/internal/vocab/clock"
 )
 
-// crowd is an instance with one node and many tiny real guests.
-func crowd(t *testing.T, n int) *army {
+// crowd is an instance with one node, if not told otherwise, and many tiny real guests.
+func crowd(t *testing.T, n int, args ...string) *army {
 	t.Helper()
-	i := up(t, "--accel", "tcg")
+	i := up(t, append([]string{"--accel", "tcg"}, args...)...)
 	path := filepath.Join(t.TempDir(), "boot.raw")
 	if err := os.WriteFile(path, bootable(1<<20), 0o600); err != nil {
 		t.Fatal(err)

@@ -123,42 +123,49 @@ func (i *instance) bothReleases(old string) {
 	s.kill()
 }
 
-// oldAgent has an agent of the earlier release join, and a VM live on it.
-func (i *instance) oldAgent(program string) {
+// agentHere starts an agent of a program, which has the whole host to give, waits until it
+// has joined, and gives what ends it.
+func (i *instance) agentHere(program, name string) (end func()) {
 	i.t.Helper()
-	dir, err := os.MkdirTemp("", "nce2e-old")
+	dir, err := os.MkdirTemp("", "nce2e-"+name)
 	if err != nil {
 		i.t.Fatal(err)
 	}
 	if err := os.Chmod(dir, 0o755); err != nil {
 		i.t.Fatal(err)
 	}
-	log, err := os.Create(filepath.Join(i.data, "logs", "old-agent.log"))
+	log, err := os.Create(filepath.Join(i.data, "logs", name+"-agent.log"))
 	if err != nil {
 		i.t.Fatal(err)
 	}
-	cmd := exec.Command(program, "agent", "--data-dir", dir, "--run-dir", filepath.Join(dir, "run"), "--name", "old", "--join", "-", "--accel", "tcg")
+	cmd := exec.Command(program, "agent", "--data-dir", dir, "--run-dir", filepath.Join(dir, "run"), "--name", name, "--join", "-", "--accel", "tcg")
 	cmd.Stdin = strings.NewReader(get[api.Token](i, "node", "token").Token + "\n")
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), "HOME="+dir)
 	if err := cmd.Start(); err != nil {
 		i.t.Fatal(err)
 	}
-	defer func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		_ = cmd.Wait()
-		_ = log.Close()
-		_ = os.RemoveAll(dir)
-	}()
-	i.eventually("the old agent has joined", func() (bool, string) {
+	i.eventually("node "+name+" has joined", func() (bool, string) {
 		nodes := get[api.List[api.Node]](i, "node", "list").Items
 		for _, n := range nodes {
-			if n.Name == "old" && n.Status.State == "ready" {
+			if n.Name == name && n.Status.State == "ready" {
 				return true, ""
 			}
 		}
 		return false, fmt.Sprintf("%+v", nodes)
 	})
+	return func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+		_ = log.Close()
+		_ = os.RemoveAll(dir)
+	}
+}
+
+// oldAgent has an agent of the earlier release join, and a VM live on it.
+func (i *instance) oldAgent(program string) {
+	i.t.Helper()
+	defer i.agentHere(program, "old")()
 	i.must("vm", "create", "elder", "--image", "tiny", "--memory", "128MiB", "--disk", "64MiB", "--node", "old", "--start", "--wait")
 	i.logged("elder", ready)
 	i.must("vm", "pause", "elder", "--wait")
