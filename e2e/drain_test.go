@@ -77,6 +77,9 @@ func TestTenGuestsLeaveTheirNode(t *testing.T) {
 			t.Errorf("%s is %s on %s", v.Name, v.Status.State, v.Status.Node)
 		}
 	}
+	if run < guests {
+		f.i.fails(4, "has not run on this node, or not since it moved here", "vm", "logs", name(run))
+	}
 	f.i.must("vm", "stop", name(0), "--force", "--wait")
 	f.i.must("vm", "start", name(run%guests), "--wait") // one that was suspended, if any is
 	for n := 1; n <= min(run, guests-1); n++ {

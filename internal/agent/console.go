@@ -7,6 +7,7 @@ import (
 
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/errs"
 )
 
 // openConsole joins the serial console to a bulk stream and returns at once: the
@@ -42,6 +43,9 @@ func join(a, b io.ReadWriteCloser) {
 func (a *Agent) openLog(ctx context.Context, p Peer, c *nodelink.OpenLog) (any, error) {
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	log, err := a.driver.Log(life, c.VM, c.Follow)
+	if errs.Is(err, errs.NotFound) {
+		err = errs.New(errs.InvalidState, "VM %s has not run on this node, or not since it moved here: its log begins when it starts", c.VM).Because(err)
+	}
 	if err != nil {
 		cancel()
 		return nil, err
