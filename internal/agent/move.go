@@ -47,7 +47,17 @@ type move struct {
 	Paused  bool             `json:"paused,omitempty"`
 	State   moveState        `json:"state"`
 	Verdict nodelink.Verdict `json:"verdict,omitempty"`
+	// Owed: does something follow from the verdict yet? It is written with that, and again
+	// once all has been done. Records of older agents do not tell.
+	Owed bool `json:"owed,omitempty"`
 }
+
+// of tells whether it is a migration's.
+func (m *move) of(migration id.ID) bool { return m != nil && m.Migration == migration }
+
+// done tells whether nothing is left to be done but to say what came of it. A target that owes
+// something does it by itself.
+func (m *move) done() bool { return m.State == moveSettled && (m.Target || !m.Owed) }
 
 // sentAway tells whether a VM may be another node's by now, or is: nothing starts it here.
 func (m *move) sentAway() bool {
@@ -80,8 +90,12 @@ type settling struct {
 	// any more; done, once the verdict is on the disk and carried out.
 	said, nobody, done chan struct{}
 	saidOnce, stopOnce sync.Once
-	// acting is held by who carries a verdict out at the source
-	acting sync.Mutex
+	// verdict is what it is, once done is closed: the guest's record may be of its next move
+	// by then
+	verdict nodelink.Verdict
+	// acting is held by who carries a verdict out at the source; carried: was that done?
+	acting  sync.Mutex
+	carried bool
 }
 
 func newSettling() *settling {
@@ -90,6 +104,12 @@ func newSettling() *settling {
 
 func (s *settling) say()  { s.saidOnce.Do(func() { close(s.said) }) }
 func (s *settling) give() { s.stopOnce.Do(func() { close(s.nobody) }) }
+
+// end tells the verdict to all who wait for it.
+func (s *settling) end(v nodelink.Verdict) {
+	s.verdict = v
+	close(s.done)
+}
 
 // migrator gives the driver's ability.
 func (a *Agent) migrator() (hypervisor.Migrator, error) {
@@ -100,16 +120,23 @@ func (a *Agent) migrator() (hypervisor.Migrator, error) {
 	return d, nil
 }
 
-// moved writes how far a move is.
-func (a *Agent) moved(g *guest, change func(*move)) error {
-	return g.change(a.records, func(r *record) {
-		if r.Move == nil {
+// moved writes how far a move is; false where the record is of none any more, or of another.
+func (a *Agent) moved(g *guest, migration id.ID, change func(*move)) (is bool, err error) {
+	err = g.change(a.records, func(r *record) {
+		if is = r.Move.of(migration); !is {
 			return
 		}
 		next := *r.Move
 		change(&next)
 		r.Move = &next
 	})
+	return is, err
+}
+
+// paid writes that all has been done that follows from a verdict.
+func (a *Agent) paid(g *guest, migration id.ID) error {
+	_, err := a.moved(g, migration, func(m *move) { m.Owed = false })
+	return err
 }
 
 // settleVM brings a move to its verdict.
@@ -118,11 +145,11 @@ func (a *Agent) settleVM(ctx context.Context, _ Peer, g *guest, c *nodelink.Sett
 		return nil, err
 	}
 	m := g.snapshot().Move
-	if m == nil || m.Migration != c.Operation {
+	if !m.of(c.Operation) {
 		// nothing has begun here, or all is as it was; what comes late is fenced off
 		return nodelink.MoveReply{Verdict: nodelink.Abandoned}, nil
 	}
-	if m.State == moveSettled {
+	if m.done() {
 		return g.reply(m.Verdict), nil
 	}
 	if !m.Target {
@@ -137,13 +164,13 @@ func (a *Agent) settleVM(ctx context.Context, _ Peer, g *guest, c *nodelink.Sett
 	case <-ctx.Done():
 		return nil, errs.New(errs.Timeout, "it is not settled yet whose VM %s is", c.VM).Because(ctx.Err())
 	}
-	return g.reply(g.verdict(c.Operation)), nil
+	return g.reply(s.verdict), nil
 }
 
 // verdict is that of a move; Abandoned when nothing is known of it any more.
 func (g *guest) verdict(migration id.ID) nodelink.Verdict {
 	m := g.snapshot().Move
-	if m == nil || m.Migration != migration {
+	if !m.of(migration) {
 		return nodelink.Abandoned
 	}
 	return m.Verdict
@@ -195,22 +222,34 @@ func (a *Agent) resumeMove(ctx context.Context, g *guest) error {
 		return err
 	}
 	if m.Target {
-		a.resumeTarget(g, *m, alive && s.Phase == vm.PhaseIncoming)
+		// halted, of a move that is the last that was asked of it: it may have been taken over, and not told to execute
+		owes := alive && m.Owed && g.snapshot().Operation == m.Migration
+		a.resumeTarget(g, *m, alive && s.Phase == vm.PhaseIncoming, owes)
 		return nil
 	}
-	return a.resumeSource(g, *m, alive && s.Reason == hypervisor.SentAway)
+	sent := alive && s.Reason == hypervisor.SentAway
+	return a.resumeSource(g, *m, sent, sent || alive && m.Owed)
 }
 
-// resumeTarget takes a move up at its target, whose process may still wait.
-func (a *Agent) resumeTarget(g *guest, m move, waits bool) {
+// resumeTarget takes a move up at its target, whose process may still wait. It owes to
+// execute if nobody has written that it does.
+func (a *Agent) resumeTarget(g *guest, m move, waits, owes bool) {
 	switch {
 	case m.State != moveSettled:
-	case waits && m.Verdict == nodelink.Swapped: // it may have been about to execute
-		a.background(func(ctx context.Context) { a.own(ctx, g, m) })
+	case (waits || owes) && m.Verdict == nodelink.Swapped: // it may have been about to execute
+		a.background(func(ctx context.Context) {
+			a.own(ctx, g, m)
+			a.retry(ctx, func() error { return a.paid(g, m.Migration) })
+		})
 		return
 	case waits: // or to be ended
 		a.background(func(ctx context.Context) {
-			a.retry(ctx, func() error { return a.endLanded(ctx, g.snapshot().VM) })
+			a.retry(ctx, func() error {
+				if !g.snapshot().Move.of(m.Migration) {
+					return nil // what waits is of another
+				}
+				return a.endLanded(ctx, g.snapshot().VM)
+			})
 		})
 		return
 	default:
@@ -227,24 +266,20 @@ func (a *Agent) resumeTarget(g *guest, m move, waits bool) {
 
 // resumeSource takes a move up at its source. What its record and its driver say of the
 // guest counts: it was sent, or goes on as it was. One that was sent and has no process any
-// more is not started before its target has said whose it is: it may be the target's.
-func (a *Agent) resumeSource(g *guest, m move, sent bool) error {
+// more is not started before its target has said whose it is: it may be the target's. One
+// that was told to go on and is halted owes that, whatever it is halted for.
+func (a *Agent) resumeSource(g *guest, m move, sent, owes bool) error {
 	switch {
-	case m.State == moveSettled && m.Verdict == nodelink.Abandoned:
-		if sent {
-			a.background(func(ctx context.Context) { a.retry(ctx, func() error { return a.goOn(ctx, g, m) }) })
-		}
-		return nil
-	case m.State == moveSettled:
-		a.background(func(ctx context.Context) { a.retry(ctx, func() error { return a.killSent(ctx, g, m) }) })
+	case m.State == moveSettled && m.Verdict == nodelink.Abandoned && !owes:
 		return nil
 	case m.State == moveSending && !sent:
 		return g.change(a.records, func(r *record) { r.Move = nil })
+	case m.State == moveSending:
+		if _, err := a.moved(g, m.Migration, func(m *move) { m.State = moveSent }); err != nil {
+			return err
+		}
+		m.State = moveSent
 	}
-	if err := a.moved(g, func(m *move) { m.State = moveSent }); err != nil {
-		return err
-	}
-	m.State = moveSent
 	set := g.settleAnew()
 	a.background(func(ctx context.Context) { a.hear(ctx, g, m, set) })
 	return nil

@@ -51,10 +51,13 @@ func (a *Agent) sendRunning(ctx context.Context, _ Peer, g *guest, c *nodelink.S
 		return nil, err
 	}
 	m := move{Migration: c.Operation, Peer: c.To, Address: c.Address, Ticket: c.Ticket, Epoch: c.OwnerEpoch, Paused: s.Phase == pausedPhase, State: moveSending}
-	if old := g.snapshot().Move; old == nil || old.Migration != m.Migration || old.State == moveSending {
+	switch old := g.snapshot().Move; {
+	case !old.of(m.Migration), old.State == moveSending:
 		if err := a.beginSend(ctx, g, d, m, to, c); err != nil {
 			return nil, err
 		}
+	case old.done():
+		return g.reply(old.Verdict), nil
 	}
 	if c.Warm {
 		return g.reply(nodelink.Undecided), nil
@@ -103,12 +106,22 @@ func (a *Agent) sendOff(ctx context.Context, g *guest, d hypervisor.Migrator, m 
 	set := g.settleAnew()
 	a.background(func(ctx context.Context) {
 		// the target asks for the VM once it hears of this: not before it is on the disk
-		a.retry(ctx, func() error { return a.moved(g, func(r *move) { *r = m }) })
+		a.retry(ctx, func() error { return a.noteSent(g, m) })
 		if ctx.Err() == nil {
 			a.hear(ctx, g, m, set)
 		}
 	})
 	return nil
+}
+
+// noteSent writes that all was sent, unless more than that has come of it meanwhile.
+func (a *Agent) noteSent(g *guest, m move) error {
+	_, err := a.moved(g, m.Migration, func(r *move) {
+		if r.State == moveSending {
+			*r = m
+		}
+	})
+	return err
 }
 
 // sendWatched has the driver send a guest, under the eyes of a steward.
@@ -176,7 +189,8 @@ func (a *Agent) awaitVerdict(ctx context.Context, g *guest, c *nodelink.SendVM) 
 // wordEvery spaces tries to hear the target's verdict.
 const wordEvery = 200 * time.Millisecond
 
-// hear asks the target for its verdict until it has it, and carries it out.
+// hear asks the target for its verdict until it has it, and carries it out. One that is on
+// record is not asked for again, and nothing of a move that the record has no more.
 func (a *Agent) hear(ctx context.Context, g *guest, m move, set *settling) {
 	stop, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -189,7 +203,14 @@ func (a *Agent) hear(ctx context.Context, g *guest, m move, set *settling) {
 	}()
 	told := false
 	for stop.Err() == nil {
-		v, err := a.hearOnce(stop, m)
+		is := g.snapshot().Move
+		if !is.of(m.Migration) {
+			return
+		}
+		v, err := is.Verdict, error(nil)
+		if v == nodelink.Undecided {
+			v, err = a.hearOnce(stop, m)
+		}
 		if err == nil && v != nodelink.Undecided {
 			if err = a.conclude(ctx, g, m, v, set); err == nil {
 				return
@@ -228,6 +249,8 @@ func (a *Agent) settleSource(ctx context.Context, g *guest, m move, v nodelink.V
 		return nil, err
 	case m.State == moveSending && !(alive && is.Reason == hypervisor.SentAway): // nobody sends any more, and it has gone on
 		return g.reply(nodelink.Abandoned), g.change(a.records, func(r *record) { r.Move = nil })
+	case m.State == moveSettled:
+		v = m.Verdict // and not carried out yet
 	case v == nodelink.Undecided:
 		return g.reply(v), nil
 	}
@@ -247,28 +270,40 @@ func (a *Agent) conclude(ctx context.Context, g *guest, m move, v nodelink.Verdi
 		return nil
 	default:
 	}
+	if !set.carried {
+		if err := a.carryOut(ctx, g, m, v); err != nil {
+			return err
+		}
+		set.carried = true
+	}
+	if err := a.paid(g, m.Migration); err != nil {
+		return err
+	}
+	set.end(v)
+	return nil
+}
+
+// carryOut writes a verdict down and does what follows from it; nothing once the record is
+// not of its move any more.
+func (a *Agent) carryOut(ctx context.Context, g *guest, m move, v nodelink.Verdict) error {
+	m.State, m.Verdict, m.Owed = moveSettled, v, true
+	is := false
 	err := g.change(a.records, func(r *record) {
-		if r.Move == nil || r.Move.Migration != m.Migration {
+		if is = r.Move.of(m.Migration); !is {
 			return
 		}
 		if v != nodelink.Abandoned {
 			r.PowerOn, r.Machine = false, nil
 		}
-		m.State, m.Verdict = moveSettled, v
 		r.Move = &m
 	})
-	if err != nil {
+	switch {
+	case err != nil || !is:
 		return err
+	case v == nodelink.Abandoned:
+		return a.goOn(ctx, g, m)
 	}
-	if v == nodelink.Abandoned {
-		err = a.goOn(ctx, g, m)
-	} else {
-		err = a.killSent(ctx, g, m)
-	}
-	if err == nil {
-		close(set.done)
-	}
-	return err
+	return a.killSent(ctx, g, m)
 }
 
 // killSent ends a guest that is another node's.

@@ -73,7 +73,7 @@ func (a *Agent) openDoor(g *guest, m move, set *settling) (string, error) {
 	bare := func(name string) bool { return name != streamWord && a.driver.Capabilities().Seals }
 	address, shut, err := a.cfg.Neighbours.Land(m.Peer, m.Ticket, bare, func(ctx context.Context, name string, c io.ReadWriteCloser) {
 		if name == streamWord {
-			a.giveWord(ctx, g, m, set, c)
+			a.giveWord(ctx, m, set, c)
 			return
 		}
 		if err := d.Enter(ctx, r, hypervisor.Stream(name), c); err != nil {
@@ -98,7 +98,7 @@ func (a *Agent) openDoor(g *guest, m move, set *settling) (string, error) {
 const doorTime = 10 * time.Second
 
 // giveWord hears that all was sent, and answers with the verdict.
-func (a *Agent) giveWord(ctx context.Context, g *guest, m move, set *settling, c io.ReadWriter) {
+func (a *Agent) giveWord(ctx context.Context, m move, set *settling, c io.ReadWriter) {
 	w, err := hearWord(c)
 	if err != nil || w.Migration != m.Migration {
 		return
@@ -106,7 +106,7 @@ func (a *Agent) giveWord(ctx context.Context, g *guest, m move, set *settling, c
 	set.say()
 	select {
 	case <-set.done:
-		_ = tellWord(c, word{Migration: m.Migration, Verdict: g.verdict(m.Migration)})
+		_ = tellWord(c, word{Migration: m.Migration, Verdict: set.verdict})
 	case <-ctx.Done():
 	}
 }
@@ -123,12 +123,18 @@ func (a *Agent) land(ctx context.Context, g *guest, m move, set *settling) {
 	if ctx.Err() != nil {
 		return // the next agent takes it up
 	}
-	a.retry(ctx, func() error { return a.settled(ctx, g, m, v) })
-	if v == nodelink.Swapped {
+	is := false
+	a.retry(ctx, func() (err error) { is, err = a.settled(ctx, g, m, v); return err })
+	owns := is && v == nodelink.Swapped
+	if owns {
 		a.own(ctx, g, m)
 	}
-	if ctx.Err() == nil {
-		close(set.done)
+	if ctx.Err() != nil {
+		return
+	}
+	set.end(v)
+	if owns {
+		a.retry(ctx, func() error { return a.paid(g, m.Migration) })
 	}
 }
 
@@ -196,11 +202,11 @@ func (a *Agent) hasLanded(ctx context.Context, g *guest, m move, set *settling) 
 		a.log.Warn("a guest that another node was to send did not arrive", "vm", g.snapshot().VM, "node", m.Peer, "error", err)
 		return false
 	}
-	err = a.moved(g, func(m *move) { m.State = moveAsking })
+	is, err := a.moved(g, m.Migration, func(m *move) { m.State = moveAsking })
 	if err != nil {
 		a.log.Error("a node cannot write that it has received a guest", "vm", g.snapshot().VM, "error", err)
 	}
-	return err == nil
+	return is && err == nil
 }
 
 // askSwap asks servers for the VM until one has answered, or patience is over.
@@ -269,26 +275,24 @@ func (a *Agent) withinTime(ctx context.Context, d time.Duration) (context.Contex
 	return ctx, cancel
 }
 
-// settled writes the target's verdict down and carries it out.
-func (a *Agent) settled(ctx context.Context, g *guest, m move, v nodelink.Verdict) error {
-	err := g.change(a.records, func(r *record) {
-		if r.Move == nil || r.Move.Migration != m.Migration {
+// settled writes the target's verdict down, and ends what is not to be. False where the
+// record is not of this move any more: then nor is what waits here.
+func (a *Agent) settled(ctx context.Context, g *guest, m move, v nodelink.Verdict) (is bool, err error) {
+	err = g.change(a.records, func(r *record) {
+		if is = r.Move.of(m.Migration); !is {
 			return
 		}
 		next := m
-		next.State, next.Verdict = moveSettled, v
+		next.State, next.Verdict, next.Owed = moveSettled, v, v == nodelink.Swapped
 		r.Move = &next
 		if v == nodelink.Swapped {
 			r.Epoch, r.PowerOn, r.Boot = max(r.Epoch, m.Epoch+1), true, a.cfg.Boot
 		}
 	})
-	if err != nil {
-		return err
+	if err != nil || !is || v == nodelink.Swapped {
+		return is, err
 	}
-	if v == nodelink.Swapped {
-		return nil
-	}
-	return a.endLanded(ctx, g.snapshot().VM)
+	return is, a.endLanded(ctx, g.snapshot().VM)
 }
 
 // takeOver lets a guest execute that is this node's now.

@@ -29,8 +29,8 @@ func (s *Service) SwapVM(ctx context.Context, to id.ID, r nodelink.Swap) (nodeli
 		m, err := tx.MigrationEnds(ctx, r.Migration)
 		switch {
 		case errs.Is(err, errs.NotFound):
-			out = refused(nodelink.Disowned, "there is no such migration")
-			return nil
+			out, err = swapUnknown(ctx, tx, r)
+			return err
 		case err != nil:
 			return err
 		case m.VM != r.VM || m.Target.Node != to:
@@ -41,6 +41,20 @@ func (s *Service) SwapVM(ctx context.Context, to id.ID, r nodelink.Swap) (nodeli
 		return err
 	})
 	return out, err
+}
+
+// swapUnknown refuses the swap of a migration that is not on record. Records of migrations
+// outlive their VMs, so that the database is behind: the nodes know more than it does, and no
+// guest is ended for that. One whose owner it knows to have changed is another's.
+func swapUnknown(ctx context.Context, tx *store.Tx, r nodelink.Swap) (nodelink.SwapReply, error) {
+	v, err := tx.VMByID(ctx, r.VM)
+	switch {
+	case err != nil && !errs.Is(err, errs.NotFound):
+		return nodelink.SwapReply{}, err
+	case err == nil && v.Intent.Epoch > r.Epoch:
+		return refused(nodelink.Disowned, "there is no such migration, and the VM's owner has changed"), nil
+	}
+	return refused(nodelink.Abandoned, "there is no such migration"), nil
 }
 
 func refused(v nodelink.Verdict, why string) nodelink.SwapReply {

@@ -20,6 +20,8 @@ import (
 type SimHost struct {
 	*sim.Host
 	Disks *volumesim.Driver
+	// Before, unless nil, gives what stands between the next agent and its driver.
+	Before func(*sim.Driver) hypervisor.Driver
 }
 
 var _ Host = (*SimHost)(nil)
@@ -31,12 +33,16 @@ func newSimHost(tb testing.TB, _ id.ID, dir string) Host {
 	tb.Cleanup(h.Close)
 	vols, err := volumesim.Open(filepath.Join(dir, "volumes"), unit.TiB)
 	must(tb, err)
-	return &SimHost{h, vols}
+	return &SimHost{Host: h, Disks: vols}
 }
 
 // Hypervisor implements Host.
 func (h *SimHost) Hypervisor(s hypervisor.Sink) (hypervisor.Driver, error) {
-	return sim.New(h.Host, s), nil
+	d := sim.New(h.Host, s)
+	if h.Before != nil {
+		return h.Before(d), nil
+	}
+	return d, nil
 }
 
 // Crash implements Host.
