@@ -218,3 +218,37 @@ func TestSwapOfAMigrationThatIsNotOnRecord(t *testing.T) {
 	}
 	w.stands(t, "n2", vm.Running)
 }
+
+// The target of a move is gone for good, and is removed by force, after it was given the VM and
+// before the job heard of that. The source has all that there was: the VM is there again, and
+// nobody goes on from a moment that may be long past.
+func TestTargetIsRemovedAtTheSwap(t *testing.T) {
+	off := make(chan struct{})
+	w, drive := onTheMove(t, controltest.New(t, 2), func(w *world) {
+		var once atomic.Bool
+		w.Swapped = func(n *controltest.Node) error {
+			if once.CompareAndSwap(false, true) {
+				n.SetDown(true)
+				w.removeByForce(t, n.Name)
+				go func() {
+					defer close(off)
+					n.Kill()
+					n.Host.PowerLoss()
+				}()
+			}
+			return errCut
+		}
+	})
+	if got := drive(); got != job.Failed {
+		t.Errorf("it ended as %s", got)
+	}
+	<-off
+	if running := w.Running(); len(running) > 0 {
+		t.Errorf("%v executes", running)
+	}
+	if v, err := w.Service.VM(t.Context(), w.name); err != nil || v.Node == nil || v.Node.Name != "n1" {
+		t.Errorf("it is on %+v, %+v: %v", v.Node, v.Intent.Lost, err)
+	}
+	execute(t, w, undisturbed)
+	w.afterTheMove(t, "n2")
+}

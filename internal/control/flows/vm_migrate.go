@@ -65,7 +65,11 @@ type moving struct {
 
 func moves(ctx context.Context, r *run) (moving, error) {
 	m, err := unmoves(ctx, r)
-	if err == nil {
+	switch {
+	case err != nil:
+	case m.lostThere() && m.source.State != node.Removed:
+		err = errs.New(errs.NodeRemoved, "VM %q had moved to node %s, which was removed by force: it is on node %s again, as it was when it left, and what ran has to be started", m.v.Intent.Name, m.v.Intent.Lost.Node, m.source.Name)
+	default:
 		err = m.v.Intent.Unusable()
 	}
 	return m, err
@@ -366,7 +370,7 @@ func swapBack(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	back := store.Swap{Migration: r.Job.ID, From: m.Target, To: m.Source, Epoch: m.v.Intent.Epoch, Back: true}
+	back := m.back(r.Job.ID)
 	err = write(ctx, r, func(tx *store.Tx) error {
 		if m.v.Intent.Lost != nil { // with its new node, which was removed by force
 			_, err := tx.VMRegain(ctx, m.v, back)

@@ -3,10 +3,12 @@ package flows
 import (
 	"context"
 
+	"github.com/novacron/novacron/internal/domain/node"
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/store"
 	"github.com/novacron/novacron/internal/vocab/errs"
+	"github.com/novacron/novacron/internal/vocab/id"
 )
 
 // takeBack makes the row agree with the nodes where it says that a VM is the target's, and
@@ -15,13 +17,12 @@ import (
 // as every change of owner is, and so is its incarnation: its memory is saved, and it goes
 // on from that. Each part may have been done before a crash.
 func takeBack(ctx context.Context, r *run, m moving, paused bool) error {
-	in := m.v.Intent
-	if in.NodeID != nil && *in.NodeID == m.Target {
+	if isOn(m.v, m.Target) {
 		if err := saveAside(ctx, r, m); err != nil {
 			return err
 		}
 		err := write(ctx, r, func(tx *store.Tx) error {
-			_, err := tx.VMSwap(ctx, m.v, store.Swap{Migration: r.Job.ID, From: m.Target, To: m.Source, Epoch: in.Epoch, Back: true})
+			_, err := tx.VMSwap(ctx, m.v, m.back(r.Job.ID))
 			return err
 		})
 		if err != nil {
@@ -33,6 +34,46 @@ func takeBack(ctx context.Context, r *run, m moving, paused bool) error {
 	}
 	return goOnBack(ctx, r, paused || m.Paused)
 }
+
+// regain returns a VM to its source that was its target's and lost with it: that node was
+// removed by force, and whoever did so has said that its host is off for good. The source has
+// all that there was at the swap. What the guest did since, if it executed, is lost; so its
+// memory is given up, and nobody goes on from a moment that may be long past. Where the target
+// had given it up, the source's guest has never stood still for it, and goes on.
+func regain(ctx context.Context, r *run, m moving) error {
+	if m.source.State == node.Removed {
+		return nil // lost with both
+	}
+	heard, err := tellSource(ctx, r, m, m.Epoch, nodelink.Undecided)
+	if err == nil && heard.Verdict == nodelink.Undecided {
+		heard, err = tellSource(ctx, r, m, m.Epoch, nodelink.Disowned)
+	}
+	if err == nil && heard.Verdict == nodelink.Abandoned {
+		err = saveAside(ctx, r, m)
+	}
+	if err != nil {
+		return err
+	}
+	err = write(ctx, r, func(tx *store.Tx) error {
+		_, err := tx.VMRegain(ctx, m.v, m.back(r.Job.ID))
+		return err
+	})
+	if err == nil {
+		err = seeAsIs(ctx, r)
+	}
+	if err != nil {
+		return err
+	}
+	return goOnBack(ctx, r, heard.Paused || m.Paused)
+}
+
+// back is the swap that returns a VM to its source.
+func (m moving) back(migration id.ID) store.Swap {
+	return store.Swap{Migration: migration, From: m.Target, To: m.Source, Epoch: m.v.Intent.Epoch, Back: true}
+}
+
+// lostThere tells whether a VM was lost with the node that it was moving to.
+func (m moving) lostThere() bool { return m.v.Intent.Lost != nil && m.target.State == node.Removed }
 
 // goOnBack lets a VM go on from the memory that was saved aside.
 func goOnBack(ctx context.Context, r *run, paused bool) error {

@@ -310,7 +310,12 @@ func unmoveLive(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	out, err := settleUndo(ctx, r, m)
+	var out swapped
+	if m.lostThere() {
+		err = regain(ctx, r, m)
+	} else {
+		out, err = settleUndo(ctx, r, m)
+	}
 	if err == nil {
 		seeThere(ctx, r, p.Target, out.Epoch)
 		err = letGoOf(ctx, r)

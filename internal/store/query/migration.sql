@@ -136,14 +136,15 @@ SELECT DISTINCT vm_id FROM migrations WHERE state = 'running' AND (source_node_i
 
 -- name: VMRegain :one
 -- A VM whose new node was removed by force is where it was: everything is there still, and
--- what its migration held there is the VM's again.
+-- what its migration held there of its disks is the VM's again. Processors and memory are
+-- held until its end: no guest executes.
 WITH regained AS (
   UPDATE vms v SET node_id = @source::uuid, owner_epoch = v.owner_epoch + 1, lost_node_id = NULL, lost_at = NULL, lost_reason = ''
   WHERE v.id = @id AND v.job_id = @job_id::uuid AND v.node_id IS NULL AND v.lost_node_id = @target::uuid
     AND EXISTS (SELECT FROM nodes n WHERE n.id = @source::uuid AND n.state <> 'removed')
   RETURNING v.owner_epoch),
 freed AS (
-  UPDATE migrations m SET held_node_id = NULL, held_disk_bytes = 0, held_cpus = 0, held_memory_bytes = 0, source_epoch = r.owner_epoch, swapped_epoch = NULL,
+  UPDATE migrations m SET held_disk_bytes = 0, source_epoch = r.owner_epoch, swapped_epoch = NULL,
     phases = m.phases || jsonb_build_array(jsonb_build_object('name', @phase::text, 'at', now()))
   FROM regained r WHERE m.id = @job_id::uuid AND m.held_node_id = @source::uuid)
 SELECT r.owner_epoch FROM regained r;

@@ -535,7 +535,7 @@ WITH regained AS (
     AND EXISTS (SELECT FROM nodes n WHERE n.id = $1::uuid AND n.state <> 'removed')
   RETURNING v.owner_epoch),
 freed AS (
-  UPDATE migrations m SET held_node_id = NULL, held_disk_bytes = 0, held_cpus = 0, held_memory_bytes = 0, source_epoch = r.owner_epoch, swapped_epoch = NULL,
+  UPDATE migrations m SET held_disk_bytes = 0, source_epoch = r.owner_epoch, swapped_epoch = NULL,
     phases = m.phases || jsonb_build_array(jsonb_build_object('name', $5::text, 'at', now()))
   FROM regained r WHERE m.id = $3::uuid AND m.held_node_id = $1::uuid)
 SELECT r.owner_epoch FROM regained r
@@ -550,7 +550,8 @@ type VMRegainParams struct {
 }
 
 // A VM whose new node was removed by force is where it was: everything is there still, and
-// what its migration held there is the VM's again.
+// what its migration held there of its disks is the VM's again. Processors and memory are
+// held until its end: no guest executes.
 func (q *Queries) VMRegain(ctx context.Context, arg VMRegainParams) (int64, error) {
 	row := q.db.QueryRow(ctx, vMRegain,
 		arg.Source,
