@@ -15,6 +15,7 @@ import (
 	"github.com/novacron/novacron/internal/driver/hypervisor/sim"
 	"github.com/novacron/novacron/internal/nodelink"
 	"github.com/novacron/novacron/internal/vocab/clock"
+	"github.com/novacron/novacron/internal/vocab/errs"
 	"github.com/novacron/novacron/internal/vocab/gen"
 	"github.com/novacron/novacron/internal/vocab/id"
 )
@@ -145,6 +146,44 @@ func TestSourceGoesOnAtTheSecondTry(t *testing.T) {
 				t.Error("nothing failed")
 			}
 		})
+	}
+}
+
+// refusing is a driver that refuses to suspend, at first.
+type refusing struct {
+	*sim.Driver
+	times *atomic.Int64
+}
+
+// Suspend implements hypervisor.Suspender.
+func (r refusing) Suspend(ctx context.Context, of hypervisor.Ref, file string) (hypervisor.Status, error) {
+	if r.times.Add(-1) >= 0 {
+		return hypervisor.Status{}, errs.New(errs.InvalidState, "not now")
+	}
+	return r.Driver.Suspend(ctx, of, file)
+}
+
+// A VM that its target has given up, though the row says that it is the target's, is the
+// source's again with its memory. That this could not be saved at the first try does not mean
+// that the guest had ended: it is saved at the next.
+func TestMemoryIsNotGivenUp(t *testing.T) {
+	var times atomic.Int64
+	times.Store(2)
+	w, drive := onTheMove(t, controltest.New(t, 2), func(w *world) {
+		n := w.Nodes[0]
+		n.Kill()
+		n.Host.(*controltest.SimHost).Before = func(d *sim.Driver) hypervisor.Driver { return refusing{d, &times} }
+		if err := n.Start(context.WithoutCancel(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		w.Swapped = func(*controltest.Node) error { return errCut }
+	})
+	if got := drive(); got != job.Failed {
+		t.Errorf("it ended as %s", got)
+	}
+	w.stands(t, "n1", vm.Running)
+	if times.Load() >= 0 {
+		t.Error("it was never asked to save the memory")
 	}
 }
 

@@ -106,13 +106,25 @@ func goOnSaved(ctx context.Context, r *run, v vm.View) (err error) {
 }
 
 // saveAside saves the memory of a VM that went on at its source under the epoch that it had
-// there. One that has ended meanwhile has none to save.
+// there. One that has ended meanwhile has none to save. Whether it has is asked of the node:
+// a guest that is there, and cannot be saved now, is not given up for that.
 func saveAside(ctx context.Context, r *run, m moving) error {
 	save := &nodelink.Suspend{Header: head(r, m.v, m.Epoch, saveTime(m.v))}
 	save.Step = r.Step + ": save"
 	err := call(ctx, r, m.on(m.source), save, nil)
-	if errs.Is(err, errs.InvalidState) || errs.Is(err, errs.NotFound) {
-		return nil
+	if !errs.Is(err, errs.InvalidState) && !errs.Is(err, errs.NotFound) {
+		return err
 	}
-	return err
+	look := &nodelink.Look{Header: head(r, m.v, m.Epoch, stepTimeout)}
+	look.Step = r.Step + ": look"
+	var is nodelink.Report
+	switch seen := call(ctx, r, m.on(m.source), look, &is); {
+	case errs.Is(seen, errs.NotFound):
+		return nil
+	case seen != nil:
+		return seen
+	case is.Phase.OnNode():
+		return errs.New(errs.Timeout, "VM %q is on node %s still, %s, and its memory could not be saved there: %s", m.v.Intent.Name, m.source.Name, is.Phase, errs.As(err).Message).Because(err)
+	}
+	return nil
 }
