@@ -4,8 +4,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/novacron/novacron/internal/domain/vm"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
@@ -153,7 +157,7 @@ func (a *Agent) stillWaits(ctx context.Context, g *guest, m move) bool {
 const ownTries = 5
 
 // own lets a guest execute that is this node's now. One that cannot, for as long as servers
-// are asked for it, has crashed: the VM's owner decides what becomes of it.
+// are asked for it and for no reason that passes, has crashed: the VM's owner decides what becomes of it.
 func (a *Agent) own(ctx context.Context, g *guest, m move) {
 	began := a.cfg.Clock.Boot()
 	for tries := 1; ; tries++ {
@@ -164,7 +168,7 @@ func (a *Agent) own(ctx context.Context, g *guest, m move) {
 			return
 		}
 		a.log.Warn("a guest that has moved here does not go on yet; it is tried again", "vm", g.snapshot().VM, "error", err)
-		if tries >= ownTries && a.cfg.Clock.Boot()-began >= a.patience() {
+		if !passes(err) && tries >= ownTries && a.cfg.Clock.Boot()-began >= a.patience() {
 			break
 		}
 		if a.cfg.Clock.Sleep(ctx, retryEvery) != nil {
@@ -173,6 +177,16 @@ func (a *Agent) own(ctx context.Context, g *guest, m move) {
 	}
 	a.log.Error("a guest that has moved here cannot go on, and is ended", "vm", g.snapshot().VM)
 	a.retry(ctx, func() error { return a.endLanded(ctx, g.snapshot().VM) })
+}
+
+// errUnclaimed is that a guest's disks in storage pools cannot be claimed, or not now.
+var errUnclaimed = errors.New("its disks in storage pools cannot be claimed")
+
+// passes tells whether a guest that has moved here waits for something that comes back by
+// itself or by somebody's hand: a file server, room on a disk. It stands still until then, as one
+// that executes would, and its memory is nowhere else.
+func passes(err error) bool {
+	return errors.Is(err, errUnclaimed) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
 
 // hasLanded waits until all is here and the source has said that it is halted for good.
@@ -302,7 +316,7 @@ func (a *Agent) takeOver(ctx context.Context, g *guest, m move) error {
 	case errs.Is(err, errs.StaleEpoch):
 		return a.disown(ctx, r, err)
 	case err != nil:
-		return err
+		return fmt.Errorf("%w: %w", errUnclaimed, err)
 	}
 	command := a.driver.Resume
 	if m.Paused {

@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/novacron/novacron/internal/domain/vm"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/nodelink"
+	"github.com/novacron/novacron/internal/vocab/clock"
 	"github.com/novacron/novacron/internal/vocab/id"
 	"github.com/novacron/novacron/internal/vocab/unit"
 )
@@ -81,6 +85,82 @@ func TestLateEndIsOfItsOwnMove(t *testing.T) {
 			t.Errorf("it is %s: %v, want %s", s.Phase, err, c.want)
 		}
 	}
+}
+
+// A guest that has moved here and cannot execute is ended after a while; not where its disks are
+// in a pool that is away, which comes back: its memory is nowhere else.
+func TestGuestWaitsForItsPool(t *testing.T) {
+	for name, away := range map[string]bool{"PoolIsAway": true, "DoesNotGoOn": false} {
+		t.Run(name, func(t *testing.T) {
+			b, c := newBench(t), clock.NewFake()
+			b.clock, b.shared = c, t.TempDir()
+			b.restart()
+			m := move{Migration: id.New(), Target: true, Epoch: 1, State: moveSettled, Verdict: nodelink.Swapped, Owed: true}
+			g := b.records(m)
+			if away {
+				if err := g.change(b.agent.records, func(r *record) { r.Pools = map[id.ID]id.ID{b.volume: b.agent.pools()[0].ID} }); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Rename(b.shared, b.shared+".away"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.incoming(m.Migration) // its memory never comes: it cannot go on
+			told := make(chan string)
+			b.agent.log = slog.New(tells{slog.DiscardHandler, told})
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				b.agent.own(b.agent.life, g, m)
+			}()
+			for tries := 0; tries < 2*int(swapPatience/retryEvery); {
+				select {
+				case what := <-told:
+					if tries++; strings.Contains(what, "is ended") {
+						<-ended
+						tries += int(swapPatience)
+					}
+				default:
+					c.Advance(retryEvery / 2)
+				}
+			}
+			s, err := b.agent.driver.Inspect(t.Context(), b.vm)
+			if err != nil || s.Phase.OnNode() != away {
+				t.Errorf("it is %s: %v", s.Phase, err)
+			}
+			b.agent.end()
+			for !closed(ended) { // it may be about to tell more
+				select {
+				case <-told:
+				case <-ended:
+				}
+			}
+		})
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// tells passes on what is logged.
+type tells struct {
+	slog.Handler
+	to chan<- string
+}
+
+// Enabled implements slog.Handler.
+func (tells) Enabled(context.Context, slog.Level) bool { return true }
+
+// Handle implements slog.Handler.
+func (h tells) Handle(_ context.Context, r slog.Record) error {
+	h.to <- r.Message
+	return nil
 }
 
 // nobody is reached, and counts who tries.
