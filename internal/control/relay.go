@@ -28,24 +28,32 @@ func (s *Service) MayRelay(ctx context.Context, from, to id.ID, ticket string) e
 // probeTime bounds the look whether two nodes reach each other.
 const probeTime = 8 * time.Second
 
+// mostProbed bounds how many of the nodes that suit are looked at.
+const mostProbed = 4
+
 // reach sees whether the nodes of a planned migration reach each other, and notes it in the
-// plan: a cold one is read by its target, and a live one is sent by its source besides.
+// plan: a cold one is read by its target, and one that executes is sent by its source besides.
+// Of the nodes that come next in order it tells which one needs no relay, if the first does.
 func (s *Service) reach(ctx context.Context, p migration.Plan) migration.Plan {
 	if len(p.Ranked) == 0 {
 		return p
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	ways := []migration.Way{{From: p.Target(), To: p.Source}}
-	if p.Kind == migration.Live {
-		ways = append(ways, migration.Way{From: p.Source, To: p.Target()})
-	}
+	ways := make([][]migration.Way, min(len(p.Ranked), mostProbed))
 	var all sync.WaitGroup
 	for i := range ways {
-		all.Go(func() { s.probe(ctx, &ways[i]) })
+		to := migration.Place{Node: p.Ranked[i].Node, Name: p.Ranked[i].Name}
+		ways[i] = []migration.Way{{From: to, To: p.Source}}
+		if p.Kind.Executing() {
+			ways[i] = append(ways[i], migration.Way{From: p.Source, To: to})
+		}
+		for n := range ways[i] {
+			all.Go(func() { s.probe(ctx, &ways[i][n]) })
+		}
 	}
 	all.Wait()
-	return p.WithWays(ways)
+	return p.WithWays(ways[0], ways[1:]...)
 }
 
 // probe has the one node of a way dial the other.

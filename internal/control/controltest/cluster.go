@@ -137,7 +137,7 @@ func NewOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, nod
 func newOn(tb testing.TB, n int, img image.File, newHost func(tb testing.TB, node id.ID, dir string) Host, shared string) *Cluster {
 	tb.Helper()
 	db := storetest.New(tb)
-	c := &Cluster{DB: db, shared: shared, Store: store.New(db.App), byID: map[id.ID]*Node{}, lane: lane{offers: map[string]offer{}, doors: map[string]*landing{}}}
+	c := &Cluster{DB: db, shared: shared, Store: store.New(db.App), byID: map[id.ID]*Node{}, lane: lane{offers: map[string]offer{}, doors: map[string]*landing{}, apart: map[[2]id.ID]bool{}}}
 	ctx := tb.Context()
 	cluster := store.Cluster{
 		ID: id.New(), Incarnation: id.New(), CACertPEM: "none", CAKeySealed: []byte{0}, CursorKeySealed: []byte{0},

@@ -19,6 +19,8 @@ type lane struct {
 	offers map[string]offer
 	doors  map[string]*landing
 	cut    bool
+	// apart are pairs of which the first does not reach the second.
+	apart map[[2]id.ID]bool
 }
 
 // landing is an open door, and what has come through it.
@@ -126,16 +128,23 @@ func (s side) Admit(context.Context, agent.Peer, string, string) error {
 
 // Probe implements agent.Neighbours.
 func (s side) Probe(ctx context.Context, from nodelink.ImageSource) error {
-	if s.node.cluster.lane.isCut() {
+	if s.lane.isApart(s.node.ID, from.Node) {
 		return errs.New(errs.NodeUnreachable, "nobody is let in at %s", from.Address)
 	}
 	return s.Read(ctx, from, io.Discard)
 }
 
-func (l *lane) isCut() bool {
+func (l *lane) isApart(from, to id.ID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.cut
+	return l.cut || l.apart[[2]id.ID{from, to}]
+}
+
+// Part has one node find that it does not reach another one by itself, when it is asked.
+func (c *Cluster) Part(from, to *Node) {
+	c.lane.mu.Lock()
+	defer c.lane.mu.Unlock()
+	c.lane.apart[[2]id.ID{from.ID, to.ID}] = true
 }
 
 // Cut ends what nodes say to each other, and lets nothing begin until Mend.

@@ -31,4 +31,23 @@ func TestPlanSaysHowNodesReachEachOther(t *testing.T) {
 			t.Errorf("%+v: notes %q", c.ways, p.Notes)
 		}
 	}
+	next := direct
+	next.From.Name = "c"
+	for _, c := range []struct {
+		first migration.Way
+		next  [][]migration.Way
+		want  bool
+	}{
+		{cut, [][]migration.Way{{next, next}}, true},
+		{cut, [][]migration.Way{{cut, direct}, {unknown, direct}, {next}}, true},
+		{cut, [][]migration.Way{{next, cut}}, false},
+		{cut, [][]migration.Way{{next, unknown}}, false},
+		{cut, nil, false},
+		{direct, [][]migration.Way{{next}}, false},
+	} {
+		p := migration.Plan{}.WithWays([]migration.Way{c.first}, c.next...)
+		if got := strings.Contains(strings.Join(p.Notes, "; "), "node c suits, too"); got != c.want {
+			t.Errorf("%+v: notes %q", c, p.Notes)
+		}
+	}
 }
