@@ -86,6 +86,8 @@ type word struct {
 
 // settling is a move that this process is about to settle.
 type settling struct {
+	// of is the migration that it settles: that of a former move says nothing of the next.
+	of id.ID
 	// said is closed once the source has said that all is sent; nobody, once nobody waits
 	// any more; done, once the verdict is on the disk and carried out.
 	said, nobody, done chan struct{}
@@ -98,8 +100,8 @@ type settling struct {
 	carried bool
 }
 
-func newSettling() *settling {
-	return &settling{said: make(chan struct{}), nobody: make(chan struct{}), done: make(chan struct{})}
+func newSettling(of id.ID) *settling {
+	return &settling{of: of, said: make(chan struct{}), nobody: make(chan struct{}), done: make(chan struct{})}
 }
 
 func (s *settling) say()  { s.saidOnce.Do(func() { close(s.said) }) }
@@ -155,7 +157,10 @@ func (a *Agent) settleVM(ctx context.Context, _ Peer, g *guest, c *nodelink.Sett
 	if !m.Target {
 		return a.settleSource(ctx, g, *m, c.Verdict)
 	}
-	s := a.settlingOf(g)
+	s, anew := g.settlingOf(c.Operation)
+	if anew {
+		return a.unreceive(ctx, g, *m)
+	}
 	s.give()
 	select {
 	case <-s.done:
@@ -165,6 +170,23 @@ func (a *Agent) settleVM(ctx context.Context, _ Peer, g *guest, c *nodelink.Sett
 		return nil, errs.New(errs.Timeout, "it is not settled yet whose VM %s is", c.VM).Because(ctx.Err())
 	}
 	return g.reply(s.verdict), nil
+}
+
+// unreceive forgets a move that was to be received here, and was not: nobody has asked for
+// the VM, nor will, and it may be received at the next try.
+func (a *Agent) unreceive(ctx context.Context, g *guest, m move) (any, error) {
+	if m.State != moveWaiting {
+		return nil, errs.New(errs.Internal, "the move of VM %s is %s here, and nobody brings it to its end", g.snapshot().VM, m.State)
+	}
+	err := a.endLanded(ctx, g.snapshot().VM)
+	if err == nil {
+		err = g.change(a.records, func(r *record) {
+			if r.Move.of(m.Migration) {
+				r.Move = nil
+			}
+		})
+	}
+	return nodelink.MoveReply{Verdict: nodelink.Abandoned}, err
 }
 
 // verdict is that of a move; Abandoned when nothing is known of it any more.
@@ -184,20 +206,20 @@ func (g *guest) reply(v nodelink.Verdict) nodelink.MoveReply {
 	return out
 }
 
-// settlingOf gives the settling of a guest's move, which a former process may have begun.
-func (a *Agent) settlingOf(g *guest) *settling {
+// settlingOf gives the settling of a guest's move; anew where this process has not begun it.
+func (g *guest) settlingOf(migration id.ID) (s *settling, anew bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.settling == nil {
-		g.settling = newSettling()
+	if g.settling == nil || g.settling.of != migration {
+		g.settling, anew = newSettling(migration), true
 	}
-	return g.settling
+	return g.settling, anew
 }
 
-func (g *guest) settleAnew() *settling {
+func (g *guest) settleAnew(migration id.ID) *settling {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.settling = newSettling()
+	g.settling = newSettling(migration)
 	return g.settling
 }
 
@@ -255,7 +277,7 @@ func (a *Agent) resumeTarget(g *guest, m move, waits, owes bool) {
 	default:
 		return
 	}
-	set := g.settleAnew()
+	set := g.settleAnew(m.Migration)
 	if m.State == moveWaiting {
 		set.give() // whether the source has sent all is not known any more
 	} else {
@@ -280,7 +302,7 @@ func (a *Agent) resumeSource(g *guest, m move, sent, owes bool) error {
 		}
 		m.State = moveSent
 	}
-	set := g.settleAnew()
+	set := g.settleAnew(m.Migration)
 	a.background(func(ctx context.Context) { a.hear(ctx, g, m, set) })
 	return nil
 }

@@ -103,7 +103,7 @@ func (a *Agent) sendOff(ctx context.Context, g *guest, d hypervisor.Migrator, m 
 		return err
 	}
 	m.State = moveSent
-	set := g.settleAnew()
+	set := g.settleAnew(m.Migration)
 	a.background(func(ctx context.Context) {
 		// the target asks for the VM once it hears of this: not before it is on the disk
 		a.retry(ctx, func() error { return a.noteSent(g, m) })
@@ -176,8 +176,9 @@ func progressOf(p hypervisor.Progress) *nodelink.MoveProgress {
 func (a *Agent) awaitVerdict(ctx context.Context, g *guest, c *nodelink.SendVM) (any, error) {
 	ctx, cancel := a.withinTime(ctx, a.patience()*3/2)
 	defer cancel()
+	set, _ := g.settlingOf(c.Operation)
 	select {
-	case <-a.settlingOf(g).done:
+	case <-set.done:
 		return g.reply(g.verdict(c.Operation)), nil
 	case <-a.life.Done():
 		return nil, errs.New(errs.NodeUnreachable, "the agent ends")
@@ -254,7 +255,7 @@ func (a *Agent) settleSource(ctx context.Context, g *guest, m move, v nodelink.V
 	case v == nodelink.Undecided:
 		return g.reply(v), nil
 	}
-	set := a.settlingOf(g)
+	set, _ := g.settlingOf(m.Migration)
 	if err := a.conclude(ctx, g, m, v, set); err != nil {
 		return nil, err
 	}

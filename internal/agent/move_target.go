@@ -42,7 +42,7 @@ func (a *Agent) receiveVM(ctx context.Context, _ Peer, g *guest, c *nodelink.Rec
 	if err != nil {
 		return nil, err
 	}
-	set := g.settleAnew()
+	set := g.settleAnew(m.Migration)
 	address, err := a.openDoor(g, m, set)
 	if err != nil {
 		return nil, err

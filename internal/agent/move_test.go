@@ -187,7 +187,7 @@ func TestSourceAsksNoLongerThanItHasTheVM(t *testing.T) {
 	ends := make(chan struct{})
 	go func() {
 		defer close(ends)
-		b.agent.hear(b.agent.life, g, m, g.settleAnew())
+		b.agent.hear(b.agent.life, g, m, g.settleAnew(m.Migration))
 	}()
 	<-n.tried
 	<-n.tried

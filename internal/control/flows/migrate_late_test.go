@@ -10,6 +10,7 @@ import (
 	"github.com/novacron/novacron/internal/control"
 	"github.com/novacron/novacron/internal/control/controltest"
 	"github.com/novacron/novacron/internal/domain/job"
+	"github.com/novacron/novacron/internal/domain/migration"
 	"github.com/novacron/novacron/internal/domain/vm"
 	hypervisor "github.com/novacron/novacron/internal/driver/hypervisor/contract"
 	"github.com/novacron/novacron/internal/driver/hypervisor/sim"
@@ -146,6 +147,54 @@ func TestSourceGoesOnAtTheSecondTry(t *testing.T) {
 				t.Error("nothing failed")
 			}
 		})
+	}
+}
+
+// receiving is a driver whose second landing fails.
+type receiving struct {
+	*sim.Driver
+	times *atomic.Int64
+}
+
+// Receive implements hypervisor.Migrator.
+func (r receiving) Receive(ctx context.Context, m hypervisor.Machine, d hypervisor.Departure) (hypervisor.Landing, error) {
+	if r.times.Add(1) == 2 {
+		return hypervisor.Landing{}, errs.New(errs.Timeout, "not now")
+	}
+	return r.Driver.Receive(ctx, m, d)
+}
+
+// A guest comes to a node, leaves it, and comes again, and that its process is made fails at the
+// first try: what the node said of the former move is not said of this one, and the next try
+// brings it there.
+func TestGuestComesAgain(t *testing.T) {
+	var times atomic.Int64
+	w, drive := onTheMove(t, controltest.New(t, 2), func(w *world) {
+		n := w.Nodes[1]
+		n.Kill()
+		n.Host.(*controltest.SimHost).Before = func(d *sim.Driver) hypervisor.Driver { return receiving{d, &times} }
+		if err := n.Start(context.WithoutCancel(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if got := drive(); got != job.Succeeded {
+		t.Fatalf("it ended as %s", got)
+	}
+	for _, to := range []string{"n1", "n2"} {
+		a, err := w.Service.MigrateVM(t.Context(), controltest.Admin(), w.name, migration.Request{Node: to})
+		if err == nil {
+			err = w.Drive(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if j, err := w.Service.Job(t.Context(), *a.Job); err != nil || j.State != job.Succeeded {
+			t.Fatalf("to %s it ended as %s: %s %v", to, j.State, j.ErrorMessage, err)
+		}
+		w.stands(t, to, vm.Running)
+	}
+	if times.Load() != 3 {
+		t.Errorf("it was received %d times", times.Load())
 	}
 }
 

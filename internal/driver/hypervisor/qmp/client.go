@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"io"
 	"net"
 	"os"
@@ -45,11 +46,17 @@ type Client struct {
 
 	write sync.Mutex
 
-	mu      sync.Mutex
-	last    uint64
+	mu sync.Mutex
+	// base is before the number of the first command, drawn by lot, and last the number of
+	// the newest: answers to whoever was connected before are none to us. answered: was one of ours?
+	base, last uint64
+	answered   bool
 	waiting map[uint64]chan *message
 	err     error
 }
+
+// numbers bounds the numbers that commands begin with: such as every reader of JSON keeps.
+const numbers = 1 << 52
 
 // Dial connects to the socket at path and negotiates.
 func Dial(ctx context.Context, path string, opt Options) (*Client, error) {
@@ -69,7 +76,8 @@ func New(ctx context.Context, conn net.Conn, opt Options) (*Client, error) {
 	if opt.OnEvent == nil {
 		opt.OnEvent = func(Event) {}
 	}
-	c := &Client{conn: conn, opt: opt, done: make(chan struct{}), waiting: map[uint64]chan *message{}}
+	c := &Client{conn: conn, opt: opt, done: make(chan struct{}), waiting: map[uint64]chan *message{}, base: rand.Uint64N(numbers)}
+	c.last = c.base
 	greeted := make(chan struct{})
 	go c.read(greeted)
 	select {
@@ -302,7 +310,14 @@ func (c *Client) deliver(m *message, greeted *chan<- struct{}) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if *m.ID == 0 || *m.ID > c.last {
+	switch {
+	case *m.ID > c.base && *m.ID <= c.last:
+		c.answered = true
+	case !c.answered:
+		// To a command of who was connected before, and ended before it was answered: QEMU
+		// answers it to who is there. It does so in the order of commands.
+		return nil
+	default:
 		return fmt.Errorf("an answer to command %d, which was never sent", *m.ID)
 	}
 	if ch, ok := c.waiting[*m.ID]; ok {

@@ -87,6 +87,23 @@ func met(t *testing.T, opt qmp.Options, script func(*peer)) (*qmp.Client, error)
 	return c, err
 }
 
+// Who was connected before ended before it had an answer, which comes to who is there now.
+func TestAnswersToOthersAreNone(t *testing.T) {
+	c, err := met(t, qmp.Options{}, func(p *peer) {
+		p.say(greeting, `{"return": {"late": 1}, "id": 12}`)
+		q := p.hear()
+		p.say(`{"error": {"class": "GenericError", "desc": "late"}, "id": 13}`, fmt.Sprintf(`{"return": {}, "id": %d}`, q.ID))
+		p.say(fmt.Sprintf(`{"return": {"late": 0}, "id": %d}`, p.hear().ID))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out struct{ Late int }
+	if err := c.Execute(deadline(t), "query-status", nil, &out); err != nil || out.Late != 0 {
+		t.Fatalf("got %+v, %v", out, err)
+	}
+}
+
 func TestRepliesFindTheirCommands(t *testing.T) {
 	c := negotiated(t, qmp.Options{}, func(p *peer) {
 		one, two := p.hear(), p.hear()
