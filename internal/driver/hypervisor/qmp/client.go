@@ -3,10 +3,11 @@ package qmp
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"io"
 	"net"
 	"os"
@@ -51,12 +52,19 @@ type Client struct {
 	// the newest: answers to whoever was connected before are none to us. answered: was one of ours?
 	base, last uint64
 	answered   bool
-	waiting map[uint64]chan *message
-	err     error
+	waiting    map[uint64]chan *message
+	err        error
 }
 
 // numbers bounds the numbers that commands begin with: such as every reader of JSON keeps.
 const numbers = 1 << 52
+
+// lot draws a number to begin with.
+func lot() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // it never fails (crypto/rand)
+	return binary.LittleEndian.Uint64(b[:]) % numbers
+}
 
 // Dial connects to the socket at path and negotiates.
 func Dial(ctx context.Context, path string, opt Options) (*Client, error) {
@@ -76,7 +84,7 @@ func New(ctx context.Context, conn net.Conn, opt Options) (*Client, error) {
 	if opt.OnEvent == nil {
 		opt.OnEvent = func(Event) {}
 	}
-	c := &Client{conn: conn, opt: opt, done: make(chan struct{}), waiting: map[uint64]chan *message{}, base: rand.Uint64N(numbers)}
+	c := &Client{conn: conn, opt: opt, done: make(chan struct{}), waiting: map[uint64]chan *message{}, base: lot()}
 	c.last = c.base
 	greeted := make(chan struct{})
 	go c.read(greeted)
