@@ -266,8 +266,8 @@ func (m *move) mended(ctx context.Context, jobs []job) ([]job, error) {
 			}
 		}
 		err := m.wake(ctx, stopped)
-		if err == nil {
-			err = m.pause(ctx, warmLook)
+		if err == nil && m.g.d.opt.Clock.Sleep(ctx, warmLook) != nil { // not less: to be waked is an event, too
+			err = context.Cause(ctx)
 		}
 		if err == nil {
 			jobs, err = m.moveJobs(ctx)
