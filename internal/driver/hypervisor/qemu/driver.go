@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/novacron/novacron/internal/domain/vm"
 	"github.com/novacron/novacron/internal/driver/durable"
@@ -362,6 +363,20 @@ func (d *Driver) Release(ctx context.Context, v id.ID) error {
 	return nil
 }
 
+// leaveTime is how long the keeper may take to notice that somebody has left the console.
+const leaveTime = time.Second
+
+// attach opens the console. Who has just left it keeps nobody out.
+func (g *guest) attach(ctx context.Context) (io.ReadWriteCloser, error) {
+	clk := g.d.opt.Clock
+	for until := clk.Boot() + leaveTime; ; {
+		c, err := keeper.Attach(ctx, g.at.keeper())
+		if !errors.Is(err, keeper.ErrBusy) || clk.Boot() >= until || clk.Sleep(ctx, 20*time.Millisecond) != nil {
+			return c, err
+		}
+	}
+}
+
 // Console implements contract.Driver.
 func (d *Driver) Console(ctx context.Context, r contract.Ref) (io.ReadWriteCloser, error) {
 	if d.dead() {
@@ -371,7 +386,7 @@ func (d *Driver) Console(ctx context.Context, r contract.Ref) (io.ReadWriteClose
 	if err != nil {
 		return nil, err
 	}
-	c, err := keeper.Attach(ctx, g.at.keeper())
+	c, err := g.attach(ctx)
 	switch {
 	case errors.Is(err, keeper.ErrBusy):
 		return nil, errs.New(errs.Conflict, "the console of VM %s is in use", r.VM)

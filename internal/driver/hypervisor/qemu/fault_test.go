@@ -116,6 +116,32 @@ func TestWhatAKeeperLeftBehindEnds(t *testing.T) {
 	}
 }
 
+// Who comes to the console while somebody leaves it waits for that, and is not refused.
+func TestConsoleIsFreeOnceLeft(t *testing.T) {
+	h := newHarness(t, nil)
+	ctx := hypertest.Context(t)
+	m := h.Machine(t, hypertest.Polite)
+	h.launch(t, m)
+	has, err := h.driver.Console(ctx, m.Ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 { // whichever of the two is first
+		left := has
+		came := make(chan error)
+		go func() {
+			var err error
+			has, err = h.driver.Console(ctx, m.Ref)
+			came <- err
+		}()
+		_ = left.Close()
+		if err := <-came; err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = has.Close()
+}
+
 // besideKeeper puts a process into the cgroups of a keeper, and tells whether it has any.
 func besideKeeper(t *testing.T, pid, keeper int) (has bool) {
 	t.Helper()

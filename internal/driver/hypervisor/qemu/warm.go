@@ -266,8 +266,8 @@ func (m *move) mended(ctx context.Context, jobs []job) ([]job, error) {
 			}
 		}
 		err := m.wake(ctx, stopped)
-		if err == nil && m.g.d.opt.Clock.Sleep(ctx, warmLook) != nil { // not less: to be waked is an event, too
-			err = context.Cause(ctx)
+		if err == nil {
+			err = m.sleep(ctx, warmLook) // not less: to be waked is an event, too
 		}
 		if err == nil {
 			jobs, err = m.moveJobs(ctx)
@@ -276,6 +276,14 @@ func (m *move) mended(ctx context.Context, jobs []job) ([]job, error) {
 			return nil, err
 		}
 	}
+}
+
+// sleep waits for a time, whatever the hypervisor tells meanwhile.
+func (m *move) sleep(ctx context.Context, d time.Duration) error {
+	if m.g.d.opt.Clock.Sleep(ctx, d) != nil {
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // wakeTries is how often mirrors are waked, warmLook apart, before the streams are taken for
