@@ -44,7 +44,7 @@ test: guests ## Run every test, with a real database and real QEMU
 	source scripts/env.sh && go test -timeout 14m ./...
 
 race: guests ## Run the tests under the race detector, but for e2e, which builds the program without it
-	CGO_ENABLED=1 go test -race -short -timeout 20m $$(go list ./... | grep -v '/e2e\(/chaos\)\?$$')
+	CGO_ENABLED=1 go test -race -short -timeout 28m $$(go list ./... | grep -v '/e2e\(/chaos\)\?$$')
 
 e2e: guests ## Run the tests of the whole system, uncached
 	go test -count=1 -timeout 14m ./e2e/...
