@@ -104,18 +104,24 @@ func (r resuming) Resume(ctx context.Context, of hypervisor.Ref) (hypervisor.Sta
 	return r.resume(ctx, r.Driver, of)
 }
 
-// before has a node's agent work through another Resume from now on; nil for the driver's own.
-func before(t *testing.T, n *controltest.Node, resume func(context.Context, *sim.Driver, hypervisor.Ref) (hypervisor.Status, error)) {
+// through has a node's agent work through another driver from now on; nil for its own.
+func through(t *testing.T, n *controltest.Node, as func(*sim.Driver) hypervisor.Driver) {
 	t.Helper()
 	n.Kill()
-	h := n.Host.(*controltest.SimHost)
-	h.Before = nil
-	if resume != nil {
-		h.Before = func(d *sim.Driver) hypervisor.Driver { return resuming{d, resume} }
-	}
+	n.Host.(*controltest.SimHost).Before = as
 	if err := n.Start(context.WithoutCancel(t.Context())); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// before is through, for another Resume; nil for the driver's own.
+func before(t *testing.T, n *controltest.Node, resume func(context.Context, *sim.Driver, hypervisor.Ref) (hypervisor.Status, error)) {
+	t.Helper()
+	if resume == nil {
+		through(t, n, nil)
+		return
+	}
+	through(t, n, func(d *sim.Driver) hypervisor.Driver { return resuming{d, resume} })
 }
 
 // A guest that its target gave up does not go on at its source at the first try. It does at
@@ -170,12 +176,7 @@ func (r receiving) Receive(ctx context.Context, m hypervisor.Machine, d hypervis
 func TestGuestComesAgain(t *testing.T) {
 	var times atomic.Int64
 	w, drive := onTheMove(t, controltest.New(t, 2), func(w *world) {
-		n := w.Nodes[1]
-		n.Kill()
-		n.Host.(*controltest.SimHost).Before = func(d *sim.Driver) hypervisor.Driver { return receiving{d, &times} }
-		if err := n.Start(context.WithoutCancel(t.Context())); err != nil {
-			t.Fatal(err)
-		}
+		through(t, w.Nodes[1], func(d *sim.Driver) hypervisor.Driver { return receiving{d, &times} })
 	})
 	if got := drive(); got != job.Succeeded {
 		t.Fatalf("it ended as %s", got)
@@ -219,12 +220,7 @@ func TestMemoryIsNotGivenUp(t *testing.T) {
 	var times atomic.Int64
 	times.Store(2)
 	w, drive := onTheMove(t, controltest.New(t, 2), func(w *world) {
-		n := w.Nodes[0]
-		n.Kill()
-		n.Host.(*controltest.SimHost).Before = func(d *sim.Driver) hypervisor.Driver { return refusing{d, &times} }
-		if err := n.Start(context.WithoutCancel(t.Context())); err != nil {
-			t.Fatal(err)
-		}
+		through(t, w.Nodes[0], func(d *sim.Driver) hypervisor.Driver { return refusing{d, &times} })
 		w.Swapped = func(*controltest.Node) error { return errCut }
 	})
 	if got := drive(); got != job.Failed {
